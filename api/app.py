@@ -1,0 +1,50 @@
+"""Makes the web application. Run by granian: `granian --interface wsgi --factory api.app:create_app`."""
+
+import structlog
+from apiflask import APIFlask
+from flask import Response, g, request
+
+from api import auth, health, problems, provider, wallets, withdrawals
+from shared import log
+from shared.ids import new_id
+from shared.settings import Settings
+from shared.settings import settings as of_this_process
+
+MAX_REQUEST_ID = 100
+
+
+def create_app(settings: Settings | None = None) -> APIFlask:
+    """The API. Raises SettingsError when it may not start."""
+    settings = settings or of_this_process()
+    auth.check_settings(settings)
+    log.configure()
+    app = APIFlask(
+        "coin-payouts", title="Coin Payouts", version="1", docs_path=None, spec_path=None, json_errors=False
+    )
+    app.config["SETTINGS"] = settings
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # answers in the contract's order
+    # With and without the slash at the end, and never a redirect, which would lose a POST's body.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.before_request(_begin)
+    app.after_request(_end)
+    problems.register(app)
+    for part in (withdrawals, wallets, provider, health):
+        app.register_blueprint(part.blueprint)
+    return app
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
+    g.request_id = given if usable else str(new_id())
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _end(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.get("request_id", "")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

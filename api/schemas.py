@@ -1,0 +1,279 @@
+"""What callers may send. Several things wrong: the first in the contract's order is told."""
+
+import base64
+import re
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from werkzeug.exceptions import BadRequest as HTTPBadRequest
+from werkzeug.exceptions import UnsupportedMediaType
+
+from shared import upi
+from shared.clock import from_iso, iso
+from shared.errors import BadRequest
+from shared.ids import parse_id
+from shared.states import Status
+
+MAX_USER_ID, MAX_REASON, MAX_REFERENCE, MAX_ABOUT = 500, 500, 200, 200
+MAX_CREDIT_COINS = 10**12  # a thousand times India's largest lottery; beyond it is a mistake
+DEFAULT_LIMIT, MAX_LIMIT = 50, 100
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}")
+DEFAULT_CANCEL_REASON = "User requested cancellation"
+
+# The order in which faults are told (CONTRACT.md); a fault that is not listed comes last.
+ORDER = ("user_id", "amount:missing", "upi_id:missing", "amount", "upi_id", "withdrawal_id")
+
+
+def fault(error: str, details: str = "", *, code: str, **extra: Any) -> PydanticCustomError:
+    """A fault of one field, in the contract's words."""
+    return PydanticCustomError(code, "{error}", {"error": error, "details": details or error, "extra": extra})  # type: ignore[arg-type]
+
+
+def text(value: Any, name: str, longest: int, *, required: bool = True) -> str | None:
+    """A text that can be stored and written out again; None only where it is not required."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        if required:
+            raise fault(f"{name} is required", code="missing")
+        return None
+    if not isinstance(value, str):
+        raise fault(f"Invalid {name}", f"{name} must be a text", code="wrong_type")
+    if len(value) > longest:
+        raise fault(f"Invalid {name}", f"{name} may have at most {longest} characters", code="too_long")
+    if any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) <= 0xDFFF for letter in value):
+        raise fault(f"Invalid {name}", f"{name} has characters that no text has", code="bad_characters")
+    return value
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, also as a text of ASCII digits; None for everything else, true and 500.0 included."""
+    if isinstance(value, str):
+        return int(value) if WHOLE_NUMBER.fullmatch(value.strip(" ")) else None
+    return value if type(value) is int else None
+
+
+class Body(BaseModel):
+    """What every body has in common: a field that we do not know is an error, not a silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WithdrawIn(Body):
+    user_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
+    amount: int = Field(None, validate_default=True)  # type: ignore[assignment]
+    upi_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
+
+    @field_validator("user_id", mode="before")
+    @classmethod
+    def _user_id(cls, value: Any) -> Any:
+        return text(value, "user_id", MAX_USER_ID)
+
+    @field_validator("amount", mode="before")
+    @classmethod
+    def _amount(cls, value: Any, info: ValidationInfo) -> int:
+        if value is None or value == "":
+            raise fault("amount is required", code="missing")
+        coins = whole_number(value)
+        if coins is None:
+            raise fault(
+                "Invalid amount format", "amount must be a whole number of coins", code="invalid_amount"
+            )
+        least = info.context["min_withdrawal_coins"]  # type: ignore[index]
+        if coins < least:
+            raise fault(
+                "Withdrawal amount too low",
+                f"Minimum withdrawal is {least} coins",
+                code="amount_too_low",
+                min_amount=least,
+            )
+        return coins
+
+    @field_validator("upi_id", mode="before")
+    @classmethod
+    def _upi_id(cls, value: Any) -> str:
+        if value is None or value == "":
+            raise fault("upi_id is required", code="missing", example=upi.EXAMPLE)
+        cleaned = upi.clean(value) if isinstance(value, str) else None
+        if cleaned is None:
+            raise fault(
+                "Invalid UPI ID format",
+                f"A UPI id looks like {upi.EXAMPLE}",
+                code="invalid_upi",
+                example=upi.EXAMPLE,
+            )
+        return cleaned
+
+
+class CancelIn(Body):
+    withdrawal_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
+    reason: str | None = None
+
+    @field_validator("withdrawal_id", mode="before")
+    @classmethod
+    def _withdrawal_id(cls, value: Any) -> Any:
+        return text(value, "withdrawal_id", MAX_REFERENCE)
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _reason(cls, value: Any) -> Any:
+        return text(value, "reason", MAX_REASON, required=False)
+
+
+class CreditIn(Body):
+    user_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
+    coins: int = Field(None, validate_default=True)  # type: ignore[assignment]
+    reference: str = Field(None, validate_default=True)  # type: ignore[assignment]
+    reason: str | None = None
+    name: str | None = None
+    email: str | None = None
+    phone: str | None = None
+
+    @field_validator("user_id", mode="before")
+    @classmethod
+    def _user_id(cls, value: Any) -> Any:
+        return text(value, "user_id", MAX_USER_ID)
+
+    @field_validator("coins", mode="before")
+    @classmethod
+    def _coins(cls, value: Any) -> int:
+        if value is None or value == "":
+            raise fault("coins is required", code="missing")
+        coins = whole_number(value)
+        if coins is None or not 1 <= coins <= MAX_CREDIT_COINS:
+            raise fault(
+                "Invalid coins",
+                f"coins must be a whole number from 1 to {MAX_CREDIT_COINS}",
+                code="invalid_coins",
+            )
+        return coins
+
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _reference(cls, value: Any) -> Any:
+        return text(value, "reference", MAX_REFERENCE)
+
+    @field_validator("reason", "name", "email", "phone", mode="before")
+    @classmethod
+    def _about(cls, value: Any, info: ValidationInfo) -> Any:
+        longest = MAX_REASON if info.field_name == "reason" else MAX_ABOUT
+        return text(value, info.field_name or "field", longest, required=False)
+
+
+Model = TypeVar("Model", bound=Body)
+
+
+def body(model: type[Model], **context: Any) -> Model:
+    """The request's JSON body as `model`. Raises BadRequest, and HTTP 400, 413, 415."""
+    if not request.is_json:
+        raise UnsupportedMediaType
+    given = request.get_json()
+    if not isinstance(given, dict):
+        raise HTTPBadRequest
+    try:
+        return model.model_validate(given, context=context)
+    except ValidationError as error:
+        raise _first(error) from None
+
+
+def _first(error: ValidationError) -> BadRequest:
+    first = min(error.errors(), key=_rank)
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        shown = name.encode("ascii", "replace").decode()[:50]
+        return BadRequest("Unknown field", f"There is no field {shown}", code="unknown_field")
+    told = first.get("ctx", {})
+    return BadRequest(told["error"], told["details"], code=first["type"], **told["extra"])
+
+
+def _rank(found: Any) -> tuple[int, bool]:
+    name = str(found["loc"][0]) if found["loc"] else ""
+    places = [ORDER.index(key) for key in (f"{name}:{found['type']}", name) if key in ORDER]
+    return (places[0] if places else len(ORDER), found["type"] == "extra_forbidden")
+
+
+# --- query parameters -------------------------------------------------------------------------------------
+
+
+def user_id_parameter() -> str:
+    """`?user_id=`. Raises BadRequest."""
+    return _parameter("user_id", MAX_USER_ID)
+
+
+def withdrawal_id_parameter() -> str:
+    """`?withdrawal_id=`. Raises BadRequest."""
+    return _parameter("withdrawal_id", MAX_REFERENCE)
+
+
+def status_parameter() -> Status | None:
+    """`?status=`, one of the five. Raises BadRequest."""
+    given = request.args.get("status") or None
+    if given is None:
+        return None
+    if given not in Status.__members__.values():
+        words = ", ".join(Status)
+        raise BadRequest("Invalid status", f"status is one of {words}", code="invalid_status")
+    return Status(given)
+
+
+def limit_parameter() -> int:
+    """`?limit=`: 50 unless told, at most 100. Raises BadRequest."""
+    given = request.args.get("limit")
+    if given is None:
+        return DEFAULT_LIMIT
+    number = whole_number(given)
+    if number is None or number < 1:
+        raise BadRequest("Invalid limit", "limit must be a whole number from 1", code="invalid_limit")
+    return min(number, MAX_LIMIT)
+
+
+def cursor_parameter() -> str | None:
+    """`?cursor=`, decoded. Raises BadRequest."""
+    given = request.args.get("cursor")
+    if not given:
+        return None
+    try:
+        return base64.b64decode(given.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        raise bad_cursor() from None
+
+
+def position_parameter() -> tuple[datetime, UUID] | None:
+    """`?cursor=` of a history: behind which row to go on. Raises BadRequest."""
+    decoded = cursor_parameter()
+    if decoded is None:
+        return None
+    moment, _, withdrawal_id = decoded.partition("|")
+    parsed = parse_id(withdrawal_id)
+    try:
+        if parsed is not None:
+            return from_iso(moment), parsed
+    except (ValueError, OverflowError):
+        pass
+    raise bad_cursor()
+
+
+def cursor(*parts: object) -> str:
+    """An opaque cursor, to be sent back as it is."""
+    return base64.urlsafe_b64encode("|".join(_written(part) for part in parts).encode()).decode()
+
+
+def bad_cursor() -> BadRequest:
+    """The error for a cursor that we did not make."""
+    return BadRequest("Invalid cursor", "Send next_cursor as you received it", code="invalid_cursor")
+
+
+def _written(part: object) -> str:
+    return (iso(part) or "") if isinstance(part, datetime) else str(part)
+
+
+def _parameter(name: str, longest: int) -> str:
+    try:
+        value = text(request.args.get(name), name, longest)
+    except PydanticCustomError as error:
+        told: Any = error.context
+        raise BadRequest(told["error"], told["details"], code=error.type) from None
+    assert value is not None, "a required text is a text"
+    return value

@@ -1,0 +1,120 @@
+"""Withdrawals, for apps: the four endpoints of CONTRACT.md."""
+
+from typing import Any
+
+import structlog
+from apiflask import APIBlueprint
+from flask import current_app, g
+
+from api import auth, schemas
+from shared import withdrawals
+from shared.clock import iso
+from shared.db import transaction
+from shared.errors import NotFound
+from shared.ids import parse_id
+from shared.models import Withdrawal
+from shared.money import paise_to_rupees
+from shared.states import sentence
+
+log = structlog.get_logger()
+blueprint = APIBlueprint("withdrawals", __name__, url_prefix="/api/razorpay/withdraw")
+blueprint.before_request(auth.require_app)
+
+SUBMITTED = (
+    "Withdrawal request submitted successfully. "
+    "It is paid to your UPI id automatically; you can cancel it within {seconds:g} seconds."
+)
+
+
+@blueprint.post("/")
+def request_withdrawal() -> tuple[dict[str, Any], int]:
+    """Take coins, promise rupees."""
+    settings = current_app.config["SETTINGS"]
+    given = schemas.body(schemas.WithdrawIn, min_withdrawal_coins=settings.min_withdrawal_coins)
+    made = withdrawals.request(user_id=given.user_id, coins=given.amount, upi_id=given.upi_id, actor=g.actor)
+    data = {
+        "withdrawal_id": str(made.id),
+        "amount": made.coins,
+        "rupees_amount": paise_to_rupees(made.amount_paise),
+        "upi_id": made.upi_id,
+        "status": "pending",
+        "remaining_coins": made.remaining_coins,
+        "created_at": iso(made.created_at),
+    }
+    message = SUBMITTED.format(seconds=settings.cancel_window_seconds)
+    return {"success": True, "message": message, "data": data}, 201
+
+
+@blueprint.get("/history/")
+def history() -> dict[str, Any]:
+    """A user's withdrawals, newest first."""
+    user_id = schemas.user_id_parameter()
+    with transaction() as session:
+        page = withdrawals.history(
+            session,
+            user_id,
+            status=schemas.status_parameter(),
+            limit=schemas.limit_parameter(),
+            after=schemas.position_parameter(),
+        )
+    log.info("[HISTORY] read", user_id=user_id, count=len(page.withdrawals))
+    return {
+        "success": True,
+        "user_id": user_id,
+        "count": len(page.withdrawals),
+        "data": [item(withdrawal) for withdrawal in page.withdrawals],
+        "next_cursor": schemas.cursor(*page.next) if page.next else None,
+    }
+
+
+@blueprint.get("/status/")
+def status() -> dict[str, Any]:
+    """One withdrawal."""
+    withdrawal_id = parse_id(schemas.withdrawal_id_parameter())
+    if withdrawal_id is None:
+        raise _unknown()
+    with transaction() as session:
+        withdrawal = withdrawals.find(session, withdrawal_id)
+    log.info("[DETAILS] read", withdrawal_id=str(withdrawal.id), status=withdrawal.status)
+    return {"success": True, "data": {**item(withdrawal), "user_id": withdrawal.user_id}}
+
+
+@blueprint.post("/cancel/")
+def cancel() -> dict[str, Any]:
+    """Take a pending withdrawal back."""
+    given = schemas.body(schemas.CancelIn)
+    withdrawal_id = parse_id(given.withdrawal_id)
+    if withdrawal_id is None:
+        raise _unknown()
+    reason = given.reason or schemas.DEFAULT_CANCEL_REASON
+    withdrawal, balance = withdrawals.cancel(withdrawal_id, reason=reason, actor=g.actor)
+    data = {
+        "withdrawal_id": str(withdrawal.id),
+        "status": withdrawal.status,
+        "refunded_coins": withdrawal.coins_amount,
+        "remaining_coins": balance,
+    }
+    return {"success": True, "message": "Withdrawal cancelled and coins refunded", "data": data}
+
+
+def item(withdrawal: Withdrawal) -> dict[str, Any]:
+    """A withdrawal as clients see it."""
+    return {
+        "id": str(withdrawal.id),
+        "amount": withdrawal.coins_amount,
+        "rupees_amount": paise_to_rupees(withdrawal.amount_paise),
+        "upi_id": withdrawal.upi_id,
+        "status": withdrawal.status,
+        "status_reason": withdrawal.status_reason,
+        "status_message": sentence(withdrawal.status_reason),
+        "expected_by": iso(withdrawal.expected_by),
+        "created_at": iso(withdrawal.created_at),
+        "completed_at": iso(withdrawal.completed_at),
+        "admin_notes": withdrawal.admin_notes,
+        "failure_reason": withdrawal.failure_reason,
+        "utr": withdrawal.utr,
+    }
+
+
+def _unknown() -> NotFound:
+    return NotFound("Withdrawal not found", "No withdrawal has this id", code="withdrawal_not_found")

@@ -1,0 +1,158 @@
+"""`payouts check`: the promises, proved from the database in one pass.
+
+Each check is a question whose every answer is a fault: SQL that returns the ids of what does not add up.
+All of them see the same moment (one repeatable-read transaction), so a running system gives no false alarm.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from shared.db import engine, told_plainly
+from shared.models import one_of
+from shared.states import LIVE, OPEN
+
+# A sweep and its workers get this long before due work counts as forgotten.
+OVERDUE_SECONDS = 600
+
+LIVE_STATES, OPEN_STATUSES = one_of("state", LIVE), one_of("status", OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question: which promise it is about, what is true when nothing comes back, and the SQL."""
+
+    promise: int
+    truth: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A truth that does not hold, and for which ids."""
+
+    check: Check
+    ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one pass found, and the totals it was found in. Coins and counts."""
+
+    totals: dict[str, int]
+    findings: list[Finding]
+    needs_a_person: list[str]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every promise holds."""
+        return not self.findings
+
+
+CHECKS = (
+    Check(
+        1,
+        "every balance is the sum of its journal",
+        """SELECT w.user_id FROM wallets w LEFT JOIN
+             (SELECT user_id, sum(coins) AS coins FROM coin_transactions GROUP BY user_id) j USING (user_id)
+           WHERE w.balance_coins <> coalesce(j.coins, 0)""",
+    ),
+    Check(
+        1,
+        "every line of the journal continues the one before it",
+        """SELECT id::text FROM (SELECT id, coins, balance_after, coalesce(lag(balance_after) OVER
+             (PARTITION BY user_id ORDER BY id), 0) AS before FROM coin_transactions) lines
+           WHERE balance_after <> before + coins""",
+    ),
+    Check(
+        1,
+        "lifetime coins are the sum of the credits",
+        """SELECT w.user_id FROM wallets w LEFT JOIN
+             (SELECT user_id, sum(coins) AS coins FROM coin_transactions WHERE kind = 'credit' GROUP BY user_id) j
+             USING (user_id) WHERE w.lifetime_coins <> coalesce(j.coins, 0)""",
+    ),
+    Check(
+        1,
+        "every withdrawal took its coins, once",
+        """SELECT w.id::text FROM withdrawals w LEFT JOIN coin_transactions j
+             ON j.withdrawal_id = w.id AND j.kind = 'withdrawal'
+           GROUP BY w.id HAVING count(j.id) <> 1 OR min(-j.coins) <> w.coins_amount""",
+    ),
+    Check(
+        2,
+        "no withdrawal has two live payouts",
+        f"""SELECT withdrawal_id::text FROM payout_attempts WHERE {LIVE_STATES}
+           GROUP BY 1 HAVING count(*) > 1""",
+    ),
+    Check(
+        2,
+        "a completed withdrawal has one paid payout, and only it has one",
+        """SELECT w.id::text FROM withdrawals w LEFT JOIN payout_attempts a
+             ON a.withdrawal_id = w.id AND a.state = 'paid'
+           GROUP BY w.id HAVING count(a.id) <> CASE WHEN w.status = 'completed' THEN 1 ELSE 0 END""",
+    ),
+    Check(
+        3,
+        "failed and cancelled withdrawals were refunded once, others never",
+        """SELECT w.id::text FROM withdrawals w LEFT JOIN coin_transactions j
+             ON j.withdrawal_id = w.id AND j.kind = 'refund'
+           GROUP BY w.id HAVING count(j.id) <> CASE WHEN w.status IN ('failed', 'cancelled') THEN 1 ELSE 0 END
+             OR min(j.coins) <> w.coins_amount""",
+    ),
+    Check(
+        3,
+        "nothing was refunded while a payout may still succeed",
+        f"""SELECT a.withdrawal_id::text FROM payout_attempts a JOIN coin_transactions j
+             ON j.withdrawal_id = a.withdrawal_id AND j.kind = 'refund' WHERE {LIVE_STATES}""",
+    ),
+    Check(
+        5,
+        "the last event of every withdrawal tells its status",
+        """SELECT w.id::text FROM withdrawals w LEFT JOIN LATERAL
+             (SELECT to_status FROM withdrawal_events e WHERE e.withdrawal_id = w.id ORDER BY id DESC LIMIT 1) e
+             ON true WHERE e.to_status IS DISTINCT FROM w.status""",
+    ),
+    Check(
+        6,
+        f"nothing due was left lying for {OVERDUE_SECONDS} seconds",
+        f"""SELECT id::text FROM withdrawals
+           WHERE {OPEN_STATUSES} AND due_at < now() - interval '{OVERDUE_SECONDS} seconds'""",
+    ),
+    Check(
+        6,
+        "everything that waits says why and until when",
+        f"SELECT id::text FROM withdrawals WHERE {OPEN_STATUSES} AND (status_reason IS NULL OR due_at IS NULL)",
+    ),
+)
+
+TOTALS = """
+    SELECT (SELECT coalesce(sum(coins), 0) FROM coin_transactions WHERE kind IN ('credit', 'adjustment')) AS credited,
+           (SELECT coalesce(sum(balance_coins), 0) FROM wallets) AS balances,
+           coalesce(sum(coins_amount) FILTER (WHERE status IN ('pending', 'processing')), 0) AS held,
+           coalesce(sum(coins_amount) FILTER (WHERE status = 'completed'), 0) AS paid,
+           coalesce(sum(coins_amount) FILTER (WHERE status IN ('failed', 'cancelled')), 0) AS refunded,
+           count(*) AS withdrawals
+    FROM withdrawals
+"""
+CONSERVED = Check(1, "credited = balances + held + paid", "the totals")
+
+
+def run() -> Result:
+    """Ask every question at one moment. Raises Unavailable."""
+    with told_plainly(), engine().connect() as plain:
+        connection = plain.execution_options(isolation_level="REPEATABLE READ")
+        totals = {name: int(value) for name, value in connection.execute(text(TOTALS)).one()._mapping.items()}
+        findings = [finding for check in CHECKS if (finding := _ask(connection, check))]
+        flagged = connection.execute(
+            text("SELECT id::text FROM withdrawals WHERE review IS NOT NULL")
+        ).scalars()
+        needs_a_person = list(flagged)
+    if totals["credited"] != totals["balances"] + totals["held"] + totals["paid"]:
+        findings.append(Finding(CONSERVED, [str(totals)]))
+    return Result(totals, findings, needs_a_person)
+
+
+def _ask(connection: Connection, check: Check) -> Finding | None:
+    rows: list[Any] = list(connection.execute(text(check.sql)).scalars())
+    return Finding(check, [str(row) for row in rows]) if rows else None

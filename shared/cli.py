@@ -1,0 +1,139 @@
+"""The `payouts` command. Each process of the system is one of its words."""
+
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from shared.errors import PayoutsError, SettingsError
+
+KILL_SECONDS = 10  # what a process gets to finish what it has in hand
+
+
+class _Plainly(click.Group):
+    """A group whose errors are sentences, not tracebacks."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            raise click.ClickException(str(error)) from None
+        except PayoutsError as error:
+            raise click.ClickException(f"{error.error}: {error.details}") from None
+
+
+@click.group(cls=_Plainly, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Coin Payouts: turns coins into rupees, never twice."""
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database up to date."""
+    from shared.migrations import migrate as bring_up
+    from shared.settings import settings
+
+    bring_up(settings().database_url.get_secret_value())
+    click.echo("The database is up to date.")
+
+
+@main.command()
+def api() -> None:
+    """Serve the HTTP API."""
+    from shared.settings import settings
+
+    here = settings()
+    _become(
+        "granian", "--interface", "wsgi", "--factory", "api.app:create_app",
+        "--host", here.api_host, "--port", str(here.api_port),
+        "--workers", str(here.api_workers), "--blocking-threads", str(here.api_threads),
+        "--respawn-failed-workers", "--workers-kill-timeout", str(KILL_SECONDS), "--no-ws",
+    )  # fmt: skip
+
+
+@main.command()
+@click.option(
+    "--queues", default="payouts,webhooks,maintenance", show_default=True, help="Which queues to work."
+)
+def worker(queues: str) -> None:
+    """Work the queues: pay, apply webhooks, sweep."""
+    from shared.settings import settings
+
+    _become(
+        "celery", "--app", "worker.app", "worker", "--queues", queues, "--pool", "threads",
+        "--concurrency", str(settings().worker_threads), "--hostname", f"payouts-{os.getpid()}@%h",
+        "--without-mingle", "--without-gossip", "--events",
+    )  # fmt: skip
+
+
+@main.command()
+def beat() -> None:
+    """Send the sweep by the clock. Two of them do no harm."""
+    from shared.settings import settings
+
+    settings()
+    # The plain scheduler keeps nothing on disk: after a restart everything is due at once, which is right here.
+    _become("celery", "--app", "worker.app", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "")
+
+
+@main.command()
+def flower() -> None:
+    """Show queues, workers and tasks in a browser, behind FLOWER_BASIC_AUTH."""
+    from shared.settings import settings
+
+    here = settings()
+    if here.flower_basic_auth is None:
+        raise SettingsError(["FLOWER_BASIC_AUTH: is missing (user:password)"])
+    # Flower reads its password from the environment, where a list of processes does not show it.
+    os.environ["FLOWER_BASIC_AUTH"] = here.flower_basic_auth.get_secret_value()
+    _become(
+        "celery", "--app", "worker.app", "flower",
+        f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
+    )  # fmt: skip
+
+
+@main.command()
+@click.option("--ids", default=20, show_default=True, help="How many ids to show per finding.")
+def check(ids: int) -> None:
+    """Prove the promises from the database; exit 1 and name what does not add up."""
+    from shared import checks
+
+    result = checks.run()
+    for name, value in result.totals.items():
+        click.echo(f"{name:12} {value:>15,}")
+    broken = {finding.check for finding in result.findings}
+    for one in (*checks.CHECKS, checks.CONSERVED):
+        click.echo(f"{'BROKEN' if one in broken else 'holds ':6}  promise {one.promise}: {one.truth}")
+    for finding in result.findings:
+        more = f" and {len(finding.ids) - ids} more" if len(finding.ids) > ids else ""
+        click.echo(f"\n{finding.check.truth}: not so for {', '.join(finding.ids[:ids])}{more}", err=True)
+    if result.needs_a_person:
+        click.echo(f"\nWaiting for a person: {', '.join(result.needs_a_person[:ids])}")
+    if not result.holds:
+        sys.exit(1)
+
+
+def _become(module: str, *arguments: str) -> NoReturn:
+    """Go on as another program, under the same process id: signals reach it without a go-between."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606  no shell is meant
+
+
+def _add_sandbox() -> None:
+    """The laptop's commands, where they are installed; a production image has none."""
+    try:
+        commands = importlib.import_module("sandbox.cli")
+    except ModuleNotFoundError as error:
+        if error.name not in ("sandbox", "sandbox.cli"):
+            raise
+        return
+    main.add_command(commands.sandbox)
+    main.add_command(commands.demo)
+
+
+_add_sandbox()
+
+if __name__ == "__main__":
+    main()

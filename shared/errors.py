@@ -1,0 +1,59 @@
+"""What can go wrong, told by what the caller must do about it.
+
+PayoutsError
+├── BadRequest         mend the request, then send it again
+│   ├── NotFound       there is no such thing
+│   └── Conflict       the thing is no longer in a state that allows this
+├── Unavailable        nothing was done; send the same again later
+└── SettingsError      mend the environment, then start again
+"""
+
+from typing import Any
+
+
+class PayoutsError(Exception):
+    """Something that a caller is told about.
+
+    `error` is the short sentence, `details` one more, `code` the word for machines,
+    `extra` the further fields of the answer (CONTRACT.md).
+    """
+
+    http_status = 400
+
+    def __init__(self, error: str, details: str = "", *, code: str, **extra: Any) -> None:
+        super().__init__(error)
+        self.error, self.details, self.code, self.extra = error, details or error, code, extra
+
+
+class BadRequest(PayoutsError):
+    """Mend the request, then send it again."""
+
+
+class NotFound(BadRequest):
+    """There is no such thing."""
+
+    http_status = 404
+
+
+class Conflict(BadRequest):
+    """The thing is no longer in a state that allows this."""
+
+    http_status = 409
+
+
+class Unavailable(PayoutsError):
+    """Nothing was done; send the same again after `retry_after` seconds."""
+
+    http_status = 503
+    retry_after = 2
+
+
+class SettingsError(PayoutsError):
+    """Mend the environment, then start again. `faults` has one sentence for each thing that is wrong."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("The settings are not usable", "; ".join(faults), code="bad_settings")
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.error}:", *(f"  - {fault}" for fault in self.faults)])

@@ -1,0 +1,276 @@
+"""The tables, in the order money flows. The rules stand in the migrations too; a test compares the two."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.ids import new_id
+from shared.states import LIVE, OPEN, AttemptState, Status
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def one_of(column: str, words: Any) -> str:
+    """SQL: `column` is one of `words`, in a fixed order."""
+    return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
+
+
+NOW = func.now()
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMES)
+    type_annotation_map: ClassVar = {
+        datetime: DateTime(timezone=True),
+        int: BigInteger,
+        str: Text,
+        bytes: LargeBinary,
+        dict: JSONB,
+    }
+
+
+class Wallet(Base):
+    """A user's coins."""
+
+    __tablename__ = "wallets"
+    __table_args__ = (
+        CheckConstraint("length(user_id) BETWEEN 1 AND 500", name="user_id_length"),
+        CheckConstraint("balance_coins >= 0", name="balance_not_negative"),
+        CheckConstraint("lifetime_coins >= 0", name="lifetime_not_negative"),
+    )
+
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    balance_coins: Mapped[int] = mapped_column(server_default=text("0"))
+    lifetime_coins: Mapped[int] = mapped_column(server_default=text("0"))  # ever credited
+    name: Mapped[str | None]
+    email: Mapped[str | None]
+    phone: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Withdrawal(Base):
+    """The user's wish to turn coins into rupees. The row is the job: `due_at` says when to act on it."""
+
+    __tablename__ = "withdrawals"
+    __table_args__ = (
+        CheckConstraint("coins_amount > 0", name="coins_positive"),
+        CheckConstraint("amount_paise BETWEEN 100 AND 10000000", name="amount_within_upi"),  # razorpayx.md §6
+        CheckConstraint("length(upi_id) BETWEEN 5 AND 100", name="upi_id_length"),
+        CheckConstraint(one_of("status", Status), name="status"),
+        CheckConstraint(
+            "(status = 'completed') = (completed_at IS NOT NULL)", name="completed_at_iff_completed"
+        ),
+        CheckConstraint(f"({one_of('status', OPEN)}) = (due_at IS NOT NULL)", name="due_iff_not_final"),
+        CheckConstraint(
+            f"NOT ({one_of('status', OPEN)}) OR status_reason IS NOT NULL", name="waits_for_a_reason"
+        ),
+        CheckConstraint("(status = 'failed') = (failure_reason IS NOT NULL)", name="failure_has_a_reason"),
+        UniqueConstraint("user_id", "idempotency_key"),
+        # What the journal's foreign key leans on: an entry has its withdrawal's user and coins.
+        UniqueConstraint("id", "user_id", "coins_amount"),
+        Index("ix_withdrawals_due", "due_at", postgresql_where=text(one_of("status", OPEN))),
+        Index("ix_withdrawals_history", "user_id", text("created_at DESC"), text("id DESC")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(ForeignKey("wallets.user_id"))
+    coins_amount: Mapped[int]
+    amount_paise: Mapped[int]
+    upi_id: Mapped[str]
+    status: Mapped[str]
+    status_reason: Mapped[str | None]
+    due_at: Mapped[datetime | None]
+    expected_by: Mapped[datetime | None]
+    admin_notes: Mapped[str | None]
+    failure_reason: Mapped[str | None]
+    utr: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    request_fingerprint: Mapped[str | None]
+    review: Mapped[str | None]  # why a person must look; while it is set nothing new is sent
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    completed_at: Mapped[datetime | None]
+
+    __mapper_args__: ClassVar = {"version_id_col": version}
+
+
+class CoinTransaction(Base):
+    """One line of the journal of coins. Append-only: a trigger refuses any other change."""
+
+    __tablename__ = "coin_transactions"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", ("credit", "withdrawal", "refund", "adjustment")), name="kind"),
+        CheckConstraint("coins <> 0", name="coins_not_zero"),
+        CheckConstraint("balance_after >= 0", name="balance_not_negative"),
+        CheckConstraint("(kind IN ('credit', 'refund')) <= (coins > 0)", name="credits_add"),
+        CheckConstraint("(kind = 'withdrawal') <= (coins < 0)", name="withdrawals_take"),
+        CheckConstraint(
+            "(kind IN ('withdrawal', 'refund')) = (withdrawal_id IS NOT NULL)", name="names_its_withdrawal"
+        ),
+        CheckConstraint("kind <> 'credit' OR reference IS NOT NULL", name="credit_has_a_reference"),
+        ForeignKeyConstraint(
+            ["withdrawal_id", "user_id", "withdrawal_coins"],
+            ["withdrawals.id", "withdrawals.user_id", "withdrawals.coins_amount"],
+            name="fk_coin_transactions_same_withdrawal",
+        ),
+        Index(
+            "uq_one_debit_per_withdrawal",
+            "withdrawal_id",
+            unique=True,
+            postgresql_where=text("kind = 'withdrawal'"),
+        ),
+        Index(
+            "uq_one_refund_per_withdrawal",
+            "withdrawal_id",
+            unique=True,
+            postgresql_where=text("kind = 'refund'"),
+        ),
+        Index(
+            "uq_one_credit_per_reference",
+            "user_id",
+            "reference",
+            unique=True,
+            postgresql_where=text("kind = 'credit'"),
+        ),
+        Index("ix_coin_transactions_user", "user_id", text("id DESC")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("wallets.user_id"))
+    kind: Mapped[str]
+    coins: Mapped[int]
+    balance_after: Mapped[int]
+    withdrawal_id: Mapped[UUID | None]
+    withdrawal_coins: Mapped[int] = mapped_column(Computed("abs(coins)", persisted=True))
+    reference: Mapped[str | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class PayoutAttempt(Base):
+    """One try at the provider. `id` is the idempotency key and the `reference_id`; the body never changes."""
+
+    __tablename__ = "payout_attempts"
+    __table_args__ = (
+        CheckConstraint(one_of("state", AttemptState), name="state"),
+        CheckConstraint("number > 0", name="number_positive"),
+        CheckConstraint("sends >= 1", name="sent_or_about_to_be"),
+        CheckConstraint(
+            "(state IN ('accepted', 'paid', 'failed', 'reversed')) <= (payout_id IS NOT NULL)", name="known"
+        ),
+        CheckConstraint(f"({one_of('state', LIVE)}) = (ended_at IS NULL)", name="ended_iff_not_live"),
+        UniqueConstraint("withdrawal_id", "number"),
+        UniqueConstraint("payout_id"),
+        Index(
+            "uq_one_live_attempt_per_withdrawal",
+            "withdrawal_id",
+            unique=True,
+            postgresql_where=text(one_of("state", LIVE)),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
+    number: Mapped[int]
+    request_body: Mapped[bytes]  # the exact bytes, sent again unchanged
+    state: Mapped[str]
+    in_doubt: Mapped[bool] = mapped_column(server_default=text("false"))  # some send of it has no known end
+    sends: Mapped[int] = mapped_column(server_default=text("1"))  # calls begun, counted before each
+    checks: Mapped[int] = mapped_column(server_default=text("0"))  # polls and look-ups begun
+    waits: Mapped[int] = mapped_column(server_default=text("0"))  # times the provider asked for patience
+    payout_id: Mapped[str | None]
+    provider_status: Mapped[str | None]
+    status_details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    utr: Mapped[str | None]
+    fees_paise: Mapped[int | None]
+    tax_paise: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    last_sent_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    answered_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Destination(Base):
+    """Where a user's UPI id is known at the provider."""
+
+    __tablename__ = "destinations"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("wallets.user_id"), primary_key=True)
+    upi_id: Mapped[str] = mapped_column(primary_key=True)
+    contact_id: Mapped[str]
+    fund_account_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class WithdrawalEvent(Base):
+    """One line of a withdrawal's story. Append-only: a trigger refuses any other change."""
+
+    __tablename__ = "withdrawal_events"
+    __table_args__ = (Index("ix_withdrawal_events_story", "withdrawal_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
+    from_status: Mapped[str | None]
+    to_status: Mapped[str]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class WebhookEvent(Base):
+    """One event that the provider sent, kept as it came."""
+
+    __tablename__ = "webhook_events"
+    __table_args__ = (
+        CheckConstraint("(outcome IS NULL) = (applied_at IS NULL)", name="applied_with_an_outcome"),
+        Index("ix_webhook_events_waiting", "due_at", postgresql_where=text("applied_at IS NULL")),
+    )
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[bytes]
+    received_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    due_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    applied_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    withdrawal_id: Mapped[UUID | None] = mapped_column(ForeignKey("withdrawals.id"))
+
+
+class Switch(Base):
+    """A named switch that people turn."""
+
+    __tablename__ = "switches"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    is_on: Mapped[bool]
+    reason: Mapped[str]
+    actor: Mapped[str]
+    changed_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -1,0 +1,95 @@
+"""Where messages go, by name. A message is a nudge that carries an id; losing one costs time, not money."""
+
+import time
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import redis
+import structlog
+from celery import Celery
+
+from shared.settings import settings
+
+PAYOUTS, WEBHOOKS, MAINTENANCE = "payouts", "webhooks", "maintenance"
+SUBMIT, POLL, APPLY, SWEEP = "submit_withdrawal", "poll_payout", "apply_webhook", "sweep"
+
+QUEUE_OF = {SUBMIT: PAYOUTS, POLL: MAINTENANCE, APPLY: WEBHOOKS, SWEEP: MAINTENANCE}
+
+# A redelivery costs one look at the row, so this only has to be longer than any delay that we ask for.
+VISIBILITY_SECONDS = 3600
+# The caller is a user who waits: better no nudge than a slow answer. The sweep finds the row.
+BROKER_SECONDS = 0.5
+# After a failure the broker is left alone for so long, or every request would wait for it in vain.
+QUIET_SECONDS = 2.0
+
+log = structlog.get_logger()
+_quiet_until = 0.0
+
+
+def celery_settings() -> dict[str, Any]:
+    """What the sender and the worker must agree on."""
+    return {
+        "broker_url": settings().redis_url.get_secret_value(),
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "socket_connect_timeout": BROKER_SECONDS,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF.items()},
+        "task_default_queue": MAINTENANCE,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_send_sent_event": True,
+    }
+
+
+@cache
+def sender() -> Celery:
+    """What sends messages; knows the names of the tasks and nothing else of the worker."""
+    celery = Celery("coin-payouts", set_as_current=False)
+    celery.conf.update(celery_settings())
+    celery.conf.broker_transport_options["socket_timeout"] = BROKER_SECONDS
+    return celery
+
+
+def nudge(task: str, key: UUID | str, *, in_seconds: float = 0) -> bool:
+    """Tell a worker that `key` is due. A broker that is away is logged and left to the sweep: False."""
+    global _quiet_until  # noqa: PLW0603  one fact about the broker, for the whole process
+    if time.monotonic() < _quiet_until:
+        return False
+    try:
+        sender().send_task(
+            task, args=[str(key)], countdown=in_seconds or None, retry=False, ignore_result=True
+        )
+    except Exception as error:  # whatever the broker's client raises: the row is the job, this is a nudge
+        _quiet_until = time.monotonic() + QUIET_SECONDS
+        log.warning("[PAYOUT] nudge lost", task=task, key=str(key), error=type(error).__name__)
+        return False
+    return True
+
+
+def depth(queue: str, client: redis.Redis | None = None) -> int:
+    """How many messages wait in `queue`. Raises redis.RedisError."""
+    return int((client or broker()).llen(queue))  # type: ignore[arg-type]
+
+
+def answers(client: redis.Redis | None = None) -> bool:
+    """Whether the broker answers now."""
+    try:
+        return bool((client or broker()).ping())
+    except redis.RedisError:
+        return False
+
+
+@cache
+def broker() -> redis.Redis:
+    """A plain connection to the broker, for looking at it."""
+    return redis.Redis.from_url(
+        settings().redis_url.get_secret_value(),
+        socket_connect_timeout=BROKER_SECONDS,
+        socket_timeout=BROKER_SECONDS,
+    )

@@ -1,0 +1,1 @@
+"""RazorpayX: what it says (`answers`, `reasons`) and how to ask it (`client`)."""

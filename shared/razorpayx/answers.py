@@ -1,0 +1,240 @@
+"""What RazorpayX said, as small values. Pure: bytes in, meaning out, nothing raised.
+
+The rule of this file: what we do not understand is Unknown. A payment may hide behind it.
+"""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+MAX_RETRY_AFTER_SECONDS = 3600
+
+# Provider's word -> how far that is; a report never moves a payout to a smaller number (razorpayx.md §2).
+PROGRESS = {"pending": 2, "scheduled": 2, "queued": 3, "processing": 4}
+PAID = "processed"
+NOT_PAID = frozenset({"failed", "rejected", "cancelled"})
+REVERSED = "reversed"
+
+Outcome = Literal["waiting", "paid", "not_paid", "reversed"]
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutReport:
+    """What the provider says of one payout now, whichever way it reached us. Money in paise."""
+
+    payout_id: str
+    status: str
+    amount_paise: int
+    reference_id: str | None = None
+    reason: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    utr: str | None = None
+    fees_paise: int | None = None
+    tax_paise: int | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The status in the four kinds that matter to us."""
+        if self.status == PAID:
+            return "paid"
+        if self.status == REVERSED:
+            return "reversed"
+        return "not_paid" if self.status in NOT_PAID else "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider has the payout."""
+
+    report: PayoutReport
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The provider looked at this request and did not take it: nothing came of it."""
+
+    reason: str
+    description: str
+    http_status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The provider did not look at it: the same key and body may go again later."""
+
+    because: Literal["busy", "refuses_us", "unreachable"]
+    description: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No answer that we understand. It may have been paid."""
+
+    description: str
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The provider knows the payee."""
+
+    contact_id: str
+    fund_account_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every payout that a look-up by `reference_id` brought; none is an answer too."""
+
+    reports: tuple[PayoutReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One HTTP answer as it came."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+
+
+NotTaken = Refused | Throttled | Unknown
+Answer = Accepted | Prepared | Found | NotTaken
+
+
+def read_payout(reply: Reply, *, reference_id: str | None, amount_paise: int) -> Accepted | NotTaken:
+    """The answer to a create or a fetch of the payout that we asked for, and of no other."""
+    if not 200 <= reply.status < 300:
+        return read_error(reply)
+    report = parse_report(_json(reply.body))
+    if report is None:
+        return Unknown("The answer is not a payout", reply.status)
+    if report.amount_paise != amount_paise or (reference_id and report.reference_id != reference_id):
+        return Unknown("The answer is about another payout", reply.status)
+    return Accepted(report)
+
+
+def read_list(reply: Reply, *, reference_id: str) -> Found | NotTaken:
+    """The answer to a look-up by `reference_id`."""
+    if not 200 <= reply.status < 300:
+        return read_error(reply)
+    page = _json(reply.body)
+    items = page.get("items") if isinstance(page, dict) else None
+    if not isinstance(items, list):
+        return Unknown("The answer is not a list", reply.status)
+    reports = [parse_report(item) for item in items]
+    if any(report is None or report.reference_id != reference_id for report in reports):
+        return Unknown("The list has something else in it", reply.status)
+    return Found(tuple(report for report in reports if report))
+
+
+def read_id(reply: Reply, *, prefix: str) -> str | NotTaken:
+    """The id of the contact (`cont_`) or fund account (`fa_`) that a create answered with."""
+    if not 200 <= reply.status < 300:
+        return read_error(reply)
+    entity = _json(reply.body)
+    found = entity.get("id") if isinstance(entity, dict) else None
+    if isinstance(found, str) and found.startswith(prefix):
+        return found
+    return Unknown(f"The answer names no {prefix}…", reply.status)
+
+
+def read_error(reply: Reply) -> NotTaken:
+    """What an answer that is no success means (razorpayx.md §4). HTTP status first, words last."""
+    if reply.status == 429:
+        return Throttled("busy", "Too many requests", _retry_after(reply.retry_after))
+    envelope = _json(reply.body)
+    error = envelope.get("error") if isinstance(envelope, dict) else None
+    if not isinstance(error, dict):
+        return Unknown("Not an answer of RazorpayX", reply.status)
+    description = _word(error.get("description")) or "No description"
+    if reply.status in (401, 403):
+        return Throttled("refuses_us", description)
+    if reply.status == 400 and error.get("code") == "BAD_REQUEST_ERROR":
+        return _read_refusal(error, description)
+    # A 409 says that this key is in flight or was used: there may be a payout.
+    return Unknown(description, reply.status)
+
+
+def _read_refusal(error: dict[str, Any], description: str) -> NotTaken:
+    reason, where = _word(error.get("reason")), _word(error.get("field"))
+    words = description.lower()
+    if "idempotency" in words:
+        # Whatever went wrong with the key, something may stand behind it: look before anything else.
+        return Unknown(description, 400)
+    if where == "account_number" or "not found on the server" in words or "from this ip" in words:
+        return Throttled("refuses_us", description)
+    if "enough balance" in words:
+        reason = "insufficient_funds"
+    return Refused(reason or "input_validation_failed", description, 400)
+
+
+def parse_report(entity: Any) -> PayoutReport | None:
+    """A payout entity, or None when it lacks what we need. Unknown keys and odd nulls are usual there."""
+    if not isinstance(entity, dict):
+        return None
+    payout_id, status, amount = _word(entity.get("id")), _word(entity.get("status")), entity.get("amount")
+    if not payout_id or not payout_id.startswith("pout_") or type(amount) is not int:
+        return None
+    if status not in PROGRESS and status not in NOT_PAID | {PAID, REVERSED}:
+        return None
+    details = entity.get("status_details")
+    details = details if isinstance(details, dict) else {}
+    return PayoutReport(
+        payout_id=payout_id,
+        status=status,
+        amount_paise=amount,
+        reference_id=_word(entity.get("reference_id")),
+        reason=_word(details.get("reason")),
+        details={key: _word(details.get(key)) for key in ("reason", "source", "description")},
+        utr=_word(entity.get("utr")),
+        fees_paise=_paise(entity.get("fees")),
+        tax_paise=_paise(entity.get("tax")),
+    )
+
+
+def parse_event(body: bytes) -> tuple[str, PayoutReport | None] | None:
+    """The event's name and, for a payout event, its report. None when the body is no event at all."""
+    event = _json(body)
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    payload = event.get("payload")
+    payout = payload.get("payout") if isinstance(payload, dict) else None
+    return event["event"], parse_report(payout.get("entity") if isinstance(payout, dict) else None)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _word(value: Any) -> str | None:
+    """A text that says something: RazorpayX also writes null as `"null"`, `"NA"` and `""`."""
+    if not isinstance(value, str) or value in ("", "null", "NA"):
+        return None
+    # NUL cannot be stored, a lone surrogate cannot be written; both would turn an answer into a crash.
+    return value.replace("\x00", "").encode("utf-8", "replace").decode()[:1000]
+
+
+def _paise(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header: a number, or a date (RFC 9110 §10.2.3); None when it is neither."""
+    if not value:
+        return None
+    try:
+        seconds = float(value) if value.strip().isdigit() else _seconds_until(value)
+    except (TypeError, ValueError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _seconds_until(date: str) -> float:
+    return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,170 @@
+"""Every setting, typed, from the environment. All faults are named at once; secrets have no default."""
+
+import ipaddress
+from functools import cache
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import SettingsError
+
+MIN_KEY_CHARACTERS = 16  # shorter keys can be guessed by trying
+
+
+class Settings(BaseSettings):
+    """The system's settings; a field's name in capitals is its environment variable."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+    # --- where things are
+    database_url: SecretStr = Field(description="PostgreSQL, `postgresql://user:password@host/database`")
+    redis_url: SecretStr = Field(description="Redis, the broker: `redis://host:6379/0`")
+    database_pool_size: int = Field(16, ge=1, le=200, description="Database connections per process")
+
+    # --- the API
+    api_host: str = Field("127.0.0.1", description="Address that the API listens on")
+    api_port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on")
+    api_workers: int = Field(1, ge=1, le=64, description="API processes")
+    api_threads: int = Field(8, ge=1, le=64, description="Threads per API process")
+    api_auth: Literal["on", "off"] = Field("on", description="`off` only where the API listens on loopback")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="App keys, comma-separated; required unless `API_AUTH=off`"
+    )
+    max_body_bytes: int = Field(64 * 1024, ge=1024, description="Largest body that an app may send")
+    max_webhook_bytes: int = Field(512 * 1024, ge=1024, description="Largest webhook taken from the provider")
+
+    # --- what may be withdrawn
+    coin_value_paise: int = Field(10, ge=1, description="What one coin is worth, in paise")
+    min_withdrawal_coins: int = Field(100, ge=1, description="Smallest withdrawal, in coins")
+    max_withdrawal_coins: int = Field(100_000, ge=1, description="Largest withdrawal, in coins")
+    cancel_window_seconds: float = Field(
+        10, ge=0, le=86_400, description="How long a user may change their mind"
+    )
+
+    # --- paying
+    worker_threads: int = Field(8, ge=1, le=256, description="Payouts in hand at once per worker process")
+    lease_seconds: float = Field(
+        90, ge=1, description="How long a claimed step may take before another worker takes it"
+    )
+    sweep_seconds: float = Field(5, ge=0.1, description="How often due work is looked for in the database")
+    sweep_batch: int = Field(1000, ge=1, description="Most messages the sweep keeps waiting in one queue")
+    resend_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+        (60.0, 120.0, 300.0), description="Waits before an unanswered payout is sent again (razorpayx.md §3)"
+    )
+    lookup_seconds: float = Field(300, gt=0, description="How often an unanswered payout is then looked up")
+    throttle_seconds: float = Field(5, gt=0, description="First wait after the provider asks for patience")
+    poll_seconds: float = Field(60, gt=0, description="First look at an accepted payout; each wait doubles")
+    poll_max_seconds: float = Field(1800, gt=0, description="Longest wait between two looks")
+    retry_seconds: float = Field(1800, gt=0, description="Wait before a new attempt after a passing failure")
+    max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a passing failure is final")
+
+    # --- RazorpayX
+    razorpayx_base_url: str = Field("https://api.razorpay.com", description="Where RazorpayX is")
+    razorpayx_key_id: str = Field(description="`rzp_live_…` or `rzp_test_…`")
+    razorpayx_key_secret: SecretStr = Field(description="Goes with the key id")
+    razorpayx_account_number: str = Field(description="The account that pays; not the payee's")
+    razorpayx_webhook_secret: SecretStr = Field(description="Signs the provider's webhooks")
+    razorpayx_webhook_secret_previous: SecretStr | None = Field(
+        None, description="The secret before, while rotating"
+    )
+    razorpayx_connect_seconds: float = Field(3.05, gt=0, description="Longest wait for a connection")
+    razorpayx_read_seconds: float = Field(20, gt=0, description="Longest wait for an answer")
+    razorpayx_narration: str = Field(
+        "Coin withdrawal", pattern=r"^[A-Za-z0-9 ]{1,30}$", description="What the payee's bank shows"
+    )
+    razorpayx_purpose: str = Field("payout", min_length=1, description="RazorpayX's word for why")
+
+    # --- Flower
+    flower_host: str = Field("127.0.0.1", description="Address that Flower listens on")
+    flower_port: int = Field(5555, ge=0, le=65535, description="Port that Flower listens on")
+    flower_basic_auth: SecretStr | None = Field(
+        None, description="`user:password` for Flower; required to start it"
+    )
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _postgresql_by_psycopg(cls, url: SecretStr) -> SecretStr:
+        text = url.get_secret_value()
+        for prefix in ("postgresql+psycopg://", "postgresql://", "postgres://"):
+            if text.startswith(prefix):
+                return SecretStr("postgresql+psycopg://" + text.removeprefix(prefix))
+        raise ValueError("must begin with postgresql://")
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _redis(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("api_keys", "resend_seconds", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("api_keys", mode="after")
+    @classmethod
+    def _hard_to_guess(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in keys):
+            raise ValueError(f"each key needs at least {MIN_KEY_CHARACTERS} characters")
+        return keys
+
+    @field_validator("resend_seconds", mode="after")
+    @classmethod
+    def _all_positive(cls, waits: tuple[float, ...]) -> tuple[float, ...]:
+        if any(wait <= 0 for wait in waits):
+            raise ValueError("each wait must be more than 0 seconds")
+        return waits
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Settings":
+        faults = []
+        if self.api_auth == "off" and not is_loopback(self.api_host):
+            faults.append(f"API_AUTH: off is accepted only on loopback, and API_HOST is {self.api_host}")
+        if self.min_withdrawal_coins > self.max_withdrawal_coins:
+            faults.append("MIN_WITHDRAWAL_COINS: is above MAX_WITHDRAWAL_COINS")
+        patience = self.razorpayx_connect_seconds + self.razorpayx_read_seconds
+        if self.lease_seconds <= patience:
+            # A lease that ends while a call may still be under way hands one payout to two workers.
+            faults.append(
+                f"LEASE_SECONDS: must be more than the {patience:g} s that a call to RazorpayX may take"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load() -> Settings:
+    """The settings of this environment. Raises SettingsError that names every fault."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # the fields come from the environment
+    except ValidationError as error:
+        raise SettingsError([_sentence(fault) for fault in error.errors()]) from None
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return load()
+
+
+def _sentence(fault: dict) -> str:  # type: ignore[type-arg]
+    # The value itself is never repeated: it may be a secret.
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    name = str(fault["loc"][0]).upper()
+    return f"{name}: is missing" if fault["type"] == "missing" else f"{name}: {message}"

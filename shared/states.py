@@ -1,0 +1,98 @@
+"""The states of a withdrawal and of an attempt, and the moves between them, as data."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """A withdrawal's status: the five words that clients see (CONTRACT.md)."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# Everything that may happen to a withdrawal. What is not here is refused by `journey.move`.
+EDGES: frozenset[tuple[Status, Status]] = frozenset(
+    {
+        (Status.PENDING, Status.PROCESSING),  # claimed
+        (Status.PENDING, Status.CANCELLED),  # by the user or an operator
+        (Status.PENDING, Status.FAILED),  # refused before anything was sent
+        (Status.PROCESSING, Status.COMPLETED),  # paid
+        (Status.PROCESSING, Status.FAILED),  # definitely not paid
+        (Status.COMPLETED, Status.FAILED),  # reversed by the bank
+    }
+)
+FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+OPEN = frozenset({Status.PENDING, Status.PROCESSING})
+REFUNDED = frozenset({Status.FAILED, Status.CANCELLED})
+
+
+class AttemptState(StrEnum):
+    """How far one try at the provider is."""
+
+    SENDING = "sending"  # claimed; a worker is on the wire, or died there
+    THROTTLED = "throttled"  # the provider did not look at it: same key, same body, later
+    UNKNOWN = "unknown"  # no answer that we understand: it may be paid
+    ACCEPTED = "accepted"  # the provider has it and will say how it ends
+    PAID = "paid"
+    REFUSED = "refused"  # the provider never took it
+    FAILED = "failed"  # the provider took it and did not pay
+    REVERSED = "reversed"  # the money came back
+
+
+# A payout that is one of these may exist, or come to exist, at the provider.
+# The database allows one such attempt per withdrawal, and no refund beside it.
+LIVE = frozenset(
+    {
+        AttemptState.SENDING,
+        AttemptState.THROTTLED,
+        AttemptState.UNKNOWN,
+        AttemptState.ACCEPTED,
+        AttemptState.PAID,
+    }
+)
+# Live, and not yet known to be paid: the attempts that still need work.
+UNSETTLED = LIVE - {AttemptState.PAID}
+
+
+class Reason(StrEnum):
+    """Why a withdrawal that is not final waits (`status_reason`)."""
+
+    CANCEL_WINDOW = "cancel_window"
+    PREPARING = "preparing"
+    SENDING = "sending"
+    PROVIDER_BUSY = "provider_busy"
+    PROVIDER_REFUSES_US = "provider_refuses_us"
+    CONFIRMING = "confirming"
+    BANK_PROCESSING = "bank_processing"
+    PROVIDER_QUEUED = "provider_queued"
+    RETRY_LATER = "retry_later"
+    IN_REVIEW = "in_review"
+
+
+HOUR, DAY = 3600, 86_400
+
+# Reason -> the sentence for the user, and within how many seconds we expect to be past it.
+# A bank that cannot say has three working days (razorpayx.md §2): five days cover any weekend.
+WAITING: dict[Reason, tuple[str, int]] = {
+    Reason.CANCEL_WINDOW: ("You can still cancel; the payment starts after that.", 60),
+    Reason.PREPARING: ("The payment is being prepared.", 5 * 60),
+    Reason.SENDING: ("The payment is being sent.", 5 * 60),
+    Reason.PROVIDER_BUSY: ("The payment service is busy; the payment is sent again by itself.", HOUR),
+    Reason.PROVIDER_REFUSES_US: ("The payment service is not available to us; your coins are safe.", DAY),
+    Reason.CONFIRMING: (
+        "We are confirming with the payment service whether the payment went through.",
+        2 * HOUR,
+    ),
+    Reason.BANK_PROCESSING: ("The bank is processing the payment.", 5 * DAY),
+    Reason.PROVIDER_QUEUED: ("The payment waits in the payment service's queue.", DAY),
+    Reason.RETRY_LATER: ("Your bank could not take the payment; it is tried again later.", 2 * HOUR),
+    Reason.IN_REVIEW: ("A person is looking at this payment.", 3 * DAY),
+}
+
+
+def sentence(reason: str | None) -> str | None:
+    """The words for a `status_reason`, or None when there is none to tell."""
+    return WAITING[Reason(reason)][0] if reason in Reason.__members__.values() else None

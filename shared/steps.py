@@ -1,0 +1,46 @@
+"""What a worker has to do next for a withdrawal: the value between claim, call and record."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Make the payee known at the provider. `version` is the row's: a change since then ends this step."""
+
+    withdrawal_id: UUID
+    version: int
+    user_id: str
+    name: str | None
+    upi_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this attempt's stored bytes under its key, for the first time or again."""
+
+    withdrawal_id: UUID
+    attempt_id: UUID
+    body: bytes
+    amount_paise: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Ask for every payout with this attempt's reference."""
+
+    withdrawal_id: UUID
+    attempt_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Ask how this payout stands."""
+
+    withdrawal_id: UUID
+    attempt_id: UUID
+    payout_id: str
+    amount_paise: int
+
+
+Step = Prepare | Send | LookUp | Poll

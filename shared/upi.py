@@ -1,0 +1,23 @@
+"""UPI ids as the contract takes them: `name@handle`."""
+
+import re
+
+EXAMPLE = "user@okhdfcbank"
+MIN_LENGTH, MAX_LENGTH = 5, 100  # CONTRACT.md; RazorpayX takes 3-100 (razorpayx.md §1.2)
+
+# ASCII only, on purpose: `\w` would let in letters that no bank can route.
+_SHAPE = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9]+")
+
+
+def clean(upi_id: str) -> str | None:
+    """The UPI id without surrounding blanks, or None when it is not one."""
+    upi_id = upi_id.strip()
+    if not MIN_LENGTH <= len(upi_id) <= MAX_LENGTH or not _SHAPE.fullmatch(upi_id):
+        return None
+    return upi_id
+
+
+def mask(upi_id: str) -> str:
+    """A UPI id that may stand in a log or a list: `as…@okhdfcbank`."""
+    name, _, handle = upi_id.partition("@")
+    return f"{name[: min(2, len(name) - 1)]}…@{handle}"

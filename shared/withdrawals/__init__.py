@@ -1,0 +1,18 @@
+"""The verbs of a withdrawal's life, in the order in which they happen.
+
+    request  cancel            the user's wish                       requesting.py
+    claim    record_answer     a worker's claim, call, record        paying.py
+    apply_report               the one door for what RazorpayX says  reporting.py
+    sweep                      due work that nobody holds            sweeping.py
+    find     history           what callers may read                 reading.py
+
+All of them change a row through `journey.py`, and nowhere else.
+"""
+
+from shared.withdrawals.paying import claim, record_answer
+from shared.withdrawals.reading import Page, find, history
+from shared.withdrawals.reporting import apply_report
+from shared.withdrawals.requesting import cancel, request
+from shared.withdrawals.sweeping import sweep
+
+__all__ = ["Page", "apply_report", "cancel", "claim", "find", "history", "record_answer", "request", "sweep"]

@@ -1,0 +1,92 @@
+"""How a withdrawal changes: it moves, it waits, it is noted, it is flagged. Each leaves an event.
+
+Callers hold the row's lock. Nothing else in the system writes to `withdrawals` or `withdrawal_events`,
+but for the one statement in `requesting.py` that creates both.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import func
+from sqlalchemy.orm import Session
+
+from shared import wallet
+from shared.models import Withdrawal, WithdrawalEvent
+from shared.states import EDGES, FINAL, REFUNDED, WAITING, Reason, Status
+
+log = structlog.get_logger()
+
+
+def move(
+    session: Session,
+    withdrawal: Withdrawal,
+    to: Status,
+    *,
+    actor: str,
+    reason: str,
+    failure_reason: str | None = None,
+    utr: str | None = None,
+    **data: Any,
+) -> None:
+    """Move to another status; final ones that did not pay give the coins back in the same transaction."""
+    came_from = Status(withdrawal.status)
+    assert (came_from, to) in EDGES, f"{came_from} -> {to} is no move of a withdrawal"
+    assert (failure_reason is not None) == (to is Status.FAILED), "a failure says why, nothing else does"
+    withdrawal.status = to
+    withdrawal.failure_reason = failure_reason
+    withdrawal.utr = utr or withdrawal.utr
+    withdrawal.completed_at = func.now() if to is Status.COMPLETED else None
+    withdrawal.updated_at = func.now()
+    if to in FINAL:
+        withdrawal.due_at = withdrawal.expected_by = None
+        withdrawal.status_reason = reason if to is Status.FAILED else None
+    # The rows first, the coins second: the database refuses a refund beside a payout that may succeed.
+    session.flush()
+    if to in REFUNDED:
+        data["balance_coins"] = wallet.refund(session, withdrawal, reason)
+        data["refunded_coins"] = withdrawal.coins_amount
+    _event(session, withdrawal, came_from, actor, reason, data)
+    log.info(
+        "[PAYOUT] moved", withdrawal_id=str(withdrawal.id), to=str(to), was=str(came_from), reason=reason
+    )
+
+
+def wait(withdrawal: Withdrawal, why: Reason, seconds: float) -> None:
+    """Say why the withdrawal waits, and when the system looks at it again."""
+    _, expected_seconds = WAITING[why]
+    withdrawal.status_reason = why
+    withdrawal.due_at = func.now() + timedelta(seconds=seconds)
+    withdrawal.expected_by = func.now() + timedelta(seconds=max(expected_seconds, seconds))
+    withdrawal.updated_at = func.now()
+
+
+def note(session: Session, withdrawal: Withdrawal, reason: str, *, actor: str, **data: Any) -> None:
+    """Record something that happened and moved nothing."""
+    _event(session, withdrawal, Status(withdrawal.status), actor, reason, data)
+    log.info("[PAYOUT] noted", withdrawal_id=str(withdrawal.id), reason=reason)
+
+
+def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **data: Any) -> None:
+    """Ask a person to look. While a withdrawal is flagged nothing new is sent for it."""
+    if withdrawal.review is None:
+        withdrawal.review = why
+        withdrawal.updated_at = func.now()
+    _event(session, withdrawal, Status(withdrawal.status), actor, f"flagged:{why}", data)
+    log.error("[PAYOUT] needs a person", withdrawal_id=str(withdrawal.id), why=why)
+
+
+def _event(
+    session: Session, withdrawal: Withdrawal, came_from: Status, actor: str, reason: str, data: dict[str, Any]
+) -> None:
+    session.add(
+        WithdrawalEvent(
+            withdrawal_id=withdrawal.id,
+            from_status=came_from,
+            to_status=withdrawal.status,
+            actor=actor,
+            reason=reason,
+            data={key: value for key, value in data.items() if value is not None},
+        )
+    )
+    session.flush()

@@ -1,0 +1,200 @@
+"""The one door for what RazorpayX says of a payout: reply, webhook, poll, look-up, reconciliation.
+
+Reports come early, twice, late and out of order. What each does is a table (`MEANING`); one that would move
+money against an end that we already acted on moves nothing and calls a person.
+"""
+
+from typing import Any, Literal
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from shared.ids import parse_id
+from shared.models import PayoutAttempt, Withdrawal
+from shared.razorpayx.answers import PROGRESS, Outcome, PayoutReport
+from shared.razorpayx.reasons import REVERSED, in_plain_words, is_passing
+from shared.settings import settings
+from shared.states import UNSETTLED, AttemptState, Reason, Status
+from shared.withdrawals import journey
+
+Effect = Literal["follow", "pay", "fail", "reverse", "repeat", "late", "conflict"]
+
+# (how the attempt stands, what the report says) -> what the report does
+MEANING: dict[tuple[str, Outcome], Effect] = {
+    **{(state, "waiting"): "follow" for state in UNSETTLED},
+    **{(state, "paid"): "pay" for state in UNSETTLED},
+    **{(state, "not_paid"): "fail" for state in UNSETTLED},
+    **{(state, "reversed"): "fail" for state in UNSETTLED},
+    (AttemptState.PAID, "waiting"): "late",
+    (AttemptState.PAID, "paid"): "repeat",
+    (AttemptState.PAID, "not_paid"): "conflict",
+    (AttemptState.PAID, "reversed"): "reverse",
+    # Refused means that there never was a payout: one that lives is news of the worst kind.
+    (AttemptState.REFUSED, "waiting"): "conflict",
+    (AttemptState.REFUSED, "paid"): "conflict",
+    (AttemptState.REFUSED, "not_paid"): "late",
+    (AttemptState.REFUSED, "reversed"): "late",
+    (AttemptState.FAILED, "waiting"): "late",
+    (AttemptState.FAILED, "paid"): "conflict",
+    (AttemptState.FAILED, "not_paid"): "repeat",
+    # A debit may be credited back after the failure (razorpayx.md §2): not paid either way.
+    (AttemptState.FAILED, "reversed"): "late",
+    (AttemptState.REVERSED, "waiting"): "late",
+    (AttemptState.REVERSED, "paid"): "late",
+    (AttemptState.REVERSED, "not_paid"): "late",
+    (AttemptState.REVERSED, "reversed"): "repeat",
+}
+
+
+def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
+    """Let a report do what it means, all or nothing, in the caller's transaction.
+
+    Returns what it did: an Effect, or `unmatched` when no attempt of ours has this reference or payout id.
+    """
+    withdrawal, attempt = _locked(session, report)
+    if withdrawal is None or attempt is None:
+        return "unmatched"
+    evidence = {
+        "attempt_id": str(attempt.id),
+        "payout_id": report.payout_id,
+        "provider_status": report.status,
+        "details": report.details or None,
+    }
+    fault = _contradiction(withdrawal, attempt, report)
+    if fault:
+        journey.flag(session, withdrawal, fault, actor=channel, **evidence)
+        return "conflict"
+    effect = MEANING[attempt.state, report.outcome]
+    if effect == "conflict":
+        journey.flag(session, withdrawal, f"{report.status}_after_{attempt.state}", actor=channel, **evidence)
+    elif effect == "follow":
+        _follow(session, withdrawal, attempt, report, channel, evidence)
+    elif effect in ("pay", "fail", "reverse"):
+        _end(session, withdrawal, attempt, report, channel, evidence)
+    elif effect == "repeat":
+        _learn(attempt, report)
+        withdrawal.utr = withdrawal.utr or (report.utr if attempt.state == AttemptState.PAID else None)
+    return effect
+
+
+def end_or_retry(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    *,
+    actor: str,
+    reason: str | None,
+    **data: Any,
+) -> None:
+    """After a definite failure: a new attempt later where the cause may pass, else the coins back."""
+    data["attempt_id"] = str(attempt.id)
+    may_retry = is_passing(reason) and attempt.number < settings().max_attempts and withdrawal.review is None
+    if may_retry and withdrawal.status == Status.PROCESSING:
+        journey.wait(withdrawal, Reason.RETRY_LATER, settings().retry_seconds)
+        journey.note(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
+        return
+    fail(session, withdrawal, actor=actor, reason=reason, **data)
+
+
+def fail(session: Session, withdrawal: Withdrawal, *, actor: str, reason: str | None, **data: Any) -> None:
+    """It definitely did not happen: the coins go back, and the user is told why in plain words."""
+    words = REVERSED if withdrawal.status == Status.COMPLETED else in_plain_words(reason)
+    journey.move(
+        session,
+        withdrawal,
+        Status.FAILED,
+        actor=actor,
+        reason=reason or "not_paid",
+        failure_reason=words,
+        **data,
+    )
+
+
+def seconds_to_next_poll(attempt: PayoutAttempt) -> float:
+    """Each look at a payout waits twice as long as the one before, up to a limit."""
+    return min(settings().poll_seconds * 2 ** min(attempt.checks, 20), settings().poll_max_seconds)
+
+
+def _locked(session: Session, report: PayoutReport) -> tuple[Withdrawal | None, PayoutAttempt | None]:
+    """The attempt that the report is about, by our reference first, read under its withdrawal's lock."""
+    reference = parse_id(report.reference_id) if report.reference_id else None
+    found = session.execute(
+        select(PayoutAttempt.id, PayoutAttempt.withdrawal_id)
+        .where(or_(PayoutAttempt.id == reference, PayoutAttempt.payout_id == report.payout_id))
+        .order_by((PayoutAttempt.id == reference).desc().nulls_last())
+        .limit(1)
+    ).one_or_none()
+    if found is None:
+        return None, None
+    session.flush()
+    withdrawal = session.get_one(
+        Withdrawal, found.withdrawal_id, with_for_update=True, populate_existing=True
+    )
+    return withdrawal, session.get_one(PayoutAttempt, found.id, populate_existing=True)
+
+
+def _contradiction(withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport) -> str | None:
+    """A report that cannot be about the payout that we know."""
+    if attempt.payout_id is not None and attempt.payout_id != report.payout_id:
+        return "two_payouts"
+    if report.amount_paise != withdrawal.amount_paise:
+        return "wrong_amount"
+    return None
+
+
+def _follow(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    report: PayoutReport,
+    channel: str,
+    evidence: dict[str, Any],
+) -> None:
+    known = PROGRESS.get(attempt.provider_status or "", 0)
+    news = attempt.state != AttemptState.ACCEPTED or report.status != attempt.provider_status
+    if PROGRESS[report.status] >= known:
+        _learn(attempt, report)
+    attempt.state = AttemptState.ACCEPTED
+    why = Reason.PROVIDER_QUEUED if attempt.provider_status != "processing" else Reason.BANK_PROCESSING
+    journey.wait(withdrawal, why, seconds_to_next_poll(attempt))
+    if news:
+        journey.note(session, withdrawal, f"payout_{report.status}", actor=channel, **evidence)
+
+
+def _end(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    report: PayoutReport,
+    channel: str,
+    evidence: dict[str, Any],
+) -> None:
+    was_paid = attempt.state == AttemptState.PAID
+    _learn(attempt, report)
+    if report.outcome == "paid":
+        attempt.state = AttemptState.PAID
+        journey.move(
+            session, withdrawal, Status.COMPLETED, actor=channel, reason="paid", utr=report.utr, **evidence
+        )
+        return
+    attempt.state = AttemptState.REVERSED if report.outcome == "reversed" else AttemptState.FAILED
+    attempt.ended_at = func.now()
+    if was_paid:
+        fail(session, withdrawal, actor=channel, reason="reversed", **evidence)
+        return
+    reason = report.reason or report.status
+    end_or_retry(session, withdrawal, attempt, actor=channel, reason=reason, **_but(evidence, "attempt_id"))
+
+
+def _learn(attempt: PayoutAttempt, report: PayoutReport) -> None:
+    attempt.payout_id = report.payout_id
+    attempt.provider_status = report.status
+    attempt.status_details = report.details or None
+    attempt.utr = report.utr or attempt.utr
+    attempt.fees_paise = report.fees_paise if report.fees_paise is not None else attempt.fees_paise
+    attempt.tax_paise = report.tax_paise if report.tax_paise is not None else attempt.tax_paise
+    attempt.answered_at = func.now()
+
+
+def _but(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != key}

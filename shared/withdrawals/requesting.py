@@ -1,0 +1,162 @@
+"""The user's wish: request a withdrawal, or take it back."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from shared import queues, wallet
+from shared.db import is_away, one_statement, told_plainly, transaction
+from shared.errors import BadRequest
+from shared.ids import new_id
+from shared.models import Wallet, Withdrawal
+from shared.money import coins_to_paise
+from shared.settings import settings
+from shared.states import WAITING, Reason, Status
+from shared.withdrawals import journey, reading
+
+log = structlog.get_logger()
+
+# Debit, withdrawal, journal and event as one statement: one round trip, one transaction.
+# Each part reads the rows of the part before it, so that without the debit there is nothing.
+REQUEST = text(f"""
+    WITH taken AS ({wallet.TAKE_COINS}),
+    withdrawal AS (
+        INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason,
+                                 due_at, expected_by)
+        SELECT :id, user_id, :coins, :amount_paise, :upi_id, '{Status.PENDING}', '{Reason.CANCEL_WINDOW}',
+               now() + make_interval(secs => :window), now() + make_interval(secs => :expected)
+        FROM taken
+        RETURNING id, created_at
+    ),
+    journal AS ({wallet.WRITE_TAKEN}),
+    event AS (
+        INSERT INTO withdrawal_events (withdrawal_id, to_status, actor, reason)
+        SELECT id, '{Status.PENDING}', :actor, 'requested' FROM withdrawal
+    )
+    SELECT taken.balance_coins AS remaining_coins, withdrawal.created_at FROM taken, withdrawal
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A withdrawal whose coins have been taken."""
+
+    id: UUID
+    coins: int
+    amount_paise: int
+    upi_id: str
+    remaining_coins: int
+    created_at: datetime
+
+
+def request(*, user_id: str, coins: int, upi_id: str, actor: str) -> Requested:
+    """Take `coins` from the user and promise them rupees at `upi_id`; both or neither.
+
+    The input has been checked (api/schemas.py) but for what only the wallet can tell. Raises BadRequest
+    (no wallet, too few coins, above the maximum), Unavailable (nothing was taken).
+    """
+    if coins > settings().max_withdrawal_coins:
+        raise _why_not(user_id, coins)
+    amount_paise = coins_to_paise(coins, settings().coin_value_paise)
+    withdrawal_id, window = new_id(), settings().cancel_window_seconds
+    values = {
+        "id": withdrawal_id,
+        "user_id": user_id,
+        "coins": coins,
+        "amount_paise": amount_paise,
+        "upi_id": upi_id,
+        "actor": actor,
+        "window": window,
+        "expected": window + WAITING[Reason.CANCEL_WINDOW][1],
+    }
+    with told_plainly():
+        row = _taken_once(values)
+    if row is None:
+        raise _why_not(user_id, coins)
+    log.info("[WITHDRAW] created", withdrawal_id=str(withdrawal_id), user_id=user_id, coins=coins)
+    queues.nudge(queues.SUBMIT, withdrawal_id, in_seconds=window)
+    return Requested(withdrawal_id, coins, amount_paise, upi_id, row.remaining_coins, row.created_at)
+
+
+def cancel(withdrawal_id: UUID, *, reason: str, actor: str) -> tuple[Withdrawal, int]:
+    """Take a pending withdrawal back; returns it and the new balance.
+
+    Raises NotFound, BadRequest (not pending any more), Unavailable.
+    """
+    with transaction() as session:
+        withdrawal = reading.find(session, withdrawal_id, lock=True)
+        if withdrawal.status != Status.PENDING:
+            raise BadRequest(
+                f"Cannot cancel withdrawal with status: {withdrawal.status}",
+                "Only a pending withdrawal can be cancelled",
+                code="cannot_cancel",
+                current_status=withdrawal.status,
+            )
+        withdrawal.admin_notes = f"Cancelled: {reason}"
+        journey.move(session, withdrawal, Status.CANCELLED, actor=actor, reason=reason)
+        balance = wallet.find(session, withdrawal.user_id).balance_coins
+    log.info("[CANCEL] cancelled", withdrawal_id=str(withdrawal_id), user_id=withdrawal.user_id)
+    return withdrawal, balance
+
+
+def _taken_once(values: dict[str, Any]) -> Row[Any] | None:
+    """Run the statement. If the connection breaks, its end is not known: run it again under the same id,
+    which the database accepts only when the first run left nothing behind."""
+    try:
+        return _take(values)
+    except DBAPIError as error:
+        if not is_away(error):
+            raise
+        log.warning("[WITHDRAW] connection lost, asking again", withdrawal_id=str(values["id"]))
+    try:
+        return _take(values)
+    except IntegrityError:
+        return _already_taken(values["id"])
+
+
+def _take(values: dict[str, Any]) -> Row[Any] | None:
+    with one_statement() as connection:
+        return connection.execute(REQUEST, values).one_or_none()
+
+
+def _already_taken(withdrawal_id: UUID) -> Row[Any] | None:
+    query = (
+        select(Withdrawal.created_at, Wallet.balance_coins.label("remaining_coins"))
+        .join(Wallet, Wallet.user_id == Withdrawal.user_id)
+        .where(Withdrawal.id == withdrawal_id)
+    )
+    with one_statement() as connection:
+        return connection.execute(query).one_or_none()
+
+
+def _why_not(user_id: str, coins: int) -> BadRequest:
+    with transaction() as session:
+        wallet_row = session.get(Wallet, user_id)
+    if wallet_row is None:
+        return BadRequest(
+            "User account not found",
+            "No wallet exists for this user",
+            code="wallet_not_found",
+            available_coins=0,
+        )
+    maximum = settings().max_withdrawal_coins
+    if coins > maximum and coins <= wallet_row.balance_coins:
+        return BadRequest(
+            "Withdrawal amount too high",
+            f"Maximum withdrawal is {maximum} coins",
+            code="amount_too_high",
+            max_amount=maximum,
+        )
+    # Another withdrawal may have just given its coins back; what counted was the moment of asking.
+    available = min(wallet_row.balance_coins, coins - 1)
+    return BadRequest(
+        "Insufficient coin balance",
+        f"You asked for {coins} coins and have {available}",
+        code="insufficient_coins",
+        available_coins=available,
+    )

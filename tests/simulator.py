@@ -1,0 +1,89 @@
+"""The RazorpayX simulator as the tests see it: a process, and its control endpoints over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from sandbox.processes import wait_until
+
+KEY_ID, KEY_SECRET = "rzp_test_simulator", "simulator-secret-0123456789"
+ACCOUNT, WEBHOOK_SECRET, OLD_SECRET = (
+    "4564560000000001",
+    "hook-secret-now-0123456789",
+    "hook-secret-old-0123456789",
+)
+FAST = 50.0  # a payout is processed in about 30 ms
+
+
+class Simulator:
+    """RazorpayX's other side: what it was asked, what it holds, and how it should behave."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = requests.Session()
+
+    @classmethod
+    @contextmanager
+    def running(cls, directory: Path) -> Iterator["Simulator"]:
+        """A simulator of its own, without webhooks, until the block ends."""
+        ready = directory / "ready.json"
+        environment = {
+            **os.environ,
+            "SIM_KEY_ID": KEY_ID,
+            "SIM_KEY_SECRET": KEY_SECRET,
+            "SIM_ACCOUNT_NUMBER": ACCOUNT,
+            "SIM_WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "SIM_WEBHOOK_PREVIOUS_SECRET": OLD_SECRET,
+            "SIM_SPEED": str(FAST),
+        }
+        command = [sys.executable, "-m", "sandbox.razorpayx", "--port", "0", "--ready-file", str(ready)]
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            wait_until(ready.exists, 15)
+            yield cls(json.loads(ready.read_text())["url"])
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    def reset(self) -> None:
+        self.post("reset", {})
+        self.post("speed", {"speed": FAST})
+
+    def scenario(self, name: str, **where: Any) -> None:
+        """Choose a scenario: `next=N`, `vpa=…`, `reference_id=…` or `default=True`."""
+        self.post("scenario", {"scenario": name, **where})
+
+    def settings(self, **switches: Any) -> None:
+        self.post("settings", switches)
+
+    def payouts(self, reference_id: str | None = None) -> list[dict[str, Any]]:
+        """Every payout that exists at the provider."""
+        query = {"reference_id": reference_id} if reference_id else {}
+        return self.get("payouts", **query)["items"]
+
+    def live_payouts(self) -> list[dict[str, Any]]:
+        """Those that are not failed: of these a withdrawal may have one."""
+        return [
+            p for p in self.payouts() if p["status"] not in ("failed", "reversed", "rejected", "cancelled")
+        ]
+
+    def calls(self, method: str = "POST", path: str = "/v1/payouts") -> list[dict[str, Any]]:
+        return [c for c in self.get("calls")["items"] if c["method"] == method and c["path"] == path]
+
+    def post(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = self._http.post(f"{self.url}/_sim/{what}", json=body, timeout=10)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def get(self, what: str, **query: Any) -> dict[str, Any]:
+        answer = self._http.get(f"{self.url}/_sim/{what}", params=query, timeout=10)
+        assert answer.ok, answer.text
+        return answer.json()

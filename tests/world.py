@@ -1,0 +1,176 @@
+"""The system in one process, for tests of its verbs: real database, real broker, the provider over HTTP.
+
+The clock is replaced by moving what the rows wait for (`advance`); nothing of ours is replaced.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Row, text
+
+from sandbox.services import Databases
+from shared import checks, db, inbox, queues, wallet, withdrawals
+from shared.models import Withdrawal
+from shared.razorpayx.client import RazorpayX
+from shared.settings import settings
+from tests import simulator as outside
+from tests.simulator import Simulator
+from worker.tasks import bring_on
+
+KEY = "test-app-key-0123456789"
+_numbers = count(1)
+
+
+class World:
+    """A system with one database, and what a test wants to do with it."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
+
+    @classmethod
+    @contextmanager
+    def made(
+        cls,
+        databases: Databases,
+        template: str,
+        redis_url: str,
+        simulator: Simulator,
+        patch: pytest.MonkeyPatch,
+    ) -> Iterator["World"]:
+        name = f"world_{next(_numbers)}"
+        environment = {
+            "DATABASE_URL": databases.create_database(name, template=template),
+            "REDIS_URL": redis_url,
+            "API_KEYS": KEY,
+            "CANCEL_WINDOW_SECONDS": "10",
+            "RAZORPAYX_BASE_URL": simulator.url,
+            "RAZORPAYX_KEY_ID": outside.KEY_ID,
+            "RAZORPAYX_KEY_SECRET": outside.KEY_SECRET,
+            "RAZORPAYX_ACCOUNT_NUMBER": outside.ACCOUNT,
+            "RAZORPAYX_WEBHOOK_SECRET": outside.WEBHOOK_SECRET,
+            "RAZORPAYX_WEBHOOK_SECRET_PREVIOUS": outside.OLD_SECRET,
+            "RAZORPAYX_CONNECT_SECONDS": "1",
+            "RAZORPAYX_READ_SECONDS": "1",
+        }
+        for variable, value in environment.items():
+            patch.setenv(variable, value)
+        forget_settings()
+        queues.broker().flushall()
+        try:
+            yield cls(simulator)
+        finally:
+            db.engine().dispose()
+            forget_settings()
+            databases.drop_database(name)
+
+    # --- what people do
+
+    def credit(self, user_id: str = "user123", coins: int = 2000, reference: str = "start") -> None:
+        with db.transaction() as session:
+            wallet.credit(session, user_id=user_id, coins=coins, reference=reference)
+
+    def request(self, user_id: str = "user123", coins: int = 500, upi_id: str = "user@okhdfcbank") -> UUID:
+        return withdrawals.request(user_id=user_id, coins=coins, upi_id=upi_id, actor="app:test").id
+
+    def paid(self, upi_id: str = "user@okhdfcbank", **about: Any) -> UUID:
+        """A withdrawal that was requested and brought to its end."""
+        self.credit(reference=f"for-{next(_numbers)}")
+        withdrawal_id = self.request(upi_id=upi_id, **about)
+        self.finish(withdrawal_id)
+        return withdrawal_id
+
+    # --- what the worker and the clock do
+
+    def bring_on(self, withdrawal_id: UUID) -> None:
+        """One message of a worker."""
+        bring_on(withdrawal_id, RazorpayX(settings()))
+
+    def advance(self, seconds: float = 3600) -> None:
+        """Let everything that waits have waited so long."""
+        self.sql(
+            "UPDATE withdrawals SET due_at = due_at - make_interval(secs => :s) WHERE due_at IS NOT NULL",
+            s=seconds,
+        )
+        self.sql("UPDATE webhook_events SET due_at = due_at - make_interval(secs => :s)", s=seconds)
+
+    def step(self, withdrawal_id: UUID, *, seconds: float = 3600) -> str:
+        """Wait, then do what is due; returns the status."""
+        self.advance(seconds)
+        self.bring_on(withdrawal_id)
+        return self.read(withdrawal_id).status
+
+    def finish(self, withdrawal_id: UUID, *, steps: int = 40) -> str:
+        """Bring a withdrawal on until it is final; returns the status."""
+        for _ in range(steps):
+            if self.step(withdrawal_id) in ("completed", "failed", "cancelled"):
+                break
+        return self.read(withdrawal_id).status
+
+    def webhook(self, event: str, payout: dict[str, Any], event_id: str) -> str | None:
+        """Receive one event of the provider and apply it."""
+        body = json.dumps(
+            {"entity": "event", "event": event, "payload": {"payout": {"entity": payout}}}
+        ).encode()
+        inbox.receive(event_id, body)
+        return inbox.apply(event_id)
+
+    # --- what one can see
+
+    def read(self, withdrawal_id: UUID) -> Withdrawal:
+        with db.transaction() as session:
+            return withdrawals.find(session, withdrawal_id)
+
+    def attempts(self, withdrawal_id: UUID) -> list[Row[Any]]:
+        return self.sql(
+            "SELECT * FROM payout_attempts WHERE withdrawal_id = :id ORDER BY number", id=withdrawal_id
+        )
+
+    def story(self, withdrawal_id: UUID) -> list[str]:
+        rows = self.sql(
+            "SELECT reason FROM withdrawal_events WHERE withdrawal_id = :id ORDER BY id", id=withdrawal_id
+        )
+        return [row.reason for row in rows]
+
+    def balance(self, user_id: str = "user123") -> int:
+        return self.sql("SELECT balance_coins FROM wallets WHERE user_id = :u", u=user_id)[0].balance_coins
+
+    def refunds(self, withdrawal_id: UUID) -> int:
+        sql = "SELECT count(*) AS n FROM coin_transactions WHERE kind = 'refund' AND withdrawal_id = :id"
+        return self.sql(sql, id=withdrawal_id)[0].n
+
+    def sql(self, statement: str, **values: Any) -> list[Row[Any]]:
+        with db.one_statement() as connection:
+            result = connection.execute(text(statement), values)
+            return list(result) if result.returns_rows else []
+
+    def check(self) -> None:
+        """Every promise holds, as the database tells it and as the provider tells it."""
+        result = checks.run()
+        assert result.holds, [(finding.check.truth, finding.ids) for finding in result.findings]
+        by_withdrawal = dict(
+            (str(row.id), str(row.withdrawal_id))
+            for row in self.sql("SELECT id, withdrawal_id FROM payout_attempts")
+        )
+        live = [
+            by_withdrawal.get(p["reference_id"], p["reference_id"]) for p in self.simulator.live_payouts()
+        ]
+        assert len(live) == len(set(live)), f"two live payouts for one withdrawal: {live}"
+
+
+def sign(body: bytes, secret: str = outside.WEBHOOK_SECRET) -> str:
+    """The signature of RazorpayX, made by hand."""
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def forget_settings() -> None:
+    """Let the next use read the environment anew."""
+    for remembered in (settings, db.engine, queues.sender, queues.broker):
+        remembered.cache_clear()
+    queues._quiet_until = 0.0

@@ -1,0 +1,39 @@
+"""Makes the worker: `celery --app worker.app worker`."""
+
+from typing import Any
+
+from celery import Celery, signals
+
+from shared import log, queues
+from worker.schedule import schedule
+
+celery = Celery("coin-payouts", include=["worker.tasks"])
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        **queues.celery_settings(),
+        "beat_schedule": schedule(),
+        # A message is done when its task is: a worker that dies leaves it for another.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        # For Flower.
+        "worker_send_task_events": True,
+        "task_track_started": True,
+        "worker_hijack_root_logger": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # What was begun is finished; a message that comes twice meanwhile finds nothing due.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "enable_utc": True,
+    }
+
+
+# A function, so that the settings are read when Celery first needs them, not when this file is imported.
+celery.add_defaults(_settings)
+
+
+@signals.setup_logging.connect
+def _logs(**_: Any) -> None:
+    log.configure()
