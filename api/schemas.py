@@ -30,7 +30,7 @@ ORDER = ("user_id", "amount:missing", "upi_id:missing", "amount", "upi_id", "wit
 
 def fault(error: str, details: str = "", *, code: str, **extra: Any) -> PydanticCustomError:
     """A fault of one field, in the contract's words."""
-    return PydanticCustomError(code, "{error}", {"error": error, "details": details or error, "extra": extra})  # type: ignore[arg-type]
+    return PydanticCustomError(code, "{error}", {"error": error, "details": details or error, "extra": extra})
 
 
 def text(value: Any, name: str, longest: int, *, required: bool = True) -> str | None:
@@ -62,9 +62,9 @@ class Body(BaseModel):
 
 
 class WithdrawIn(Body):
-    user_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
-    amount: int = Field(None, validate_default=True)  # type: ignore[assignment]
-    upi_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
+    user_id: str = Field(None, validate_default=True)
+    amount: int = Field(None, validate_default=True)
+    upi_id: str = Field(None, validate_default=True)
 
     @field_validator("user_id", mode="before")
     @classmethod
@@ -81,7 +81,7 @@ class WithdrawIn(Body):
             raise fault(
                 "Invalid amount format", "amount must be a whole number of coins", code="invalid_amount"
             )
-        least = info.context["min_withdrawal_coins"]  # type: ignore[index]
+        least = (info.context or {})["min_withdrawal_coins"]
         if coins < least:
             raise fault(
                 "Withdrawal amount too low",
@@ -108,7 +108,7 @@ class WithdrawIn(Body):
 
 
 class CancelIn(Body):
-    withdrawal_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
+    withdrawal_id: str = Field(None, validate_default=True)
     reason: str | None = None
 
     @field_validator("withdrawal_id", mode="before")
@@ -123,9 +123,9 @@ class CancelIn(Body):
 
 
 class CreditIn(Body):
-    user_id: str = Field(None, validate_default=True)  # type: ignore[assignment]
-    coins: int = Field(None, validate_default=True)  # type: ignore[assignment]
-    reference: str = Field(None, validate_default=True)  # type: ignore[assignment]
+    user_id: str = Field(None, validate_default=True)
+    coins: int = Field(None, validate_default=True)
+    reference: str = Field(None, validate_default=True)
     reason: str | None = None
     name: str | None = None
     email: str | None = None

@@ -74,7 +74,7 @@ def beat() -> None:
     from shared.settings import settings
 
     settings()
-    # The plain scheduler keeps nothing on disk: after a restart everything is due at once, which is right here.
+    # The plain scheduler keeps nothing on disk: after a restart all is due at once, which is right here.
     _become("celery", "--app", "worker.app", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "")
 
 

@@ -74,7 +74,7 @@ def nudge(task: str, key: UUID | str, *, in_seconds: float = 0) -> bool:
 
 def depth(queue: str, client: redis.Redis | None = None) -> int:
     """How many messages wait in `queue`. Raises redis.RedisError."""
-    return int((client or broker()).llen(queue))  # type: ignore[arg-type]
+    return int((client or broker()).llen(queue))
 
 
 def answers(client: redis.Redis | None = None) -> bool:

@@ -5,10 +5,12 @@ from functools import cache
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SettingsError
 
+MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpayx.md §6)
 MIN_KEY_CHARACTERS = 16  # shorter keys can be guessed by trying
 
 
@@ -126,6 +128,12 @@ class Settings(BaseSettings):
             faults.append(f"API_AUTH: off is accepted only on loopback, and API_HOST is {self.api_host}")
         if self.min_withdrawal_coins > self.max_withdrawal_coins:
             faults.append("MIN_WITHDRAWAL_COINS: is above MAX_WITHDRAWAL_COINS")
+        for coins in (self.min_withdrawal_coins, self.max_withdrawal_coins):
+            paise = coins * self.coin_value_paise
+            if not MIN_PAYOUT_PAISE <= paise <= MAX_PAYOUT_PAISE:
+                faults.append(
+                    f"COIN_VALUE_PAISE: {coins} coins would be {paise} paise; UPI pays 100 to 10000000"
+                )
         patience = self.razorpayx_connect_seconds + self.razorpayx_read_seconds
         if self.lease_seconds <= patience:
             # A lease that ends while a call may still be under way hands one payout to two workers.
@@ -150,7 +158,7 @@ def is_loopback(host: str) -> bool:
 def load() -> Settings:
     """The settings of this environment. Raises SettingsError that names every fault."""
     try:
-        return Settings()  # type: ignore[call-arg]  # the fields come from the environment
+        return Settings()
     except ValidationError as error:
         raise SettingsError([_sentence(fault) for fault in error.errors()]) from None
 
@@ -161,7 +169,7 @@ def settings() -> Settings:
     return load()
 
 
-def _sentence(fault: dict) -> str:  # type: ignore[type-arg]
+def _sentence(fault: ErrorDetails) -> str:
     # The value itself is never repeated: it may be a secret.
     message = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:

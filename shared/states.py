@@ -95,4 +95,4 @@ WAITING: dict[Reason, tuple[str, int]] = {
 
 def sentence(reason: str | None) -> str | None:
     """The words for a `status_reason`, or None when there is none to tell."""
-    return WAITING[Reason(reason)][0] if reason in Reason.__members__.values() else None
+    return WAITING[Reason(reason)][0] if reason and reason in set(Reason) else None

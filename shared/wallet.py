@@ -1,6 +1,7 @@
 """Coins. The only writer of `coin_transactions`, and of every balance."""
 
 from dataclasses import dataclass
+
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session

@@ -3,9 +3,11 @@
 The clock is replaced by moving what the rows wait for (`advance`); nothing of ours is replaced.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -14,12 +16,15 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Row, text
+from sqlalchemy.exc import DBAPIError
 
 from sandbox.services import Databases
 from shared import checks, db, inbox, queues, wallet, withdrawals
 from shared.models import Withdrawal
+from shared.razorpayx.answers import Answer
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
+from shared.steps import Prepare, Send, Step
 from tests import simulator as outside
 from tests.simulator import Simulator
 from worker.tasks import bring_on
@@ -92,6 +97,20 @@ class World:
         """One message of a worker."""
         bring_on(withdrawal_id, RazorpayX(settings()))
 
+    def perform(self, step: Step) -> Answer:
+        """The call of a step, without what goes before and after."""
+        return RazorpayX(settings()).perform(step)
+
+    def first_send(self, **about: Any) -> Send:
+        """A withdrawal whose first attempt is claimed: the worker is about to call."""
+        withdrawal_id = self.request(**about)
+        self.advance()
+        step = withdrawals.claim(withdrawal_id)
+        if isinstance(step, Prepare):
+            step = withdrawals.record_answer(step, self.perform(step))
+        assert isinstance(step, Send)
+        return step
+
     def advance(self, seconds: float = 3600) -> None:
         """Let everything that waits have waited so long."""
         self.sql(
@@ -150,14 +169,32 @@ class World:
             result = connection.execute(text(statement), values)
             return list(result) if result.returns_rows else []
 
+    def sql_ending_itself(self) -> None:
+        """A statement whose connection is cut: what the pool holds is dead afterwards."""
+        with contextlib.suppress(DBAPIError):
+            self.sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    def point_database_at_nothing(self, patch: pytest.MonkeyPatch) -> None:
+        """The database is away: nobody listens."""
+        self._database_url = os.environ["DATABASE_URL"]
+        patch.setenv("DATABASE_URL", "postgresql://nobody:nothing@127.0.0.1:1/none")
+        forget_settings()
+
+    def point_database_back(self, patch: pytest.MonkeyPatch) -> None:
+        """The database is there again."""
+        patch.setenv("DATABASE_URL", self._database_url)
+        forget_settings()
+
     def check(self) -> None:
         """Every promise holds, as the database tells it and as the provider tells it."""
+        # Nobody was late: the test itself moved the clock.
+        self.sql("UPDATE withdrawals SET due_at = now() WHERE due_at < now()")
         result = checks.run()
         assert result.holds, [(finding.check.truth, finding.ids) for finding in result.findings]
-        by_withdrawal = dict(
-            (str(row.id), str(row.withdrawal_id))
+        by_withdrawal = {
+            str(row.id): str(row.withdrawal_id)
             for row in self.sql("SELECT id, withdrawal_id FROM payout_attempts")
-        )
+        }
         live = [
             by_withdrawal.get(p["reference_id"], p["reference_id"]) for p in self.simulator.live_payouts()
         ]

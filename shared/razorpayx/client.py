@@ -53,7 +53,7 @@ class _Wire(requests.Session):
         self.mount("http://", HTTPAdapter(max_retries=0))
         self.mount("https://", HTTPAdapter(max_retries=0))
 
-    def request(self, *args: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
+    def request(self, *args: Any, **kwargs: Any) -> NoReturn:
         deadline = time.monotonic() + self._seconds
         try:
             response = super().request(*args, **{**kwargs, **self._bounds})

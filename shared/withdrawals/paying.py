@@ -6,6 +6,8 @@ on with the same key and the same bytes, which RazorpayX answers with the same p
 """
 
 import random
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -90,7 +92,7 @@ def _begin(session: Session, withdrawal: Withdrawal) -> Step | None:
         return Prepare(withdrawal.id, withdrawal.version, withdrawal.user_id, name, withdrawal.upi_id)
     attempt = _new_attempt(session, withdrawal, destination)
     journey.wait(withdrawal, Reason.SENDING, settings().lease_seconds)
-    evidence = {"attempt_id": str(attempt.id), "number": attempt.number}
+    evidence: dict[str, Any] = {"attempt_id": str(attempt.id), "number": attempt.number}
     if withdrawal.status == Status.PENDING:
         journey.move(session, withdrawal, Status.PROCESSING, actor=WORKER, reason="claimed", **evidence)
     else:
@@ -123,9 +125,7 @@ def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destinat
 
 
 def _may_send_again(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> bool:
-    young = session.scalar(
-        select(func.now() - attempt.created_at < func.make_interval(0, 0, 0, RESEND_WITHIN_DAYS))
-    )
+    young = session.scalar(select(func.now() - attempt.created_at < timedelta(days=RESEND_WITHIN_DAYS)))
     if withdrawal.review is not None or not young:
         return False
     return attempt.state == AttemptState.THROTTLED or attempt.sends <= len(settings().resend_seconds)
@@ -156,7 +156,7 @@ def _look_up(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -
 def _poll(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Poll:
     assert attempt.payout_id, "an accepted attempt knows its payout"
     attempt.checks += 1
-    withdrawal.due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, settings().lease_seconds)
+    withdrawal.due_at = func.now() + timedelta(seconds=settings().lease_seconds)
     return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise)
 
 
@@ -283,15 +283,13 @@ def _not_found(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt,
     evidence = {"attempt_id": str(attempt.id), "description": getattr(answer, "description", None)}
     reason = "looked_up:none" if found_none else "looked_up:no_answer"
     journey.note(session, withdrawal, reason, actor="lookup", **evidence)
-    age = session.scalar(select(func.extract("epoch", func.now() - attempt.created_at)))
-    if age > UNANSWERED_SECONDS and withdrawal.review is None:
+    too_long = session.scalar(select(func.now() - attempt.created_at > timedelta(seconds=UNANSWERED_SECONDS)))
+    if too_long and withdrawal.review is None:
         journey.flag(session, withdrawal, "unanswered", actor="lookup", **evidence)
 
 
 def _poll_later(withdrawal: Withdrawal, attempt: PayoutAttempt) -> None:
-    withdrawal.due_at = func.now() + func.make_interval(
-        0, 0, 0, 0, 0, 0, reporting.seconds_to_next_poll(attempt)
-    )
+    withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
 
 
 def _wait_for_provider(withdrawal: Withdrawal, answer: Throttled, *, waits: int) -> None:

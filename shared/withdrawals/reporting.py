@@ -112,7 +112,8 @@ def fail(session: Session, withdrawal: Withdrawal, *, actor: str, reason: str | 
 
 def seconds_to_next_poll(attempt: PayoutAttempt) -> float:
     """Each look at a payout waits twice as long as the one before, up to a limit."""
-    return min(settings().poll_seconds * 2 ** min(attempt.checks, 20), settings().poll_max_seconds)
+    doublings = min(attempt.checks, 20)
+    return float(min(settings().poll_seconds * 2**doublings, settings().poll_max_seconds))
 
 
 def _locked(session: Session, report: PayoutReport) -> tuple[Withdrawal | None, PayoutAttempt | None]:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared import queues, wallet
@@ -104,7 +104,7 @@ def cancel(withdrawal_id: UUID, *, reason: str, actor: str) -> tuple[Withdrawal,
     return withdrawal, balance
 
 
-def _taken_once(values: dict[str, Any]) -> Row[Any] | None:
+def _taken_once(values: dict[str, Any]) -> Any:
     """Run the statement. If the connection breaks, its end is not known: run it again under the same id,
     which the database accepts only when the first run left nothing behind."""
     try:
@@ -119,12 +119,12 @@ def _taken_once(values: dict[str, Any]) -> Row[Any] | None:
         return _already_taken(values["id"])
 
 
-def _take(values: dict[str, Any]) -> Row[Any] | None:
+def _take(values: dict[str, Any]) -> Any:
     with one_statement() as connection:
         return connection.execute(REQUEST, values).one_or_none()
 
 
-def _already_taken(withdrawal_id: UUID) -> Row[Any] | None:
+def _already_taken(withdrawal_id: UUID) -> Any:
     query = (
         select(Withdrawal.created_at, Wallet.balance_coins.label("remaining_coins"))
         .join(Wallet, Wallet.user_id == Withdrawal.user_id)

@@ -1,0 +1,234 @@
+"""Claim, call, record: every way in which RazorpayX answers, and what becomes of coins and rupees."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from shared import db, withdrawals
+from shared.razorpayx.answers import Accepted, Found, PayoutReport, Refused, Throttled, Unknown
+from shared.razorpayx.reasons import LASTING, PASSING
+from shared.steps import LookUp, Prepare, Send
+from shared.withdrawals import claim, record_answer
+from tests.world import World
+
+# scenario of the simulator -> (how the withdrawal ends, payouts that exist, refunds)
+PAID, BACK, NEVER = ("completed", 1, 0), ("failed", 1, 1), ("failed", 0, 1)
+SCENARIOS = {
+    "success": PAID,
+    "drop": PAID,
+    "drop.before": PAID,
+    "504": PAID,
+    "504.before": PAID,
+    "500": PAID,
+    "429": PAID,
+    "401": PAID,
+    "409": PAID,
+    "garbage": PAID,
+    "empty": PAID,
+    "wrong": PAID,
+    "silent.after": PAID,
+    "silent.before": PAID,
+    "queued": PAID,
+    "pending": PAID,
+    "rejected": BACK,
+    "cancelled": BACK,
+    "refuse.invalid_vpa": NEVER,
+    "refuse.fund_account": NEVER,
+    "500.fund_account": PAID,
+    **{
+        f"fail.{reason}": BACK
+        for reason in LASTING
+        if reason.startswith(("beneficiary_vpa", "bank_", "transaction"))
+    },
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_answer_of_the_provider(world: World, scenario: str) -> None:
+    status, payouts, refunds = SCENARIOS[scenario]
+    world.credit(coins=2000)
+    withdrawal_id = world.request(coins=500, upi_id=f"{scenario}@sim")
+    assert world.finish(withdrawal_id) == status, world.story(withdrawal_id)
+    assert len(world.simulator.payouts()) == payouts
+    assert world.refunds(withdrawal_id) == refunds
+    assert world.balance() == (1500 if status == "completed" else 2000)
+    assert (world.read(withdrawal_id).failure_reason is None) == (status == "completed")
+
+
+@pytest.mark.parametrize("reason", ["beneficiary_psp_offline", "npci_beneficiary_timeout", "gateway_down"])
+def test_a_passing_failure_is_tried_anew_with_a_new_key_and_refunded_in_the_end(
+    world: World, reason: str
+) -> None:
+    assert reason in PASSING
+    world.credit()
+    withdrawal_id = world.request(upi_id=f"fail.{reason}@sim")
+    assert world.finish(withdrawal_id) == "failed"
+    keys = [payout["idempotency_key"] for payout in world.simulator.payouts()]
+    assert len(keys) == len(set(keys)) == 3
+    assert [attempt.state for attempt in world.attempts(withdrawal_id)] == ["failed"] * 3
+    assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
+
+
+def test_a_passing_failure_that_passes_is_paid_once(world: World) -> None:
+    world.credit()
+    withdrawal_id = world.request()
+    world.simulator.scenario("fail.beneficiary_bank_offline", next=1)
+    assert world.finish(withdrawal_id) == "completed"
+    assert [attempt.state for attempt in world.attempts(withdrawal_id)] == ["failed", "paid"]
+    assert len(world.simulator.live_payouts()) == 1
+
+
+def test_a_lost_reply_never_pays_twice(world: World) -> None:
+    """The same key and the same bytes go out again, and RazorpayX answers with the same payout."""
+    world.credit()
+    withdrawal_id = world.request(upi_id="drop@sim")
+    world.step(withdrawal_id)
+    waiting = world.read(withdrawal_id)
+    assert (waiting.status, waiting.status_reason) == ("processing", "confirming")
+    assert world.refunds(withdrawal_id) == 0
+    assert world.finish(withdrawal_id) == "completed"
+    calls = world.simulator.calls()
+    assert len(calls) == 2
+    assert len({call["idempotency_key"] for call in calls}) == 1
+    assert len(world.simulator.payouts()) == 1
+
+
+def test_what_never_answers_stays_held_and_a_person_is_told(world: World) -> None:
+    world.simulator.scenario("500.always", default=True)
+    world.credit()
+    withdrawal_id = world.request()
+    assert world.finish(withdrawal_id, steps=8) == "processing"
+    assert world.balance() == 1500
+    world.sql("UPDATE payout_attempts SET created_at = created_at - interval '2 hours'")
+    world.step(withdrawal_id)
+    assert world.read(withdrawal_id).review == "unanswered"
+    sends = len(world.simulator.calls())
+    assert sends == 4  # the first, and after 1, 2 and 5 minutes
+    world.finish(withdrawal_id, steps=5)
+    assert len(world.simulator.calls()) == sends
+    assert (world.refunds(withdrawal_id), world.balance()) == (0, 1500)
+
+
+def test_a_key_older_than_six_days_is_never_sent_again(world: World) -> None:
+    """After seven days RazorpayX has forgotten the key, and would pay a second time."""
+    world.credit()
+    withdrawal_id = world.request(upi_id="drop@sim")
+    world.step(withdrawal_id)
+    world.sql("UPDATE payout_attempts SET created_at = created_at - interval '6 days 1 minute'")
+    assert world.finish(withdrawal_id) == "completed"
+    assert len(world.simulator.calls()) == 1  # found by its reference instead
+
+
+def test_refused_while_an_earlier_send_is_in_doubt_is_no_failure(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Unknown("the wire broke"))
+    world.advance()
+    again = claim(send.withdrawal_id)
+    assert isinstance(again, Send)
+    assert (again.attempt_id, again.body) == (send.attempt_id, send.body)
+    record_answer(again, Refused("input_validation_failed", "no longer allowed", 400))
+    waiting = world.read(send.withdrawal_id)
+    assert (waiting.status, world.refunds(send.withdrawal_id)) == ("processing", 0)
+    assert world.attempts(send.withdrawal_id)[0].state == "unknown"
+
+
+def test_refused_at_the_first_send_refunds_at_once(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Refused("input_validation_failed", "not a VPA", 400))
+    assert world.read(send.withdrawal_id).status == "failed"
+    assert (world.refunds(send.withdrawal_id), world.balance()) == (1, 2000)
+
+
+def test_refused_after_being_throttled_is_still_certain(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Throttled("busy", "429"))
+    world.advance()
+    again = claim(send.withdrawal_id)
+    assert isinstance(again, Send)
+    record_answer(again, Refused("input_validation_failed", "not a VPA", 400))
+    assert world.read(send.withdrawal_id).status == "failed"
+
+
+def test_a_worker_that_came_back_too_late_changes_nothing(world: World) -> None:
+    """Its lease ran out and another worker got the payout accepted; now its own bad news arrives."""
+    world.credit()
+    slow = world.first_send()
+    world.advance()
+    quick = claim(slow.withdrawal_id)
+    assert isinstance(quick, Send)
+    report = PayoutReport("pout_00000000000001", "processing", 5000, reference_id=str(slow.attempt_id))
+    record_answer(quick, Accepted(report))
+    for late in (Unknown("timeout"), Refused("server_error", "no", 400), Throttled("busy", "429")):
+        record_answer(slow, late)
+        assert world.attempts(slow.withdrawal_id)[0].state == "accepted"
+    assert world.read(slow.withdrawal_id).status == "processing"
+
+
+def test_two_workers_one_claim(world: World) -> None:
+    world.credit(coins=2000)
+    world.paid()
+    withdrawal_id = world.request()
+    world.advance()
+    with ThreadPoolExecutor(8) as threads:
+        steps = list(threads.map(lambda _: claim(withdrawal_id), range(8)))
+    assert len([step for step in steps if step]) == 1
+
+
+def test_nothing_is_claimed_within_the_cancel_window(world: World) -> None:
+    world.credit()
+    withdrawal_id = world.request()
+    assert claim(withdrawal_id) is None
+    world.advance(8)
+    assert claim(withdrawal_id) is None
+    world.advance(3)
+    assert claim(withdrawal_id) is not None
+
+
+def test_cancelled_while_the_payee_is_prepared_is_not_sent(world: World) -> None:
+    world.credit()
+    withdrawal_id = world.request()
+    world.advance()
+    step = claim(withdrawal_id)
+    assert isinstance(step, Prepare)
+    withdrawals.cancel(withdrawal_id, reason="just in time", actor="app:test")
+    assert record_answer(step, world.perform(step)) is None
+    assert world.simulator.payouts() == []
+    assert world.balance() == 2000
+
+
+def test_the_payee_is_made_known_once(world: World) -> None:
+    for _ in range(3):
+        world.paid()
+    contacts = world.simulator.calls(path="/v1/contacts")
+    assert len(contacts) == len(world.simulator.calls(path="/v1/fund_accounts")) == 1
+    assert len(world.sql("SELECT FROM destinations")) == 1
+
+
+def test_two_payouts_under_one_reference_are_left_to_a_person(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Unknown("the wire broke"))
+    found = [
+        PayoutReport(f"pout_0000000000000{n}", status, 5000, reference_id=str(send.attempt_id))
+        for n, status in enumerate(("failed", "processed"))
+    ]
+    record_answer(LookUp(send.withdrawal_id, send.attempt_id), Found(tuple(found)))
+    held = world.read(send.withdrawal_id)
+    assert (held.status, held.review) == ("processing", "two_payouts")
+    assert world.refunds(send.withdrawal_id) == 0
+
+
+def test_no_transaction_is_open_while_the_provider_is_asked(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    with ThreadPoolExecutor(1) as threads:
+        world.simulator.scenario("silent.before", default=True)
+        call = threads.submit(world.perform, send)
+        busy = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now()"
+        while not call.done():
+            assert world.sql(busy)[0].n == 0
+            assert db.engine().pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert isinstance(call.result(), Unknown)
