@@ -1,0 +1,135 @@
+"""The database itself keeps the promises: what our code must never do, done by hand, is refused."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from shared import db
+from shared.razorpayx.answers import PayoutReport
+from shared.withdrawals import apply_report
+from tests.world import World
+
+REFUND = """
+    UPDATE wallets SET balance_coins = balance_coins + 500;
+    INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id)
+    SELECT 'user123', 'refund', 500, balance_coins, (SELECT id FROM withdrawals) FROM wallets;
+"""
+FAILED = "UPDATE withdrawals SET status = 'failed', failure_reason = 'x', due_at = NULL;"
+ATTEMPT = """
+    INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state)
+    SELECT gen_random_uuid(), id, 9, '', 'sending' FROM withdrawals;
+"""
+
+
+def pending(world: World) -> None:
+    world.credit(coins=2000)
+    world.request(coins=500)
+
+
+def sending(world: World) -> None:
+    world.credit(coins=2000)
+    world.first_send(coins=500)
+
+
+def paid(world: World) -> None:
+    world.paid()
+
+
+def failed(world: World) -> None:
+    world.paid(upi_id="fail.bank_account_closed@sim")
+
+
+# what is the case, what is done by hand, what the database says
+REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
+    (pending, "UPDATE coin_transactions SET coins = 1", "append-only"),
+    (pending, "DELETE FROM coin_transactions", "append-only"),
+    (pending, "TRUNCATE coin_transactions CASCADE", "append-only"),
+    (pending, "UPDATE withdrawal_events SET actor = 'me'", "append-only"),
+    (pending, "DELETE FROM withdrawal_events", "append-only"),
+    (pending, "UPDATE wallets SET balance_coins = balance_coins + 1", "its journal says"),
+    (pending, "UPDATE wallets SET balance_coins = -1", "balance_not_negative"),
+    (pending, "UPDATE withdrawals SET coins_amount = 1", "never changes"),
+    (pending, "UPDATE withdrawals SET amount_paise = 500000", "never changes"),
+    (pending, "UPDATE withdrawals SET upi_id = 'other@bank'", "never changes"),
+    (pending, "UPDATE withdrawals SET due_at = NULL", "due_iff_not_final"),
+    (pending, "UPDATE withdrawals SET status_reason = NULL", "waits_for_a_reason"),
+    (
+        pending,
+        "UPDATE withdrawals SET status = 'completed', completed_at = now(), due_at = NULL",
+        "cannot go from pending to completed",
+    ),
+    (pending, FAILED, "gave no coins back"),
+    (pending, REFUND, "is not over"),
+    (sending, FAILED + REFUND, "may still succeed"),
+    (sending, ATTEMPT, "uq_one_live_attempt_per_withdrawal"),
+    (sending, "UPDATE payout_attempts SET request_body = 'other'", "never changes"),
+    (sending, "UPDATE payout_attempts SET id = gen_random_uuid()", "never changes"),
+    (paid, FAILED + REFUND, "ck_withdrawals|may still succeed"),
+    (paid, ATTEMPT, "uq_one_live_attempt_per_withdrawal"),
+    (paid, "UPDATE payout_attempts SET payout_id = 'pout_other'", "never changes"),
+    (failed, REFUND, "uq_one_refund_per_withdrawal"),
+    (failed, ATTEMPT, "was refunded"),
+    (failed, "UPDATE payout_attempts SET state = 'paid', ended_at = NULL", "was refunded"),
+    (
+        failed,
+        "UPDATE withdrawals SET status = 'processing', due_at = now()",
+        "cannot go from failed to processing",
+    ),
+    (
+        pending,
+        "INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, due_at)"
+        " VALUES (gen_random_uuid(), 'user123', 100, 1000, 'a@bcd', 'pending', 'sending', now())",
+        "took no coins",
+    ),
+    (
+        failed,
+        "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id)"
+        " SELECT 'user123', 'withdrawal', -499, 0, id FROM withdrawals",
+        "same_withdrawal|uq_one_debit",
+    ),
+    (
+        pending,
+        "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference)"
+        " VALUES ('user123', 'credit', 5, 1505, 'start')",
+        "uq_one_credit_per_reference",
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "by_hand", "says"), REFUSALS)
+def test_what_the_database_refuses(
+    world: World, case: Callable[[World], None], by_hand: str, says: str
+) -> None:
+    case(world)
+    with pytest.raises(DBAPIError, match=says), db.transaction() as session:
+        for statement in by_hand.split(";"):
+            if statement.strip():
+                session.execute(text(statement))
+
+
+def test_a_refund_of_other_coins_is_refused(world: World) -> None:
+    world.credit()
+    send = world.first_send(coins=500)
+    with pytest.raises(DBAPIError, match="same_withdrawal"), db.transaction() as session:
+        session.execute(text("UPDATE payout_attempts SET state = 'refused', ended_at = now()"))
+        session.execute(text(FAILED.rstrip(";")))
+        session.execute(text("UPDATE wallets SET balance_coins = balance_coins + 501"))
+        session.execute(
+            text(
+                "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id)"
+                " SELECT 'user123', 'refund', 501, balance_coins, :id FROM wallets"
+            ),
+            {"id": send.withdrawal_id},
+        )
+
+
+def test_two_withdrawals_cannot_share_a_payout(world: World) -> None:
+    world.credit(coins=2000)
+    sends = [world.first_send(coins=500) for _ in range(2)]
+    with pytest.raises(DBAPIError, match="uq_payout_attempts_payout_id"):
+        for send in sends:
+            with db.transaction() as session:
+                report = PayoutReport("pout_00000000000001", "processing", 5000, str(send.attempt_id))
+                apply_report(session, report, "webhook")

@@ -1,0 +1,186 @@
+"""The one door: whatever RazorpayX says, in whatever order, money moves once and only forward."""
+
+import itertools
+import json
+
+import pytest
+
+from shared import db, inbox
+from shared.razorpayx.answers import Accepted, PayoutReport, Refused
+from shared.states import LIVE, AttemptState
+from shared.steps import Send
+from shared.withdrawals import apply_report, record_answer
+from shared.withdrawals.reporting import MEANING
+from tests.world import World
+
+PAYOUT = "pout_00000000000001"
+STATUS = {"waiting": "processing", "paid": "processed", "not_paid": "failed", "reversed": "reversed"}
+
+
+def report_on(send: Send, status: str, **about: object) -> PayoutReport:
+    fields = {"reason": "bank_account_closed", "utr": "412345678901", **about}
+    return PayoutReport(PAYOUT, status, 5000, reference_id=str(send.attempt_id), **fields)  # type: ignore[arg-type]
+
+
+def tell(send: Send, status: str, **about: object) -> str:
+    with db.transaction() as session:
+        return apply_report(session, report_on(send, status, **about), "webhook")
+
+
+def brought_to(world: World, state: str) -> Send:
+    """A withdrawal whose attempt is in `state`."""
+    send = world.first_send()
+    if state == AttemptState.REFUSED:
+        record_answer(send, Refused("bank_account_closed", "no", 400))
+    elif state != AttemptState.SENDING:
+        words = {"accepted": ["processing"], "paid": ["processed"], "failed": ["failed"]}
+        for status in words.get(state, ["processed", "reversed"]):
+            tell(send, status)
+    return send
+
+
+REACHED = ["sending", "accepted", "paid", "refused", "failed", "reversed"]
+
+
+@pytest.mark.parametrize(("state", "outcome"), list(itertools.product(REACHED, STATUS)))
+def test_every_report_in_every_state(world: World, state: str, outcome: str) -> None:
+    world.credit(coins=2000)
+    send = brought_to(world, state)
+    before = world.read(send.withdrawal_id)
+    effect = tell(send, STATUS[outcome])
+    after = world.read(send.withdrawal_id)
+    assert effect == MEANING[state, outcome]  # type: ignore[index]
+    if effect in ("repeat", "late", "conflict"):
+        assert (after.status, world.balance()) == (before.status, world.balance())
+        assert after.completed_at == before.completed_at
+    assert (after.review is not None) == (effect == "conflict")
+    ended = {"pay": "completed", "fail": "failed", "reverse": "failed", "follow": "processing"}
+    assert after.status == ended.get(effect, before.status)
+    assert world.refunds(send.withdrawal_id) == (1 if after.status == "failed" else 0)
+    assert world.balance() == (2000 if after.status == "failed" else 1500)
+
+
+def test_every_pair_has_a_meaning() -> None:
+    assert set(MEANING) == set(itertools.product(AttemptState, STATUS))
+
+
+def test_no_report_gives_coins_back_while_a_payout_lives() -> None:
+    for (state, outcome), effect in MEANING.items():
+        if effect in ("fail", "reverse"):
+            assert state in LIVE
+            assert outcome in ("not_paid", "reversed")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["pending", "queued", "processing", "processed"])))
+def test_paid_whatever_the_order(world: World, order: tuple[str, ...]) -> None:
+    world.credit()
+    send = world.first_send()
+    for status in order:
+        tell(send, status)
+    assert world.read(send.withdrawal_id).status == "completed"
+    assert world.story(send.withdrawal_id).count("paid") == 1
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["processing", "processed", "reversed"])))
+def test_reversed_whatever_the_order(world: World, order: tuple[str, ...]) -> None:
+    world.credit()
+    send = world.first_send()
+    for status in order:
+        tell(send, status)
+    assert world.read(send.withdrawal_id).status == "failed"
+    assert (world.refunds(send.withdrawal_id), world.balance()) == (1, 2000)
+
+
+def test_a_reversal_after_completion_gives_the_coins_back_and_says_so(world: World) -> None:
+    world.credit()
+    withdrawal_id = world.request(upi_id="reversed@sim")
+    assert world.finish(withdrawal_id) == "completed"
+    payout = world.simulator.payouts()[0]
+    world.simulator.post("advance", {"seconds": 7 * 86_400})
+    entity = {**payout, "status": "reversed", "entity": "payout"}
+    assert world.webhook("payout.reversed", entity, "ev_reversed") == "reverse"
+    assert world.webhook("payout.reversed", entity, "ev_reversed_again") == "repeat"
+    failed = world.read(withdrawal_id)
+    assert (failed.status, failed.completed_at) == ("failed", None)
+    assert failed.failure_reason == "Your bank sent the payment back."
+    assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
+
+
+def test_a_report_with_another_amount_or_another_payout_moves_nothing(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    wrong = PayoutReport(PAYOUT, "processed", 4999, reference_id=str(send.attempt_id))
+    with db.transaction() as session:
+        assert apply_report(session, wrong, "webhook") == "conflict"
+    assert world.read(send.withdrawal_id).review == "wrong_amount"
+    record_answer(send, Accepted(report_on(send, "processing")))
+    other = PayoutReport("pout_00000000000002", "processed", 5000, reference_id=str(send.attempt_id))
+    with db.transaction() as session:
+        assert apply_report(session, other, "webhook") == "conflict"
+    assert world.read(send.withdrawal_id).status == "processing"
+
+
+def test_a_withdrawal_that_needs_a_person_is_not_sent_anew(world: World) -> None:
+    """Flagged, then failed for a passing cause: the next attempt could be a second payment."""
+    world.credit()
+    send = world.first_send()
+    tell(send, "processing")
+    with db.transaction() as session:
+        apply_report(
+            session, PayoutReport("pout_00000000000002", "processed", 5000, str(send.attempt_id)), "poll"
+        )
+    tell(send, "failed", reason="gateway_down")
+    assert world.read(send.withdrawal_id).status == "failed"
+    assert len(world.attempts(send.withdrawal_id)) == 1
+
+
+def test_a_report_about_nothing_of_ours_is_unmatched(world: World) -> None:
+    for reference in (None, "order-17", "01a208a5-b724-779f-a85a-7688d7fa28bd"):
+        with db.transaction() as session:
+            assert (
+                apply_report(session, PayoutReport(PAYOUT, "processed", 1, reference), "poll") == "unmatched"
+            )
+
+
+def test_the_same_webhook_a_hundred_times(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    entity = {"id": PAYOUT, "status": "processed", "amount": 5000, "reference_id": str(send.attempt_id)}
+    outcomes = [world.webhook("payout.processed", entity, "ev_one") for _ in range(100)]
+    assert outcomes == ["pay"] + [None] * 99
+    assert world.story(send.withdrawal_id).count("paid") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (b"not json", "unreadable"),
+        (b"[]", "unreadable"),
+        (b'{"event": 5}', "unreadable"),
+        (b'{"event": "payout.processed"}', "unreadable"),
+        (b'{"event": "payout.processed", "payload": {"payout": {"entity": {"id": "pout_1"}}}}', "unreadable"),
+        (b'{"event": "payout.downtime.started", "payload": {}}', "ignored"),
+        (b'{"event": "transaction.created", "payload": {}}', "ignored"),
+        (b"[" * 100_000, "unreadable"),
+    ],
+)
+def test_webhooks_that_say_nothing_to_us_are_kept(world: World, body: bytes, outcome: str) -> None:
+    assert inbox.receive("ev_odd", body)
+    assert inbox.apply("ev_odd") == outcome
+    assert bytes(world.sql("SELECT body FROM webhook_events")[0].body) == body
+
+
+def test_a_webhook_that_always_raises_is_set_aside_and_blocks_nobody(world: World) -> None:
+    """Two attempts of ours, one payout id of theirs: the database refuses, again and again."""
+    world.credit(coins=5000)
+    first, second = world.first_send(coins=500), world.first_send(coins=500)
+    tell(first, "processing")
+    entity = {"id": PAYOUT, "status": "processing", "amount": 5000, "reference_id": str(second.attempt_id)}
+    body = json.dumps({"event": "payout.updated", "payload": {"payout": {"entity": entity}}}).encode()
+    inbox.receive("ev_poison", body)
+    for _ in range(inbox.MAX_TRIES):
+        with pytest.raises(Exception, match="uq_payout_attempts_payout_id"):
+            inbox.apply("ev_poison")
+    assert inbox.apply("ev_poison") is None
+    assert world.sql("SELECT outcome FROM webhook_events")[0].outcome == "poison"
+    assert tell(first, "processed") == "pay"
