@@ -169,7 +169,10 @@ def body(model: type[Model], **context: Any) -> Model:
     """The request's JSON body as `model`. Raises BadRequest, and HTTP 400, 413, 415."""
     if not request.is_json:
         raise UnsupportedMediaType
-    given = request.get_json()
+    try:
+        given = request.get_json()
+    except RecursionError:  # brackets in brackets in brackets: JSON, but nothing that anybody means
+        raise HTTPBadRequest from None
     if not isinstance(given, dict):
         raise HTTPBadRequest
     try:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import time
 from typing import Any, NoReturn
 
 import click
@@ -30,11 +31,19 @@ def main() -> None:
 
 
 @main.command()
-def migrate() -> None:
+@click.option("--wait", default=0.0, metavar="SECONDS", help="How long the database may take to appear.")
+def migrate(wait: float) -> None:
     """Bring the database up to date."""
+    from shared import db
+    from shared.errors import Unavailable
     from shared.migrations import migrate as bring_up
     from shared.settings import settings
 
+    deadline = time.monotonic() + wait
+    while not db.answers():
+        if time.monotonic() >= deadline:
+            raise Unavailable("No database", "The database at DATABASE_URL cannot be reached", code="database_away")
+        time.sleep(0.5)
     bring_up(settings().database_url.get_secret_value())
     click.echo("The database is up to date.")
 

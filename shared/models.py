@@ -242,7 +242,7 @@ class WithdrawalEvent(Base):
     actor: Mapped[str]
     reason: Mapped[str]
     data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class WebhookEvent(Base):

@@ -52,7 +52,9 @@ def sender() -> Celery:
     """What sends messages; knows the names of the tasks and nothing else of the worker."""
     celery = Celery("coin-payouts", set_as_current=False)
     celery.conf.update(celery_settings())
-    celery.conf.broker_transport_options["socket_timeout"] = BROKER_SECONDS
+    # Without the zero kombu tries for four seconds on its own account.
+    hurried = {"socket_timeout": BROKER_SECONDS, "max_retries": 0}
+    celery.conf.broker_transport_options = {**celery.conf.broker_transport_options, **hurried}
     return celery
 
 

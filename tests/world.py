@@ -185,6 +185,11 @@ class World:
         patch.setenv("DATABASE_URL", self._database_url)
         forget_settings()
 
+    def point_broker_at_nothing(self, patch: pytest.MonkeyPatch) -> None:
+        """The broker is away: nobody listens."""
+        patch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+        forget_settings()
+
     def check(self) -> None:
         """Every promise holds, as the database tells it and as the provider tells it."""
         # Nobody was late: the test itself moved the clock.

@@ -71,7 +71,9 @@ def test_no_report_gives_coins_back_while_a_payout_lives() -> None:
             assert outcome in ("not_paid", "reversed")
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(["pending", "queued", "processing", "processed"])))
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(["pending", "queued", "processing", "processed"]))
+)
 def test_paid_whatever_the_order(world: World, order: tuple[str, ...]) -> None:
     world.credit()
     send = world.first_send()

@@ -1,0 +1,32 @@
+# One image for every process of the system; compose says which word of `payouts` each one runs.
+FROM docker.io/library/python:3.13-slim AS production
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app
+WORKDIR /app
+
+COPY requirements.lock ./
+RUN python -m pip install --no-cache-dir --require-hashes -r requirements.lock
+
+COPY shared ./shared
+COPY api ./api
+COPY worker ./worker
+RUN printf '#!/bin/sh\nexec python -m shared.cli "$@"\n' > /usr/local/bin/payouts && chmod 755 /usr/local/bin/payouts \
+ && useradd --system --uid 10001 --no-create-home payouts
+
+USER payouts
+ENTRYPOINT ["payouts"]
+CMD ["api"]
+
+# The RazorpayX simulator, for trying things out. No production image has it.
+FROM production AS sandbox
+
+USER root
+COPY requirements-dev.lock ./
+RUN python -m pip install --no-cache-dir --require-hashes -r requirements-dev.lock
+COPY sandbox ./sandbox
+USER payouts
+ENTRYPOINT ["python", "-m", "sandbox.razorpayx"]
+CMD []
+
+# What `docker build .` makes when nobody says which.
+FROM production

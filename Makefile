@@ -1,0 +1,38 @@
+# Needs only Python 3.11 or newer and make. Everything else is installed into .venv by the lock file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint env lock clean
+
+demo: $(VENV)/installed  ## Start everything and tell the story of five withdrawals
+	@$(BIN)/payouts demo $(ARGS)
+
+test: $(VENV)/installed  ## Run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed  ## Style, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+env:  ## Write .env with fresh secrets, for docker compose
+	@$(PYTHON) -m sandbox.dotenv
+
+lock: $(VENV)/installed  ## Choose versions anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+	  --upgrade --custom-compile-command 'make lock' --output-file requirements.lock
+	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --quiet \
+	  --upgrade --custom-compile-command 'make lock' --constraint requirements.lock --output-file requirements-dev.lock
+
+clean:  ## Forget the virtual environment
+	rm -rf $(VENV)
+
+$(VENV)/installed: requirements-dev.lock pyproject.toml
+	@echo "Installing into $(VENV) (once, about a minute) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""The outside world on a laptop: never part of the production image."""

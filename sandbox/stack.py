@@ -1,0 +1,388 @@
+"""The whole system on one machine: database, broker, provider simulator, API, workers, beat, Flower.
+
+with Stack(workers=2) as stack:
+    requests.get(stack.info()["api"] + "/readyz")
+"""
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psutil
+import redis
+
+from sandbox.processes import Part, PartFailed
+from sandbox.services import LOOPBACK, PORT_ATTEMPTS, PORT_TAKEN, Postgres, Redis, free_port
+
+ROOT = Path(__file__).parents[1]
+WEBHOOK_PATH = "/api/razorpay/webhook/"
+PROVIDER_SECRETS = (
+    "RAZORPAYX_KEY_ID",
+    "RAZORPAYX_KEY_SECRET",
+    "RAZORPAYX_ACCOUNT_NUMBER",
+    "RAZORPAYX_WEBHOOK_SECRET",
+)
+MIGRATE_SECONDS = 60.0
+CHECK_SECONDS = 2.0  # one look at a part; a part that is this slow is not ready
+WATCH_SECONDS = 0.2
+RESTART_SECONDS = 1.0  # a part that dies at once would otherwise keep a core busy
+MAX_DEATHS_AT_START = 5
+
+
+class Terminated(SystemExit):
+    """SIGTERM, as an exception: every `finally` on the way out runs."""
+
+
+@dataclass
+class _Watched:
+    """What the watch knows of one part."""
+
+    deaths: int = 0  # in a row, since it was last ready
+    ready: bool = True
+    restart_at: float | None = None
+
+
+class Stack:
+    """Starts everything on free loopback ports; `parts` holds the processes by name.
+
+    `settings` go to every process and win over what is chosen here; with DATABASE_URL or REDIS_URL
+    among them that service is used and none is started. (The same names in our own environment are
+    not used: a sandbox must not write to whatever a shell happens to point at.) With `provider_url`
+    no simulator starts, and the provider's secrets come from `settings` or the environment.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        workers: int = 1,
+        api_workers: int = 1,
+        provider_url: str | None = None,
+        flower: bool = True,
+        api_port: int = 0,
+        directory: Path | str | None = None,
+        provider_speed: float = 1.0,
+        api_auth: str = "on",
+    ) -> None:
+        self.settings = {name: str(value) for name, value in (settings or {}).items()}
+        self.workers, self.flower, self.api_port = workers, flower, api_port
+        self.provider_url = provider_url
+        self._temporary = directory is None
+        self.directory = Path(directory or tempfile.mkdtemp(prefix="coin-sandbox-")).absolute()
+        self.parts: dict[str, Part] = {}
+        self.env: dict[str, str] = {}
+        self._admin = ("admin", secrets.token_hex(12))
+        self._chosen = {
+            "API_HOST": LOOPBACK,
+            "API_WORKERS": str(api_workers),
+            "API_AUTH": api_auth,
+            "API_KEYS": secrets.token_hex(24),
+            "FLOWER_HOST": LOOPBACK,
+            "FLOWER_BASIC_AUTH": ":".join(self._admin),
+            "SIM_SPEED": str(provider_speed),
+            "PYTHONUNBUFFERED": "1",  # a log that is behind hides why a part died
+            "RUST_BACKTRACE": "0",  # so do 100 lines of Granian's frames below the reason
+        } | self._provider_secrets()
+        self._ready_file: Path | None = None
+        self._former_handler: Any = None
+
+    def _provider_secrets(self) -> dict[str, str]:
+        if self.provider_url:
+            return {"RAZORPAYX_BASE_URL": self.provider_url}
+        return {
+            "RAZORPAYX_KEY_ID": "rzp_test_sandbox" + secrets.token_hex(4),
+            "RAZORPAYX_KEY_SECRET": secrets.token_hex(16),
+            "RAZORPAYX_ACCOUNT_NUMBER": "2323230041626905",
+            "RAZORPAYX_WEBHOOK_SECRET": secrets.token_hex(24),
+            "RAZORPAYX_WEBHOOK_SECRET_PREVIOUS": secrets.token_hex(24),
+        }
+
+    # --- starting
+
+    def start(self) -> None:
+        """Starts everything and returns when every part answers.
+
+        Raises PartFailed, which names the part and shows its log, and Terminated at SIGTERM;
+        in both cases nothing is left running.
+        """
+        self._catch_sigterm()
+        try:
+            for left in reversed(range(PORT_ATTEMPTS)):
+                try:
+                    return self._start()
+                except PartFailed as failed:
+                    if not left or self.api_port or PORT_TAKEN not in failed.tail.lower():
+                        raise
+                    self._stop_parts()  # somebody took a port that was free: choose others
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        self.parts = {}
+        self.env = self._environment(self.api_port or free_port(), free_port())
+        simulator = None if self.provider_url else self._add_simulator()
+        self._start_services()
+        migrate = self._part("migrate", "shared.cli", "migrate")
+        migrate.start()
+        if simulator:
+            simulator.wait_ready()
+        # Beat and Flower need no tables, so they start beside the migration.
+        self._add("beat", lambda: self.parts["beat"].log_text() != "")
+        if self.flower:
+            self._add("flower", lambda: _status(self._url("FLOWER_PORT")) < http.client.INTERNAL_SERVER_ERROR)
+        self._finish(migrate)
+        self._add("api", lambda: _status(self._url("API_PORT") + "/readyz") == http.client.OK)
+        for number in range(1, self.workers + 1):
+            name = "worker" if number == 1 else f"worker{number}"
+            self._add(name, partial(self._consumes, name), "worker")
+        for part in self.parts.values():
+            part.wait_ready()
+
+    def _environment(self, api_port: int, flower_port: int) -> dict[str, str]:
+        ours = self._chosen | {"API_PORT": str(api_port), "FLOWER_PORT": str(flower_port)}
+        env = dict(os.environ) | ours | self.settings
+        missing = [name for name in PROVIDER_SECRETS if not env.get(name)]
+        if missing:
+            raise PartFailed("provider", f"set {', '.join(missing)}: {self.provider_url} needs them")
+        simulator = {
+            "SIM_KEY_ID": env["RAZORPAYX_KEY_ID"],
+            "SIM_KEY_SECRET": env["RAZORPAYX_KEY_SECRET"],
+            "SIM_ACCOUNT_NUMBER": env["RAZORPAYX_ACCOUNT_NUMBER"],
+            "SIM_WEBHOOK_URL": f"http://{LOOPBACK}:{env['API_PORT']}{WEBHOOK_PATH}",
+            "SIM_WEBHOOK_SECRET": env["RAZORPAYX_WEBHOOK_SECRET"],
+            "SIM_WEBHOOK_PREVIOUS_SECRET": env.get("RAZORPAYX_WEBHOOK_SECRET_PREVIOUS", ""),
+        }
+        paths = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]
+        # A proxy for the outside world cannot reach our loopback.
+        direct = ",".join(filter(None, [env.get("NO_PROXY"), LOOPBACK, "localhost"]))
+        more = {"PYTHONPATH": os.pathsep.join(paths), "NO_PROXY": direct, "no_proxy": direct}
+        return env | more | simulator | self.settings
+
+    def _add_simulator(self) -> Part:
+        told = self.directory / "simulator.json"
+        arguments = ["--host", LOOPBACK, "--port", "0", "--ready-file", str(told)]
+        part = self._part("simulator", "sandbox.razorpayx", *arguments)
+        part.ready = lambda: self._simulator_answers(part, told)
+        self.parts["simulator"] = part
+        part.start()
+        return part
+
+    def _simulator_answers(self, part: Part, told: Path) -> bool:
+        try:
+            said = json.loads(told.read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        if said["pid"] != part.pid:  # the file of the process before
+            return False
+        part.argv[part.argv.index("--port") + 1] = str(urlsplit(said["url"]).port)  # for a restart
+        self.env["RAZORPAYX_BASE_URL"] = self.settings.get("RAZORPAYX_BASE_URL", said["url"])
+        return True
+
+    def _start_services(self) -> None:
+        # The environment of our own process names other services; see the class.
+        for name, variable, service in (
+            ("redis", "REDIS_URL", Redis),
+            ("postgres", "DATABASE_URL", Postgres),
+        ):
+            if variable not in self.settings:
+                part = self.parts[name] = service(self.directory / name)
+                part.start()
+                self.env[variable] = part.url
+
+    def _part(self, name: str, module: str, *arguments: str) -> Part:
+        argv = [sys.executable, "-m", module, *arguments]
+        # The environment is shared on purpose: it is completed while the parts start.
+        return Part(name, argv, self.env, self.directory / f"{name}.log", cwd=ROOT)
+
+    def _add(self, name: str, ready: Callable[[], object], word: str | None = None) -> None:
+        part = self.parts[name] = self._part(name, "shared.cli", word or name)
+        part.ready = ready
+        part.start()
+
+    def _consumes(self, name: str) -> bool:
+        return _waits_for_messages(self.parts[name], self.env["REDIS_URL"])
+
+    def _finish(self, migrate: Part) -> None:
+        try:
+            if migrate.wait(MIGRATE_SECONDS):
+                raise migrate.failed(f"ended with exit code {migrate.returncode}")
+        finally:
+            migrate.kill()
+
+    # --- what it is
+
+    def _url(self, port: str) -> str:
+        return f"http://{LOOPBACK}:{self.env[port]}"
+
+    def info(self) -> dict[str, Any]:
+        """Where everything is and how to get in. Read it again after a restart: pids change."""
+        return {
+            "api": self._url("API_PORT"),
+            "admin": self._url("API_PORT") + "/admin/",
+            "flower": self._url("FLOWER_PORT") if self.flower else None,
+            "simulator": None if self.provider_url else self.env["RAZORPAYX_BASE_URL"],
+            "database_url": self.env["DATABASE_URL"],
+            "redis_url": self.env["REDIS_URL"],
+            "api_key": self.env["API_KEYS"].split(",")[0],
+            "webhook_secret": self.env["RAZORPAYX_WEBHOOK_SECRET"],
+            "admin_user": self._admin[0],
+            "admin_password": self._admin[1],
+            "pids": {name: part.pid for name, part in self.parts.items()},
+        }
+
+    def write_ready_file(self, path: Path | str) -> None:
+        """Writes `info()` as JSON, whole or not at all, for our eyes only; again at every restart."""
+        self._ready_file = Path(path).absolute()
+        descriptor, name = tempfile.mkstemp(dir=self._ready_file.parent)  # mode 0600
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(self.info(), file, indent=2)
+        Path(name).replace(self._ready_file)
+
+    # --- watching
+
+    def run_until_signal(self) -> None:
+        """Returns at SIGTERM or Ctrl-C; the caller then stops the stack.
+
+        A part that dies by itself is reported on stderr with the end of its log and restarted a
+        second later. Raises PartFailed for one that dies 5 times in a row before it is ready.
+        """
+        watched = {name: _Watched() for name in self.parts}
+        try:
+            while True:
+                for name, part in self.parts.items():
+                    self._tend(part, watched[name])
+                time.sleep(WATCH_SECONDS)
+        except (Terminated, KeyboardInterrupt):
+            return
+
+    def _tend(self, part: Part, watched: _Watched) -> None:
+        if not part.wanted:
+            return
+        if watched.restart_at is not None:
+            if time.monotonic() >= watched.restart_at:
+                watched.restart_at = None
+                with _reported():
+                    part.start()
+        elif not part.alive:
+            self._mourn(part, watched)
+        elif not watched.ready and part.answers():
+            watched.ready, watched.deaths = True, 0
+            if self._ready_file:
+                self.write_ready_file(self._ready_file)
+
+    def _mourn(self, part: Part, watched: _Watched) -> None:
+        watched.ready, watched.deaths = False, watched.deaths + 1
+        death = part.failed(f"ended with exit code {part.returncode}")
+        if watched.deaths >= MAX_DEATHS_AT_START:
+            raise death
+        _report(f"{death}\n{part.name} restarts")
+        watched.restart_at = time.monotonic() + RESTART_SECONDS
+
+    # --- stopping
+
+    def stop(self) -> None:
+        """Stops everything, what works before what it works on. May be called twice."""
+        with _undisturbed():
+            self._stop_parts()
+            if self._temporary:
+                shutil.rmtree(self.directory, ignore_errors=True)
+        if self._former_handler is not None:
+            signal.signal(signal.SIGTERM, self._former_handler)
+            self._former_handler = None
+
+    def _stop_parts(self) -> None:
+        services = [self.parts[name] for name in ("postgres", "redis") if name in self.parts]
+        others = [part for part in self.parts.values() if part not in services]
+        for group in (others, services):
+            with ThreadPoolExecutor(max(1, len(group))) as pool:
+                list(pool.map(methodcaller("stop"), group))
+
+    def _catch_sigterm(self) -> None:
+        if _in_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._former_handler = signal.signal(signal.SIGTERM, _terminate)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _terminate(number: int, _frame: object) -> None:
+    raise Terminated(128 + number)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not leave half of the parts running."""
+    if not _in_main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except PartFailed as failed:
+        _report(str(failed))
+
+
+def _report(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _status(url: str) -> int:
+    """The status of a GET. Raises OSError when there is no answer."""
+    where = urlsplit(url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=CHECK_SECONDS)
+    try:
+        connection.request("GET", where.path or "/")
+        return connection.getresponse().status
+    except http.client.HTTPException as error:
+        raise OSError(f"no HTTP answer from {url}") from error
+    finally:
+        connection.close()
+
+
+def _waits_for_messages(worker: Part, broker_url: str) -> bool:
+    """Whether one of the worker's own connections waits for messages (BRPOP) at the broker.
+
+    The log's "ready" depends on the log level, and a control ping on a broadcast that others answer.
+    """
+    try:
+        ports = {connection.laddr.port for connection in psutil.Process(worker.pid).net_connections("tcp")}
+        with redis.Redis.from_url(broker_url, socket_timeout=CHECK_SECONDS) as client:
+            peers = [(peer["addr"], peer["cmd"]) for peer in client.client_list()]
+    except (redis.RedisError, psutil.Error):
+        return False
+    return any(cmd == "brpop" and int(address.rpartition(":")[2]) in ports for address, cmd in peers)

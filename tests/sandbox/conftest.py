@@ -1,0 +1,246 @@
+"""A real simulator process per test module, and a real receiver for its webhooks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY_ID, KEY_SECRET, ACCOUNT = "rzp_test_sim", "a-test-secret", "4564560000000001"
+SECRET, OLD_SECRET = "hook-secret-now", "hook-secret-before"
+SPEED = 20
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 5) -> Any:
+    """Poll until the condition gives something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s in vain for {what}")
+
+
+@dataclass
+class Received:
+    """One webhook as it arrived."""
+
+    at: float
+    event_id: str
+    signature: str
+    body: bytes
+    event: str
+    payout_id: str | None
+    answered: int
+
+
+@dataclass
+class Receiver:
+    """Answers 200 unless told otherwise, and remembers everything."""
+
+    url: str = ""
+    items: list[Received] = field(default_factory=list)
+    answer: Callable[[Received], int] = lambda _: 200
+    delay_seconds: float = 0.0
+
+    def of(self, payout_id: str, event: str | None = None) -> list[Received]:
+        return [
+            item for item in list(self.items) if item.payout_id == payout_id and event in (None, item.event)
+        ]
+
+    def clear(self) -> None:
+        self.items.clear()
+        self.answer = lambda _: 200
+        self.delay_seconds = 0.0
+
+    def take(self, headers: Any, body: bytes) -> int:
+        data = json.loads(body)
+        (kind,) = data["contains"]
+        entity = data["payload"][kind]["entity"]
+        source = entity["source"] if kind == "transaction" else entity
+        item = Received(
+            time.monotonic(),
+            headers["x-razorpay-event-id"],
+            headers["X-Razorpay-Signature"],
+            body,
+            data["event"],
+            source.get("payout_id") or source["id"],
+            0,
+        )
+        item.answered = self.answer(item)
+        self.items.append(item)
+        time.sleep(self.delay_seconds)
+        return item.answered
+
+
+@pytest.fixture(scope="module")
+def _receiver_process() -> Iterator[Receiver]:
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = receiver.take(self.headers, body)
+            with contextlib.suppress(OSError):
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    receiver.url = f"http://127.0.0.1:{server.server_port}/hooks"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield receiver
+    server.shutdown()
+    server.server_close()
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Ours without any SIM_ variable, and with these."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SIM_")}
+    return {
+        **clean,
+        "SIM_KEY_ID": KEY_ID,
+        "SIM_KEY_SECRET": KEY_SECRET,
+        "SIM_ACCOUNT_NUMBER": ACCOUNT,
+        **extra,
+    }
+
+
+def start(directory: Path, **extra: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a simulator and wait for its ready file."""
+    ready = directory / "ready.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sandbox.razorpayx", "--port", "0", "--ready-file", str(ready)],
+        cwd=ROOT,
+        env=environment(**extra),
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: ready.exists() or process.poll() is not None, "the ready file", 15)
+    assert process.poll() is None, "the simulator did not start"
+    said = json.loads(ready.read_text())
+    assert said["pid"] == process.pid
+    return process, said["url"]
+
+
+class Client:
+    """A plain HTTP client of the simulator: nothing of the application's."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = requests.Session()
+        self.http.auth = (KEY_ID, KEY_SECRET)
+
+    def get(self, path: str, **query: Any) -> requests.Response:
+        return self.http.get(self.url + path, params=query, timeout=10)
+
+    def post(self, path: str, body: Any = None, **kwargs: Any) -> requests.Response:
+        return self.http.post(self.url + path, json={} if body is None else body, timeout=10, **kwargs)
+
+    def patch(self, path: str, body: Any) -> requests.Response:
+        return self.http.patch(self.url + path, json=body, timeout=10)
+
+    def control(self, path: str, **body: Any) -> Any:
+        answer = self.post(f"/_sim/{path}", body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def look(self, path: str, **query: Any) -> Any:
+        answer = self.get(f"/_sim/{path}", **query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def contact(self, **fields: Any) -> str:
+        return self.post("/v1/contacts", {"name": "Asha Rao", "type": "customer", **fields}).json()["id"]
+
+    def fund_account(self, vpa: str, contact_id: str | None = None) -> str:
+        body = {"contact_id": contact_id or self.contact(), "account_type": "vpa", "vpa": {"address": vpa}}
+        answer = self.post("/v1/fund_accounts", body)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()["id"]
+
+    def order(self, vpa: str = "asha.rao@okbank", **fields: Any) -> dict[str, Any]:
+        """A payout's body; `None` removes a field."""
+        body = {
+            "account_number": ACCOUNT,
+            "fund_account_id": None,
+            "amount": 25000,
+            "currency": "INR",
+            "mode": "UPI",
+            "purpose": "payout",
+            "reference_id": uuid.uuid4().hex,
+            **fields,
+        }
+        if "fund_account_id" not in fields and "fund_account" not in fields:
+            body["fund_account_id"] = self.fund_account(vpa)
+        return {name: value for name, value in body.items() if value is not None}
+
+    def send(self, body: Any, key: str | None = None, timeout: float = 10) -> requests.Response:
+        """POST /v1/payouts, the same bytes for the same body."""
+        headers = {"Content-Type": "application/json", "X-Payout-Idempotency": key or str(uuid.uuid4())}
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.http.post(f"{self.url}/v1/payouts", data=raw, headers=headers, timeout=timeout)
+
+    def pay(self, vpa: str = "asha.rao@okbank", key: str | None = None, **fields: Any) -> dict[str, Any]:
+        answer = self.send(self.order(vpa, **fields), key)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def payout(self, payout_id: str) -> dict[str, Any]:
+        return self.get(f"/v1/payouts/{payout_id}").json()
+
+    def reaches(self, payout_id: str, status: str) -> dict[str, Any]:
+        return wait_until(lambda: (p := self.payout(payout_id))["status"] == status and p, f"status {status}")
+
+    def made_by(self, key: str) -> list[dict[str, Any]]:
+        return self.look("payouts", idempotency_key=key)["items"]
+
+    def balance(self) -> int:
+        return self.look("health")["balance_paise"]
+
+
+@pytest.fixture(scope="module")
+def _sim_process(tmp_path_factory: pytest.TempPathFactory, _receiver_process: Receiver) -> Iterator[str]:
+    process, url = start(
+        tmp_path_factory.mktemp("sim"),
+        SIM_SPEED=str(SPEED),
+        SIM_WEBHOOK_URL=_receiver_process.url,
+        SIM_WEBHOOK_SECRET=SECRET,
+        SIM_WEBHOOK_PREVIOUS_SECRET=OLD_SECRET,
+    )
+    yield url
+    process.terminate()
+    assert process.wait(3) == 0
+
+
+@pytest.fixture
+def receiver(_receiver_process: Receiver) -> Receiver:
+    return _receiver_process
+
+
+@pytest.fixture
+def sim(_sim_process: str, receiver: Receiver) -> Client:
+    client = Client(_sim_process)
+    client.control("reset")
+    receiver.clear()
+    return client
