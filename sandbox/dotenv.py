@@ -1,4 +1,4 @@
-"""`make env`: a .env from .env.example, its empty secrets filled with fresh ones. Needs only Python itself."""
+"""`make env`: a .env from .env.example, its empty secrets filled in. Needs only Python itself."""
 
 import secrets
 import sys
@@ -17,7 +17,8 @@ def _line(line: str) -> str:
     if line.startswith("#") or not equals or value:
         return line
     secret = secrets.token_hex(24)
-    return f"{name}={ {KEY_ID: 'rzp_test_' + secret[:14], BASIC_AUTH: 'admin:' + secret}.get(name, secret) }\n"
+    shaped = {KEY_ID: "rzp_test_" + secret[:14], BASIC_AUTH: "admin:" + secret}
+    return f"{name}={shaped.get(name, secret)}\n"
 
 
 def main() -> None:

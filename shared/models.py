@@ -204,6 +204,7 @@ class PayoutAttempt(Base):
     in_doubt: Mapped[bool] = mapped_column(server_default=text("false"))  # some send of it has no known end
     sends: Mapped[int] = mapped_column(server_default=text("1"))  # calls begun, counted before each
     checks: Mapped[int] = mapped_column(server_default=text("0"))  # polls and look-ups begun
+    absent_since: Mapped[datetime | None]  # every look-up since then was answered, with "none"
     waits: Mapped[int] = mapped_column(server_default=text("0"))  # times the provider asked for patience
     payout_id: Mapped[str | None]
     provider_status: Mapped[str | None]

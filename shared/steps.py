@@ -23,6 +23,7 @@ class Send:
     attempt_id: UUID
     body: bytes
     amount_paise: int
+    until: float  # Unix seconds; a worker that was asleep until later does not call any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class World:
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
+        self.broken_on_purpose = False
 
     @classmethod
     @contextmanager
@@ -169,6 +170,12 @@ class World:
             result = connection.execute(text(statement), values)
             return list(result) if result.returns_rows else []
 
+    def sql_without_rules(self, statement: str) -> None:
+        """A statement that no trigger and no foreign key sees: what an intruder or a bad disk could do."""
+        with db.engine().begin() as connection:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(text(statement))
+
     def sql_ending_itself(self) -> None:
         """A statement whose connection is cut: what the pool holds is dead afterwards."""
         with contextlib.suppress(DBAPIError):
@@ -192,6 +199,8 @@ class World:
 
     def check(self) -> None:
         """Every promise holds, as the database tells it and as the provider tells it."""
+        if self.broken_on_purpose:
+            return
         # Nobody was late: the test itself moved the clock.
         self.sql("UPDATE withdrawals SET due_at = now() WHERE due_at < now()")
         result = checks.run()

@@ -96,6 +96,10 @@ class RazorpayX:
 
     def send(self, step: Send) -> Answer:
         """Create the payout: the stored bytes, under the attempt's key."""
+        if time.time() > step.until:
+            # Asleep since the claim (a stopped process, a frozen machine): others have gone on without us,
+            # and may by now have given the coins back.
+            return Throttled("unreachable", "The lease ran out before the call")
         key = str(step.attempt_id)
         reply = self._call("post", "/v1/payouts", data=step.body, headers=_json_headers(key))
         if not isinstance(reply, Reply):

@@ -30,6 +30,7 @@ LASTING: dict[str, str] = {
     "beneficiary_account_invalid": "The bank account behind this UPI id is not valid.",
     "server_error": "The payment service could not make the payment.",
     "input_validation_failed": "The payment service does not accept this UPI id.",
+    "never_arrived": "The payment did not reach the payment service.",
     "cancelled": "The payment was cancelled.",
     "rejected": "The payment was not approved.",
 }

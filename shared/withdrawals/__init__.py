@@ -1,7 +1,8 @@
 """The verbs of a withdrawal's life, in the order in which they happen.
 
     request  cancel            the user's wish                       requesting.py
-    claim    record_answer     a worker's claim, call, record        paying.py
+    claim                      a worker takes what is due            claiming.py
+    record_answer              and writes down what came of it       recording.py
     apply_report               the one door for what RazorpayX says  reporting.py
     sweep                      due work that nobody holds            sweeping.py
     find     history           what callers may read                 reading.py
@@ -9,8 +10,9 @@
 All of them change a row through `journey.py`, and nowhere else.
 """
 
-from shared.withdrawals.paying import claim, record_answer
+from shared.withdrawals.claiming import claim
 from shared.withdrawals.reading import Page, find, history
+from shared.withdrawals.recording import record_answer
 from shared.withdrawals.reporting import apply_report
 from shared.withdrawals.requesting import cancel, request
 from shared.withdrawals.sweeping import sweep

@@ -1,6 +1,7 @@
 """Claim, call, record: every way in which RazorpayX answers, and what becomes of coins and rupees."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -93,8 +94,50 @@ def test_a_lost_reply_never_pays_twice(world: World) -> None:
     assert len(world.simulator.payouts()) == 1
 
 
+def test_what_is_absent_for_an_hour_of_answered_look_ups_is_given_back(world: World) -> None:
+    """RazorpayX's own rule. Each look-up was answered, and each answer was: none."""
+    world.simulator.scenario("500.always", default=True)
+    world.credit()
+    withdrawal_id = world.request()
+    world.finish(withdrawal_id, steps=6)
+    assert world.story(withdrawal_id).count("looked_up:none") == 2
+    for minutes, status in ((58, "processing"), (3, "failed")):
+        world.sql(f"UPDATE payout_attempts SET absent_since = absent_since - interval '{minutes} minutes'")
+        assert world.step(withdrawal_id) == status
+    assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
+    late = PayoutReport("pout_00000000000009", "processed", 5000, str(world.attempts(withdrawal_id)[0].id))
+    with db.transaction() as session:
+        assert withdrawals.apply_report(session, late, "webhook") == "conflict"
+    assert world.read(withdrawal_id).review == "processed_after_refused"
+    assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
+
+
+def test_one_look_up_without_an_answer_starts_the_hour_anew(world: World) -> None:
+    world.simulator.scenario("500.always", default=True)
+    world.credit()
+    withdrawal_id = world.request()
+    world.finish(withdrawal_id, steps=6)
+    world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '59 minutes'")
+    world.simulator.settings(lookups="500")
+    world.step(withdrawal_id)
+    world.simulator.settings(lookups="ok")
+    world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '59 minutes'")
+    assert world.step(withdrawal_id) == "processing"
+    assert world.refunds(withdrawal_id) == 0
+
+
+def test_a_worker_that_slept_over_its_lease_does_not_call(world: World) -> None:
+    """Stopped after the claim and woken hours later: the coins may have gone back meanwhile."""
+    world.credit()
+    send = world.first_send()
+    late = world.perform(replace(send, until=send.until - 3600))
+    assert isinstance(late, Throttled)
+    assert world.simulator.calls() == []
+
+
 def test_what_never_answers_stays_held_and_a_person_is_told(world: World) -> None:
     world.simulator.scenario("500.always", default=True)
+    world.simulator.settings(lookups="500")
     world.credit()
     withdrawal_id = world.request()
     assert world.finish(withdrawal_id, steps=8) == "processing"

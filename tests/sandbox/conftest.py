@@ -101,13 +101,21 @@ def _receiver_process() -> Iterator[Receiver]:
             with contextlib.suppress(OSError):
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
+                if 300 <= status < 400:
+                    self.send_header("Location", self.path)
                 self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """The simulator may hang up on us: nothing to print."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     receiver.url = f"http://127.0.0.1:{server.server_port}/hooks"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield receiver
@@ -141,6 +149,16 @@ def start(directory: Path, **extra: str) -> tuple[subprocess.Popen[bytes], str]:
     said = json.loads(ready.read_text())
     assert said["pid"] == process.pid
     return process, said["url"]
+
+
+def refused(answer: requests.Response, field: str | None = None, status: int = 400) -> dict[str, Any]:
+    """The documented envelope, complete."""
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"code", "description", "source", "step", "reason", "metadata", "field"}
+    assert error["code"] == "BAD_REQUEST_ERROR"
+    assert field is None or error["field"] == field, error
+    return error
 
 
 class Client:

@@ -85,7 +85,6 @@ def test_the_bytes_of_a_refused_create_are_judged_afresh(sim: Client):
 def test_while_the_first_is_in_flight_the_same_key_gets_409(sim: Client):
     sim.control("settings", latency_ms=300)
     key, body = str(uuid.uuid4()), sim.order()
-    sim.made_by(key)
     with ThreadPoolExecutor(8) as pool:
         statuses = sorted(pool.map(lambda _: Client(sim.url).send(body, key).status_code, range(8)))
     assert statuses == [200] + [409] * 7

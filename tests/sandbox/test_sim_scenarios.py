@@ -198,6 +198,15 @@ def test_a_late_request_finds_its_key_used_by_a_resend(sim: Client):
     assert len(sim.made_by(key)) == 1
 
 
+def test_a_late_request_loses_to_another_body_already_judged_under_its_key(sim: Client):
+    sim.control("speed", speed=0.01)
+    key, body = str(uuid.uuid4()), sim.order("silent.late-1@sim")
+    assert attempt(sim, body, key) == "silence"
+    assert sim.send({**body, "amount": 1}, key).status_code == 400
+    sim.control("advance", seconds=6)
+    assert sim.made_by(key) == []
+
+
 def test_replies_that_are_garbage_or_empty_or_someone_elses(sim: Client):
     for name in ("garbage", "empty", "wrong"):
         key, body = str(uuid.uuid4()), sim.order(f"{name}-1@sim")

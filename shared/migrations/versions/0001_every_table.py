@@ -316,6 +316,7 @@ def upgrade() -> None:
         sa.Column("in_doubt", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("sends", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("checks", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("absent_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("waits", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("payout_id", sa.Text(), nullable=True),
         sa.Column("provider_status", sa.Text(), nullable=True),
@@ -396,7 +397,12 @@ def upgrade() -> None:
             server_default=sa.text("'{}'::jsonb"),
             nullable=False,
         ),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
         sa.ForeignKeyConstraint(
             ["withdrawal_id"], ["withdrawals.id"], name=op.f("fk_withdrawal_events_withdrawal_id")
         ),

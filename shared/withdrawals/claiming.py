@@ -1,0 +1,162 @@
+"""A worker's part, first half: claim the next step, in one transaction. The call follows, then recording.py.
+
+Between claim and record a worker may die at any line. What it leaves is a lease that runs out
+(`due_at`) and an attempt in state `sending`: we do not know. The next claim says so (`in_doubt`) and goes
+on with the same key and the same bytes, which RazorpayX answers with the same payout (razorpayx.md §3).
+"""
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.db import transaction
+from shared.ids import new_id
+from shared.models import Destination, PayoutAttempt, Wallet, Withdrawal
+from shared.razorpayx import bodies
+from shared.settings import settings
+from shared.states import OPEN, UNSETTLED, AttemptState, Reason, Status
+from shared.steps import LookUp, Poll, Prepare, Send, Step
+from shared.withdrawals import journey
+
+WORKER = "worker"
+# RazorpayX forgets a key after 7 days and would then pay again (razorpayx.md §3): stop well before.
+RESEND_WITHIN_DAYS = 6
+REVIEW_SECONDS = 600
+
+
+def claim(withdrawal_id: UUID) -> Step | None:
+    """Take what is due for this withdrawal, for `lease_seconds`.
+
+    None when it is not due, final, or in another worker's hands: a second message is harmless.
+    Raises Unavailable.
+    """
+    with transaction() as session:
+        withdrawal = session.scalar(
+            select(Withdrawal)
+            .where(
+                Withdrawal.id == withdrawal_id, Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now()
+            )
+            .with_for_update(skip_locked=True)
+        )
+        return _next_step(session, withdrawal) if withdrawal else None
+
+
+def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
+    attempt = _unsettled_attempt(session, withdrawal)
+    if attempt is None:
+        return begin(session, withdrawal)
+    if attempt.state == AttemptState.ACCEPTED:
+        return _poll(session, withdrawal, attempt)
+    if attempt.state == AttemptState.SENDING:
+        # The lease ran out: somebody was on the wire with this and never came back.
+        attempt.in_doubt = True
+        attempt.state = AttemptState.UNKNOWN
+        journey.note(session, withdrawal, "worker_lost", actor=WORKER, attempt_id=str(attempt.id))
+    if _may_send_again(session, withdrawal, attempt):
+        return _send(session, withdrawal, attempt)
+    return _look_up(session, withdrawal, attempt)
+
+
+def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
+    """A first attempt, or a new one after a passing failure; first of all the payee."""
+    if withdrawal.review is not None:
+        journey.wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
+        return None
+    destination = session.get(Destination, (withdrawal.user_id, withdrawal.upi_id))
+    if destination is None:
+        journey.wait(withdrawal, Reason.PREPARING, settings().lease_seconds)
+        name = session.get_one(Wallet, withdrawal.user_id).name
+        session.flush()
+        return Prepare(withdrawal.id, withdrawal.version, withdrawal.user_id, name, withdrawal.upi_id)
+    attempt = _new_attempt(session, withdrawal, destination)
+    journey.wait(withdrawal, Reason.SENDING, settings().lease_seconds)
+    evidence: dict[str, Any] = {"attempt_id": str(attempt.id), "number": attempt.number}
+    if withdrawal.status == Status.PENDING:
+        journey.move(session, withdrawal, Status.PROCESSING, actor=WORKER, reason="claimed", **evidence)
+    else:
+        journey.note(session, withdrawal, "new_attempt", actor=WORKER, **evidence)
+    return _sending(withdrawal, attempt)
+
+
+def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destination) -> PayoutAttempt:
+    number = session.scalar(
+        select(func.count()).where(PayoutAttempt.withdrawal_id == withdrawal.id).select_from(PayoutAttempt)
+    )
+    attempt_id = new_id()
+    body = bodies.payout(
+        settings=settings(),
+        attempt_id=str(attempt_id),
+        fund_account_id=destination.fund_account_id,
+        amount_paise=withdrawal.amount_paise,
+    )
+    attempt = PayoutAttempt(
+        id=attempt_id,
+        withdrawal_id=withdrawal.id,
+        number=(number or 0) + 1,
+        request_body=body,
+        state=AttemptState.SENDING,
+        sends=1,
+    )
+    session.add(attempt)
+    session.flush()
+    return attempt
+
+
+def _may_send_again(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> bool:
+    if withdrawal.review is not None or is_older(session, attempt.created_at, RESEND_WITHIN_DAYS * 86_400):
+        return False
+    return attempt.state == AttemptState.THROTTLED or attempt.sends <= len(settings().resend_seconds)
+
+
+def _send(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Send:
+    attempt.state = AttemptState.SENDING
+    attempt.sends += 1
+    attempt.last_sent_at = func.now()
+    attempt.absent_since = None  # what was absent before this send may be there after it
+    journey.wait(
+        withdrawal, Reason.CONFIRMING if attempt.in_doubt else Reason.SENDING, settings().lease_seconds
+    )
+    journey.note(
+        session, withdrawal, "sent_again", actor=WORKER, attempt_id=str(attempt.id), sends=attempt.sends
+    )
+    return _sending(withdrawal, attempt)
+
+
+def _sending(withdrawal: Withdrawal, attempt: PayoutAttempt) -> Send:
+    """The step, with the moment after which this worker must not begin the call any more."""
+    patience = settings().razorpayx_connect_seconds + settings().razorpayx_read_seconds
+    until = time.time() + settings().lease_seconds - patience
+    return Send(withdrawal.id, attempt.id, attempt.request_body, withdrawal.amount_paise, until)
+
+
+def _look_up(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> LookUp:
+    # `unknown`, whatever it was: from here on only evidence counts.
+    attempt.state = AttemptState.UNKNOWN
+    attempt.in_doubt = True
+    attempt.checks += 1
+    journey.wait(withdrawal, Reason.CONFIRMING, settings().lease_seconds)
+    return LookUp(withdrawal.id, attempt.id)
+
+
+def _poll(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Poll:
+    assert attempt.payout_id, "an accepted attempt knows its payout"
+    attempt.checks += 1
+    withdrawal.due_at = func.now() + timedelta(seconds=settings().lease_seconds)
+    return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise)
+
+
+def _unsettled_attempt(session: Session, withdrawal: Withdrawal) -> PayoutAttempt | None:
+    return session.scalar(
+        select(PayoutAttempt).where(
+            PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state.in_(UNSETTLED)
+        )
+    )
+
+
+def is_older(session: Session, moment: datetime | None, seconds: float) -> bool:
+    """Whether `moment` is so long past, by the database's clock."""
+    return bool(session.scalar(select(func.now() - moment >= timedelta(seconds=seconds))))

@@ -1,0 +1,176 @@
+"""A worker's part, second half: write down what came of a step, in one transaction.
+
+The order of the questions in `_record` is the order of what counts: a report first, from wherever it came;
+then what is known already; and last the lack of an answer, which ends nothing.
+"""
+
+import random
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.db import transaction
+from shared.models import Destination, PayoutAttempt, Withdrawal
+from shared.razorpayx.answers import Accepted, Answer, Found, Prepared, Refused, Throttled
+from shared.settings import settings
+from shared.states import OPEN, UNSETTLED, AttemptState, Reason
+from shared.steps import LookUp, Poll, Prepare, Send, Step
+from shared.withdrawals import journey, reporting
+from shared.withdrawals.claiming import begin, is_older
+
+# After an hour the provider's page counts an absent payout as failed (razorpayx.md §3). What it did not
+# answer in that hour does not count: then a person is told, and nothing is given back.
+ABSENT_SECONDS, UNANSWERED_SECONDS = 3600, 3600
+MAX_WAIT_SECONDS = 600
+
+
+def record_answer(step: Step, answer: Answer) -> Step | None:
+    """Write down what came of a step; returns the step that follows at once, if any. Raises Unavailable."""
+    with transaction() as session:
+        withdrawal = session.get_one(Withdrawal, step.withdrawal_id, with_for_update=True)
+        if isinstance(step, Prepare):
+            return _record_preparation(session, withdrawal, step, answer)
+        attempt = session.get_one(PayoutAttempt, step.attempt_id, populate_existing=True)
+        _record(session, withdrawal, attempt, step, answer)
+        return None
+
+
+def _record_preparation(
+    session: Session, withdrawal: Withdrawal, step: Prepare, answer: Answer
+) -> Step | None:
+    if isinstance(answer, Prepared):
+        session.execute(
+            upsert(Destination)
+            .values(
+                user_id=step.user_id,
+                upi_id=step.upi_id,
+                contact_id=answer.contact_id,
+                fund_account_id=answer.fund_account_id,
+            )
+            .on_conflict_do_nothing()
+        )
+    if withdrawal.version != step.version:
+        return None  # cancelled meanwhile, or another worker has it: theirs is the next word
+    match answer:
+        case Prepared():
+            return begin(session, withdrawal)
+        case Refused():
+            _end_unsent(session, withdrawal, answer)
+        case Throttled():
+            _wait_for_provider(withdrawal, answer, waits=1)
+        case _:
+            journey.wait(withdrawal, Reason.PREPARING, settings().throttle_seconds)
+    return None
+
+
+def _end_unsent(session: Session, withdrawal: Withdrawal, answer: Refused) -> None:
+    """The provider does not take this payee: nothing was ever sent, the coins go back."""
+    reporting.fail(session, withdrawal, actor="reply", reason=answer.reason, description=answer.description)
+
+
+def _record(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Step, answer: Answer
+) -> None:
+    channel = {Send: "reply", LookUp: "lookup", Poll: "poll"}[type(step)]
+    if isinstance(answer, Accepted):
+        reporting.apply_report(session, answer.report, channel)
+    elif isinstance(answer, Found) and len(answer.reports) > 1:
+        _two_payouts(session, withdrawal, attempt, answer)
+    elif isinstance(answer, Found) and answer.reports:
+        reporting.apply_report(session, answer.reports[0], channel)
+    elif attempt.state not in UNSETTLED:
+        return  # a report was faster and is worth more than the lack of one
+    elif attempt.state == AttemptState.ACCEPTED:
+        _poll_later(withdrawal, attempt)
+    elif isinstance(step, LookUp):
+        _not_found(session, withdrawal, attempt, answer)
+    elif isinstance(answer, Refused):
+        _refused(session, withdrawal, attempt, answer)
+    elif isinstance(answer, Throttled):
+        _throttled(session, withdrawal, attempt, answer)
+    else:
+        _unanswered(session, withdrawal, attempt, answer)
+
+
+def _refused(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Refused) -> None:
+    if attempt.in_doubt:
+        # This send was refused, but an earlier one has no known end: it may be paid all the same.
+        _unanswered(session, withdrawal, attempt, answer)
+        return
+    attempt.state = AttemptState.REFUSED
+    attempt.answered_at = attempt.ended_at = func.now()
+    attempt.status_details = {"reason": answer.reason, "description": answer.description}
+    reporting.end_or_retry(
+        session, withdrawal, attempt, actor="reply", reason=answer.reason, description=answer.description
+    )
+
+
+def _throttled(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Throttled) -> None:
+    attempt.state = AttemptState.THROTTLED
+    attempt.waits += 1
+    _wait_for_provider(withdrawal, answer, waits=attempt.waits)
+    journey.note(
+        session, withdrawal, f"throttled:{answer.because}", actor="reply",
+        attempt_id=str(attempt.id), description=answer.description,
+    )  # fmt: skip
+
+
+def _unanswered(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer) -> None:
+    attempt.state = AttemptState.UNKNOWN
+    attempt.in_doubt = True
+    resends = settings().resend_seconds
+    sent_again = attempt.sends - 1
+    seconds = resends[sent_again] if sent_again < len(resends) else settings().lookup_seconds
+    journey.wait(withdrawal, Reason.CONFIRMING, seconds)
+    journey.note(
+        session, withdrawal, "unanswered", actor="reply",
+        attempt_id=str(attempt.id), description=getattr(answer, "description", None),
+        http_status=getattr(answer, "http_status", None),
+    )  # fmt: skip
+
+
+def _two_payouts(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Found) -> None:
+    """More than one payout under one reference: neither is picked, nothing moves, a person decides."""
+    if withdrawal.status in OPEN:
+        journey.wait(withdrawal, Reason.IN_REVIEW, settings().lookup_seconds)
+    if withdrawal.review is None:
+        payouts = [{"payout_id": report.payout_id, "status": report.status} for report in answer.reports]
+        journey.flag(
+            session, withdrawal, "two_payouts", actor="lookup", attempt_id=str(attempt.id), payouts=payouts
+        )
+
+
+def _not_found(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer) -> None:
+    """A look-up that brought nothing: "none" an hour long is the provider's word for "not paid"."""
+    journey.wait(withdrawal, Reason.CONFIRMING, settings().lookup_seconds)
+    evidence = {"attempt_id": str(attempt.id), "description": getattr(answer, "description", None)}
+    if not isinstance(answer, Found):
+        attempt.absent_since = None
+        journey.note(session, withdrawal, "looked_up:no_answer", actor="lookup", **evidence)
+        _tell_a_person_in_time(session, withdrawal, attempt)
+        return
+    journey.note(session, withdrawal, "looked_up:none", actor="lookup", **evidence)
+    attempt.absent_since = attempt.absent_since or session.scalar(select(func.now()))
+    if withdrawal.review is None and is_older(session, attempt.absent_since, ABSENT_SECONDS):
+        attempt.state = AttemptState.REFUSED
+        attempt.ended_at = func.now()
+        reporting.fail(session, withdrawal, actor="lookup", reason="never_arrived", **evidence)
+
+
+def _tell_a_person_in_time(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> None:
+    if withdrawal.review is None and is_older(session, attempt.created_at, UNANSWERED_SECONDS):
+        journey.flag(session, withdrawal, "unanswered", actor="lookup", attempt_id=str(attempt.id))
+
+
+def _poll_later(withdrawal: Withdrawal, attempt: PayoutAttempt) -> None:
+    withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
+
+
+def _wait_for_provider(withdrawal: Withdrawal, answer: Throttled, *, waits: int) -> None:
+    seconds = settings().throttle_seconds * 2 ** min(waits - 1, 10)
+    seconds = max(min(seconds, MAX_WAIT_SECONDS), answer.retry_after_seconds or 0)
+    why = Reason.PROVIDER_REFUSES_US if answer.because == "refuses_us" else Reason.PROVIDER_BUSY
+    # Spread out, so that all who were sent away do not come back at once.
+    journey.wait(withdrawal, why, seconds * random.uniform(1.0, 1.25))  # noqa: S311  no secret

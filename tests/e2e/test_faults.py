@@ -1,0 +1,235 @@
+"""Parts die, stop and come back, and callers race: every withdrawal is paid once or refunded once."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+import requests
+
+from sandbox.processes import Part, wait_until
+from tests.e2e.hole import hole
+from tests.e2e.system import FINAL_SECONDS, System
+
+SLOW_MS = 150  # the provider's answer time that leaves a burst unfinished for some seconds
+ACCEPT_SECONDS = 1.0  # what a user is made to wait at most when the broker is away
+
+
+def test_without_redis_withdrawals_are_taken_quickly_and_paid_when_it_returns(fresh: System) -> None:
+    user_id = fresh.user(5000)
+    broker = fresh.stack.parts["redis"]
+    broker.stop()
+    answers = [fresh.request(user_id, f"success-{n}@sim") for n in range(8)]
+    assert [answer.status_code for answer in answers] == [201] * 8
+    assert max(answer.elapsed.total_seconds() for answer in answers) < ACCEPT_SECONDS
+    assert fresh.balance(user_id) == 1000
+    assert {item["status"] for item in fresh.history(user_id)} == {"pending"}
+    ready = requests.get(fresh.info["api"] + "/readyz", timeout=10)
+    assert (ready.status_code, ready.json()["broker"]) == (200, "unavailable")
+    broker.start()
+    assert fresh.wait_for_all(user_id, 8) == {"completed": 8}
+    fresh.assert_paid_once([answer.json()["data"]["withdrawal_id"] for answer in answers])
+
+
+def test_redis_wiped_in_the_middle_of_fifty_loses_none_and_pays_none_twice(fresh: System) -> None:
+    user_id = fresh.user(25_000)
+    fresh.provider.settings(latency_ms=SLOW_MS)
+    ids = fresh.withdraw_many(user_id, 50)
+    wait_until(lambda: len(fresh.provider.payouts()) >= 5, FINAL_SECONDS)
+    with redis.Redis.from_url(fresh.info["redis_url"]) as client:
+        assert client.llen("payouts") > 0
+        client.flushall()
+    assert len(fresh.provider.payouts()) < 50
+    fresh.provider.settings(latency_ms=0)
+    assert fresh.wait_for_all(user_id, 50) == {"completed": 50}
+    fresh.assert_paid_once(ids)
+    assert fresh.balance(user_id) == 0
+
+
+@pytest.mark.parametrize(("scenario", "accepted"), [("silent.before", 0), ("silent.after", 1)])
+def test_a_worker_killed_while_the_provider_is_silent_pays_once(
+    fresh: System, scenario: str, accepted: int
+) -> None:
+    """Before: killed between claim and call, as far as the provider knows. After: between call and record."""
+    user_id = fresh.user()
+    withdrawal_id = fresh.withdraw(user_id, f"{scenario}@sim")
+    wait_until(fresh.open_call, FINAL_SECONDS)
+    fresh.worker.kill()
+    assert len(fresh.provider.payouts()) == accepted
+    held = fresh.status(withdrawal_id)
+    assert (held["status"], fresh.balance(user_id)) == ("processing", 1500)
+    fresh.worker.start()
+    assert fresh.wait_for(withdrawal_id) == "completed"
+    _assert_sent_with_one_key(fresh, withdrawal_id, times=2)
+    assert (fresh.refunds(user_id), fresh.balance(user_id)) == (0, 1500)
+
+
+def test_a_worker_killed_before_anything_reached_the_provider_pays_once(fresh: System) -> None:
+    user_id = fresh.user()
+    known = fresh.withdraw(user_id)  # makes the payee known: the next call is the payout itself
+    assert fresh.wait_for(known) == "completed"
+    with hole() as nobody:
+        _restart_with(fresh.worker, fresh, RAZORPAYX_BASE_URL=nobody.url)
+        withdrawal_id = fresh.withdraw(user_id)
+        wait_until(lambda: nobody.header("X-Payout-Idempotency"), FINAL_SECONDS)
+        fresh.worker.kill()
+        written_down = nobody.header("X-Payout-Idempotency")
+    assert len(fresh.provider.payouts()) == 1
+    assert fresh.status(withdrawal_id)["status"] == "processing"
+    _restart_with(fresh.worker, fresh)
+    assert fresh.wait_for(withdrawal_id) == "completed"
+    assert fresh.sends_of(withdrawal_id) == [written_down]
+    fresh.assert_paid_once([known, withdrawal_id])
+    assert fresh.refunds(user_id) == 0
+
+
+def test_a_worker_killed_in_a_burst_leaves_nothing_unpaid_and_nothing_paid_twice(fresh: System) -> None:
+    user_id = fresh.user(12_000)
+    fresh.provider.settings(latency_ms=SLOW_MS)
+    ids = fresh.withdraw_many(user_id, 24)
+    for enough in (4, 10):
+        wait_until(lambda: len(fresh.provider.payouts()) >= enough, FINAL_SECONDS)  # noqa: B023
+        fresh.worker.kill()
+        fresh.worker.start()
+    fresh.provider.settings(latency_ms=0)
+    assert fresh.wait_for_all(user_id, 24) == {"completed": 24}
+    fresh.assert_paid_once(ids)
+
+
+def test_a_worker_told_to_end_finishes_what_it_holds_and_another_does_the_rest(fresh: System) -> None:
+    user_id = fresh.user(15_000)
+    fresh.provider.settings(latency_ms=SLOW_MS)
+    ids = fresh.withdraw_many(user_id, 30)
+    wait_until(lambda: len(fresh.provider.payouts()) >= 5, FINAL_SECONDS)
+    fresh.worker.stop()
+    assert fresh.worker.returncode == 0
+    assert len(fresh.provider.payouts()) < 30
+    fresh.provider.settings(latency_ms=0)
+    fresh.worker.start()
+    assert fresh.wait_for_all(user_id, 30) == {"completed": 30}
+    fresh.assert_paid_once(ids)
+    # Nothing was cut off on the wire, so nothing had to be sent again.
+    assert set(Counter(call["idempotency_key"] for call in fresh.provider.calls()).values()) == {1}
+
+
+def test_a_payout_accepted_in_silence_is_found_and_paid_once(shared: System) -> None:
+    user_id = shared.user()
+    withdrawal_id = shared.withdraw(user_id, "silent.after-faults@sim")
+    wait_until(lambda: shared.status(withdrawal_id)["status_reason"] == "confirming", FINAL_SECONDS)
+    waiting = shared.status(withdrawal_id)
+    assert waiting["status"] == "processing"
+    assert waiting["expected_by"]
+    assert len(shared.payouts_of(withdrawal_id)) == 1
+    assert (shared.refunds(user_id), shared.balance(user_id)) == (0, 1500)
+    assert shared.wait_for(withdrawal_id) == "completed"
+    shared.assert_paid_once([withdrawal_id])
+    assert len(set(shared.sends_of(withdrawal_id))) == 1
+    assert (shared.refunds(user_id), shared.balance(user_id)) == (0, 1500)
+
+
+def test_fifty_at_once_never_take_more_than_the_wallet_holds(shared: System) -> None:
+    user_id = shared.user(5000)
+    with ThreadPoolExecutor(50) as threads:
+        asked = [threads.submit(shared.request, user_id, f"success-fifty{n}@sim") for n in range(50)]
+    answers = [one.result() for one in asked]
+    assert Counter(answer.status_code for answer in answers) == {201: 10, 400: 40}
+    assert {a.json()["error"] for a in answers if a.status_code == 400} == {"Insufficient coin balance"}
+    assert shared.balance(user_id) == 0
+    assert shared.wait_for_all(user_id, 10) == {"completed": 10}
+    shared.assert_paid_once(a.json()["data"]["withdrawal_id"] for a in answers if a.status_code == 201)
+    assert (shared.refunds(user_id), shared.balance(user_id)) == (0, 0)
+
+
+def test_a_cancel_that_races_a_claim_never_both_refunds_and_pays(shared: System) -> None:
+    user_id = shared.user(500 * 41)
+    known = shared.withdraw(user_id)  # makes the payee known, so that a claim is one step
+    assert shared.wait_for(known) == "completed"
+    cancelled, paid = set(), {known}
+    for round_ in range(40):
+        withdrawal_id = shared.withdraw(user_id)
+        for _ in range(round_ % 20):  # each look costs a few ms: the cancel comes a little later each time
+            shared.status(withdrawal_id)
+        answer = shared.cancel(withdrawal_id)
+        (cancelled if answer.status_code == 200 else paid).add(withdrawal_id)
+        assert answer.status_code == 200 or answer.json()["current_status"] in ("processing", "completed")
+    assert cancelled, "the worker won every time: this was no race"
+    assert len(paid) > 1, "the user won every time: this was no race"
+    assert shared.wait_for_all(user_id, 41) == {"completed": len(paid), "cancelled": len(cancelled)}
+    shared.assert_paid_once(paid)
+    assert not cancelled & set(shared.keys().values())
+    assert (shared.refunds(user_id), shared.balance(user_id)) == (len(cancelled), 500 * len(cancelled))
+
+
+def test_an_api_killed_in_mid_request_takes_coins_only_for_withdrawals_that_are_paid(fresh: System) -> None:
+    user_id = fresh.user(20_000)
+    api = fresh.stack.parts["api"]
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(_request_or_nothing, fresh, user_id, n) for n in range(40)]
+        wait_until(lambda: sum(one.done() for one in asked) >= 5, FINAL_SECONDS)
+        api.kill()
+        promised = {one.result() for one in asked} - {None}
+    api.start()
+    api.wait_ready()
+    known = {item["id"] for item in fresh.history(user_id)}
+    assert 5 <= len(promised) < 40
+    assert promised <= known  # one more may have been taken whose answer was never written
+    assert fresh.wait_for_all(user_id, len(known)) == {"completed": len(known)}
+    fresh.assert_paid_once(known)
+    assert fresh.balance(user_id) == 20_000 - 500 * len(known)
+
+
+def test_without_the_database_nothing_is_taken_and_after_it_all_is_paid(fresh: System) -> None:
+    user_id = fresh.user(20_000)
+    database, api = fresh.stack.parts["postgres"], fresh.stack.parts["api"]
+    fresh.provider.settings(latency_ms=SLOW_MS)
+    ids = fresh.withdraw_many(user_id, 20)
+    wait_until(lambda: fresh.provider.payouts(), FINAL_SECONDS)
+    database.stop()
+    refused = [fresh.request(user_id) for _ in range(3)]
+    assert [answer.status_code for answer in refused] == [503] * 3
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
+    assert fresh.get("wallet/", user_id=user_id).status_code == 503
+    database.start()
+    api.wait_ready()
+    assert fresh.balance(user_id) == 10_000
+    assert len(fresh.history(user_id)) == 20
+    ids.append(fresh.withdraw(user_id))
+    fresh.provider.settings(latency_ms=0)
+    assert fresh.wait_for_all(user_id, 21) == {"completed": 21}
+    fresh.assert_paid_once(ids)
+    assert (fresh.refunds(user_id), fresh.balance(user_id)) == (0, 9_500)
+
+
+def test_two_workers_and_two_beats_pay_each_withdrawal_once(fresh: System) -> None:
+    """With replies that get lost, so that messages, sweeps and resends meet."""
+    second = fresh.add("worker2", "worker")
+    fresh.add("beat2", "beat")
+    user_id = fresh.user(20_000)
+    fresh.provider.scenario("drop", next=5)
+    fresh.provider.scenario("429", next=5)
+    ids = fresh.withdraw_many(user_id, 40)
+    assert fresh.wait_for_all(user_id, 40) == {"completed": 40}
+    fresh.assert_paid_once(ids)
+    assert len(fresh.provider.payouts()) == 40
+    wait_until(lambda: "[PAYOUT] moved" in second.log_text(), FINAL_SECONDS)
+
+
+def _request_or_nothing(system: System, user_id: str, number: int) -> str | None:
+    try:
+        answer = system.request(user_id, f"success-{number}@sim")
+    except requests.RequestException:
+        return None
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["data"]["withdrawal_id"])
+
+
+def _restart_with(part: Part, system: System, **settings: str) -> None:
+    part.env = {**system.stack.env, **settings}
+    part.restart()
+
+
+def _assert_sent_with_one_key(system: System, withdrawal_id: str, *, times: int) -> None:
+    sends = system.sends_of(withdrawal_id)
+    assert len(sends) == times
+    assert len(set(sends)) == 1
+    system.assert_paid_once([withdrawal_id])

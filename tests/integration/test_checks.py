@@ -1,0 +1,99 @@
+"""`payouts check` finds what is wrong: each thing is planted by hand, past everything that would refuse it."""
+
+import pytest
+from click.testing import CliRunner
+
+from shared import checks
+from shared.cli import main
+from tests.world import World
+
+# what is planted (as a superuser, with the triggers off) -> the truth that then does not hold
+PLANTS = {
+    "UPDATE wallets SET balance_coins = balance_coins + 1": "every balance is the sum of its journal",
+    "UPDATE coin_transactions SET balance_after = 7 WHERE kind = 'credit'": "every line of the journal continues the one before it",
+    "UPDATE wallets SET lifetime_coins = 1": "lifetime coins are the sum of the credits",
+    "DELETE FROM coin_transactions WHERE kind = 'withdrawal'": "every withdrawal took its coins, once",
+    "UPDATE payout_attempts SET state = 'accepted' WHERE state = 'paid'": "a completed withdrawal has one paid payout, and only it has one",
+    "DELETE FROM coin_transactions WHERE kind = 'refund'": "failed and cancelled withdrawals were refunded once, others never",
+    "UPDATE payout_attempts SET state = 'accepted', ended_at = NULL WHERE state = 'failed'": "nothing was refunded while a payout may still succeed",
+    "UPDATE withdrawals SET status = 'cancelled', failure_reason = NULL WHERE status = 'failed'": "the last event of every withdrawal tells its status",
+    "UPDATE withdrawals SET due_at = now() - interval '1 hour' WHERE status = 'pending'": "nothing due was left lying for 600 seconds",
+    "DELETE FROM wallets": "credited = balances + held + paid",
+}
+
+
+@pytest.fixture
+def eventful(world: World) -> World:
+    world.paid()
+    world.paid(upi_id="fail.bank_account_closed@sim")
+    world.request()
+    return world
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_fault_is_found(eventful: World, plant: str) -> None:
+    assert checks.run().holds
+    eventful.sql_without_rules(plant)
+    told = [finding.check.truth for finding in checks.run().findings]
+    assert PLANTS[plant] in told
+    eventful.broken_on_purpose = True
+
+
+def test_two_live_payouts_are_found(eventful: World) -> None:
+    eventful.sql("DROP INDEX uq_one_live_attempt_per_withdrawal")
+    eventful.sql(
+        "INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state)"
+        " SELECT gen_random_uuid(), withdrawal_id, 2, '', 'unknown' FROM payout_attempts WHERE state = 'paid'"
+    )
+    assert "no withdrawal has two live payouts" in [finding.check.truth for finding in checks.run().findings]
+    eventful.broken_on_purpose = True
+
+
+def test_the_command_proves_and_counts(eventful: World) -> None:
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0, result.output
+    numbers = dict(line.split() for line in result.output.splitlines()[:6])
+    assert numbers == {
+        "credited": "4,000", "balances": "3,000", "held": "500", "paid": "500", "refunded": "500", "withdrawals": "3"
+    }  # fmt: skip
+    assert "BROKEN" not in result.output
+
+
+def test_the_command_names_what_does_not_add_up(eventful: World) -> None:
+    eventful.sql_without_rules("UPDATE wallets SET balance_coins = balance_coins + 1")
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 1
+    assert "BROKEN  promise 1: every balance is the sum of its journal" in result.output
+    assert "not so for user123" in result.output
+    eventful.broken_on_purpose = True
+
+
+def test_the_command_says_so_when_the_database_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.point_database_at_nothing(monkeypatch)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 1 and "cannot be reached" in result.output
+    world.point_database_back(monkeypatch)
+
+
+def test_the_migrations_and_the_models_tell_the_same(world: World) -> None:
+    from alembic import command
+
+    from shared.migrations import config
+    from shared.settings import settings
+
+    command.check(config(settings().database_url.get_secret_value()))
+
+
+def test_a_migration_can_be_taken_back_only_while_there_is_no_money(world: World) -> None:
+    from alembic import command
+
+    from shared.migrations import config, migrate
+    from shared.settings import settings
+
+    url = settings().database_url.get_secret_value()
+    command.downgrade(config(url), "base")
+    migrate(url)
+    world.credit()
+    with pytest.raises(RuntimeError, match="journal"):
+        command.downgrade(config(url), "base")
+    assert world.balance() == 2000

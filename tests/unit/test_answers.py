@@ -1,0 +1,172 @@
+"""Reading RazorpayX: what is not understood is Unknown, and nothing is ever raised."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.razorpayx import answers, bodies
+from shared.razorpayx.answers import Accepted, Found, Refused, Reply, Throttled, Unknown
+from shared.razorpayx.signature import is_signed
+from tests.world import sign
+
+REFERENCE = "01a208a5-b724-779f-a85a-7688d7fa28bd"
+PAYOUT = {"id": "pout_00000000000001", "status": "processing", "amount": 5000, "reference_id": REFERENCE}
+
+
+def read(status: int, body: Any, retry_after: str | None = None) -> object:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return answers.read_payout(Reply(status, raw, retry_after), reference_id=REFERENCE, amount_paise=5000)
+
+
+def error(description: str = "No", code: str = "BAD_REQUEST_ERROR", **more: Any) -> dict[str, Any]:
+    return {
+        "error": {
+            "code": code,
+            "description": description,
+            "step": None,
+            "reason": None,
+            "field": None,
+            **more,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, PAYOUT, Accepted),
+        (201, PAYOUT, Accepted),
+        (
+            200,
+            {**PAYOUT, "new_field": {"a": 1}, "utr": "null", "notes": [], "status_details": None},
+            Accepted,
+        ),
+        (200, {**PAYOUT, "status": "processed"}, Accepted),
+        (200, {**PAYOUT, "status": "something_new"}, Unknown),
+        (200, {**PAYOUT, "status": None}, Unknown),
+        (200, {**PAYOUT, "amount": 5001}, Unknown),
+        (200, {**PAYOUT, "amount": "5000"}, Unknown),
+        (200, {**PAYOUT, "amount": True}, Unknown),
+        (200, {**PAYOUT, "reference_id": "another"}, Unknown),
+        (200, {**PAYOUT, "reference_id": None}, Unknown),
+        (200, {**PAYOUT, "id": "cont_1"}, Unknown),
+        (200, {**PAYOUT, "id": None}, Unknown),
+        (200, {}, Unknown),
+        (200, [], Unknown),
+        (200, b"", Unknown),
+        (200, b"<html>", Unknown),
+        (200, b"[" * 100_000, Unknown),
+        (204, b"", Unknown),
+        (302, b"", Unknown),
+        (400, error(), Refused),
+        (400, error(reason="input_validation_failed", field="vpa"), Refused),
+        (400, error(code="SERVER_ERROR"), Unknown),
+        (400, error(code="SOMETHING_NEW"), Unknown),
+        (400, {"message": "Bad"}, Unknown),
+        (400, {"error": None}, Unknown),
+        (400, b"<html>", Unknown),
+        (400, error("Different request body sent for the same Idempotency Header"), Unknown),
+        (400, error("Idempotency key is missing", field="X-Payout-Idempotency"), Unknown),
+        (400, error("The RazorpayX Account number is invalid.", field="account_number"), Throttled),
+        (400, error("The requested URL was not found on the server."), Throttled),
+        (400, error("Transactions from this IP are not allowed. Contact support for help."), Throttled),
+        (401, error("Authentication failed"), Throttled),
+        (401, b"<html>", Unknown),
+        (403, error("no"), Throttled),
+        (404, error("no"), Unknown),
+        (409, error("Another request is in progress"), Unknown),
+        (422, error("no"), Unknown),
+        (429, b"slow down", Throttled),
+        (500, error(code="SERVER_ERROR"), Unknown),
+        (500, error(), Unknown),
+        (502, b"<html>", Unknown),
+        (503, error(), Unknown),
+        (504, b"<html>", Unknown),
+    ],
+)
+def test_what_an_answer_means(status: int, body: Any, kind: type) -> None:
+    assert isinstance(read(status, body), kind)
+
+
+@given(st.integers(100, 599), st.binary(max_size=200), st.none() | st.text(max_size=40))
+def test_no_bytes_make_it_raise_or_refuse(status: int, body: bytes, retry_after: str | None) -> None:
+    """Random bytes are never an acceptance, and never a refusal, which would give coins back."""
+    assert isinstance(read(status, body, retry_after), Unknown | Throttled)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*PAYOUT, "status_details", "utr", "fees", "tax"]), JSON))
+def test_no_odd_entity_makes_it_raise(fields: dict[str, Any]) -> None:
+    answer = read(200, json.dumps({**PAYOUT, **fields}).encode())
+    if isinstance(answer, Accepted):
+        assert answer.report.amount_paise == 5000
+        assert answer.report.reference_id == REFERENCE
+        assert answer.report.utr != "null"
+        json.dumps(answer.report.details).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, None), ("", None), ("1", 1), ("0", 0), ("-5", None), ("soon", None), ("99999999", 3600),
+     ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 21 Oct 2999 07:28:00 GMT", 3600)],
+)  # fmt: skip
+def test_retry_after(header: str | None, seconds: float | None) -> None:
+    answer = read(429, b"", header)
+    assert isinstance(answer, Throttled)
+    assert answer.retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        ({"items": []}, 0),
+        ({"items": [PAYOUT]}, 1),
+        ({"items": [PAYOUT, {**PAYOUT, "id": "pout_2"}]}, 2),
+        ({"items": [{**PAYOUT, "reference_id": "another"}]}, None),
+        ({"items": [{}]}, None),
+        ({"items": None}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_look_ups(body: Any, count: int | None) -> None:
+    answer = answers.read_list(Reply(200, json.dumps(body).encode()), reference_id=REFERENCE)
+    assert (
+        isinstance(answer, Unknown)
+        if count is None
+        else isinstance(answer, Found) and len(answer.reports) == count
+    )
+
+
+@given(st.binary(max_size=300))
+def test_no_webhook_makes_it_raise(body: bytes) -> None:
+    event = answers.parse_event(body)
+    assert event is None or event[1] is None
+
+
+def test_signatures() -> None:
+    body = b'{"event": "payout.processed"}'
+    assert is_signed(body, sign(body, "new"), ["new", "old"])
+    assert is_signed(body, sign(body, "old").upper(), ["new", "old"])
+    for wrong in (None, "", "é", sign(body, "other"), sign(body + b"\n", "new"), sign(body, "new")[:-1]):
+        assert not is_signed(body, wrong, ["new", "old"])
+    assert not is_signed(body, sign(body, "new"), [])
+
+
+@given(st.text(min_size=1, max_size=500), st.none() | st.text(max_size=100))
+def test_any_user_becomes_a_contact_that_the_provider_takes(user_id: str, name: str | None) -> None:
+    user_id = user_id.encode("utf-8", "replace").decode()
+    contact = json.loads(bodies.contact(user_id, name))
+    assert 3 <= len(contact["name"]) <= 50
+    assert not bodies.NAME_CHARACTERS.search(contact["name"])
+    assert contact["name"][-1].isalnum() or contact["name"][-1] == "."
+    assert 1 <= len(contact["reference_id"]) <= 40
+    assert bodies.contact(user_id, name) == bodies.contact(user_id, name)

@@ -1,0 +1,97 @@
+"""House rules. Each failure names the right way."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PRODUCT = sorted(path for part in ("api", "worker", "shared") for path in (ROOT / part).rglob("*.py"))
+FILE_LINES = 300
+
+
+def test_the_layers_hold() -> None:
+    program = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"A module imports from its own layer or below (DESIGN §3).\n{done.stdout}"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_room(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    if "migrations/versions" not in str(path):
+        assert lines <= FILE_LINES, f"{path.name} has {lines} lines: which room in it wants its own door?"
+
+
+def test_only_the_wallet_writes_coins() -> None:
+    for path in PRODUCT:
+        writes = re.findall(
+            r"INSERT INTO coin_transactions|UPDATE wallets|insert\(CoinTransaction|update\(Wallet\)",
+            path.read_text(),
+        )
+        if path.name != "wallet.py" and "migrations" not in str(path):
+            assert not writes, f"{path.name} writes {writes}: coins move in shared/wallet.py only"
+
+
+def test_only_the_journey_moves_a_withdrawal() -> None:
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text())):
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            moved = [
+                t
+                for t in targets
+                if isinstance(t, ast.Attribute)
+                and t.attr == "status"
+                and ast.unparse(t) == "withdrawal.status"
+            ]
+            assert not moved or path.name == "journey.py", (
+                f"{path.name}:{node.lineno} moves a withdrawal past journey.move"
+            )
+
+
+def test_no_call_to_the_provider_inside_a_transaction() -> None:
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.With) and "transaction()" in ast.unparse(node.items[0].context_expr):
+                assert ".perform(" not in ast.unparse(node), (
+                    f"{path.name}:{node.lineno} holds a transaction across the wire"
+                )
+
+
+def test_the_simulator_shares_no_code_with_what_it_tests() -> None:
+    for path in (ROOT / "sandbox" / "razorpayx").rglob("*.py"):
+        found = re.findall(r"^\s*(?:from|import) (api|worker|shared)\b", path.read_text(), re.M)
+        assert not found, f"{path.name} imports {found}: a simulator that shares our errors cannot show them"
+
+
+def test_no_work_at_import_time() -> None:
+    """Importing reads no setting and opens no connection: it works with an empty environment."""
+    modules = [
+        str(path.relative_to(ROOT))[:-3].replace("/", ".")
+        for path in PRODUCT
+        if "migrations" not in str(path)
+    ]
+    code = "import importlib; [importlib.import_module(m) for m in %r]" % [
+        m.removesuffix(".__init__") for m in modules
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_locks_have_hashes_and_name_no_index() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text()
+        assert text.count("==") <= text.count("--hash=")
+        assert not re.search(r"index-url|find-links|https?://", text)
+
+
+def test_both_locks_choose_the_same_versions() -> None:
+    def versions(name: str) -> set[str]:
+        return set(re.findall(r"^([\w.\[\]-]+==\S+)", (ROOT / name).read_text(), re.M))
+
+    assert versions("requirements.lock") <= versions("requirements-dev.lock")

@@ -1,0 +1,117 @@
+"""Settings: every fault named at start, no secret repeated, none with a default."""
+
+from pathlib import Path
+
+import pytest
+
+from api.auth import check_settings
+from shared.errors import SettingsError
+from shared.settings import Settings, is_loopback, load
+
+REQUIRED = {
+    "DATABASE_URL": "postgresql://u:p@h/d",
+    "REDIS_URL": "redis://h",
+    "RAZORPAYX_KEY_ID": "rzp_test_x",
+    "RAZORPAYX_KEY_SECRET": "s",
+    "RAZORPAYX_ACCOUNT_NUMBER": "1",
+    "RAZORPAYX_WEBHOOK_SECRET": "w",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def faults(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
+    for name, value in {**REQUIRED, **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as error:
+        load()
+    return error.value.faults
+
+
+def test_everything_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as error:
+        load()
+    assert {fault.split(":")[0] for fault in error.value.faults} == set(REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://secret-value"),
+        ("REDIS_URL", "amqp://secret-value"),
+        ("API_KEYS", "secret-value"),
+        ("API_KEYS", "long-enough-0123456789,secret-value"),
+        ("API_PORT", "secret-value"),
+        ("API_AUTH", "secret-value"),
+        ("CANCEL_WINDOW_SECONDS", "-1"),
+        ("RESEND_SECONDS", "60,0"),
+        ("RESEND_SECONDS", "secret-value"),
+        ("LEASE_SECONDS", "20"),
+        ("MIN_WITHDRAWAL_COINS", "100001"),
+        ("COIN_VALUE_PAISE", "1000"),
+        ("MIN_WITHDRAWAL_COINS", "1"),
+        ("RAZORPAYX_NARRATION", "secret-value!"),
+    ],
+)
+def test_a_fault_is_named_and_its_value_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    told = faults(monkeypatch, **{name: value})
+    assert len(told) == 1
+    assert "secret-value" not in told[0]
+
+
+def test_several_faults_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(faults(monkeypatch, API_PORT="x", DATABASE_URL="x", REDIS_URL="x")) == 3
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "example.com"])
+def test_auth_off_is_refused_where_others_can_reach(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert "loopback" in faults(monkeypatch, API_AUTH="off", API_HOST=host)[0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
+def test_auth_off_is_taken_on_loopback(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    for name, value in {**REQUIRED, "API_AUTH": "off", "API_HOST": host}.items():
+        monkeypatch.setenv(name, value)
+    assert is_loopback(host)
+    check_settings(load())
+
+
+def test_an_api_without_keys_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="API_KEYS"):
+        check_settings(load())
+
+
+def test_secrets_have_no_default_and_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**REQUIRED, "API_KEYS": "printed-nowhere-0123456789"}.items():
+        monkeypatch.setenv(name, value)
+    assert "printed-nowhere" not in repr(load())
+    for name, field in Settings.model_fields.items():
+        if "SecretStr" in str(field.annotation) and "tuple" not in str(field.annotation):
+            assert field.is_required() or field.default is None, name
+
+
+def test_the_example_names_every_setting_with_its_default() -> None:
+    example = (Path(__file__).parents[2] / ".env.example").read_text()
+    told = {}
+    for line in example.splitlines():
+        name, equals, value = line.removeprefix("# ").partition("=")
+        if equals and name.isupper():
+            told[name] = value
+    for name, field in Settings.model_fields.items():
+        assert name.upper() in told, f"{name.upper()} is missing in .env.example"
+        if not field.is_required() and field.default not in (None, ()) and name != "razorpayx_base_url":
+            default = (
+                ",".join(f"{v:g}" for v in field.default)
+                if isinstance(field.default, tuple)
+                else field.default
+            )
+            assert told[name.upper()] == str(default), name
+    assert set(told) - {name.upper() for name in Settings.model_fields} == {"POSTGRES_PASSWORD"}
