@@ -11,7 +11,7 @@ COPY shared ./shared
 COPY api ./api
 COPY worker ./worker
 RUN printf '#!/bin/sh\nexec python -m shared.cli "$@"\n' > /usr/local/bin/payouts && chmod 755 /usr/local/bin/payouts \
- && useradd --system --uid 10001 --no-create-home payouts
+ && useradd --system --no-create-home payouts
 
 USER payouts
 ENTRYPOINT ["payouts"]

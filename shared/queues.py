@@ -43,7 +43,8 @@ def celery_settings() -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        "task_send_sent_event": True,
+        # Flower learns of a task from the worker; an event for each sending would double the cost of a nudge.
+        "task_send_sent_event": False,
     }
 
 

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         ("account-number", "our debit account"),
         ("webhook-url", "where webhooks go; empty = none"),
         ("webhook-secret", "signs webhooks"),
-        ("webhook-previous-secret", "the secret before it"),
+        ("webhook-previous-secret", "the secret before it, default the same"),
         ("balance-paise", f"opening balance, default {DEFAULT_BALANCE_PAISE}"),
         ("speed", "multiplies the clock, default 1"),
         ("seed", "chooses the odd nulls, default 1"),
@@ -60,7 +60,7 @@ def load(argv: Sequence[str] | None = None) -> Config:
     given = parser.parse_args(argv)
     needed = ["key_id", "key_secret", "account_number"]
     if given.webhook_url:
-        needed += ["webhook_secret", "webhook_previous_secret"]
+        needed.append("webhook_secret")
     faults = [f"SIM_{name.upper()} is not set" for name in needed if not getattr(given, name)]
     balance = _number(given.balance_paise, DEFAULT_BALANCE_PAISE, "SIM_BALANCE_PAISE", faults, whole=True)
     speed = _number(given.speed, 1.0, "SIM_SPEED", faults, above_zero=True)
@@ -78,7 +78,8 @@ def load(argv: Sequence[str] | None = None) -> Config:
         account_number=given.account_number,
         webhook_url=given.webhook_url or "",
         webhook_secret=given.webhook_secret or "",
-        webhook_previous_secret=given.webhook_previous_secret or "",
+        # Where no secret was ever changed, the one before it is the same.
+        webhook_previous_secret=given.webhook_previous_secret or given.webhook_secret or "",
         balance_paise=int(balance),
         speed=speed,
         seed=int(seed),

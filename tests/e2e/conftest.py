@@ -1,7 +1,6 @@
 """The real system, twice: one that all may share, and fresh ones to break."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -10,7 +9,7 @@ from tests.e2e.system import System
 
 # Every wait that the defaults count in minutes, in seconds; what fits together still does.
 QUICK = {
-    "CANCEL_WINDOW_SECONDS": "0",
+    "CANCEL_WINDOW_SECONDS": "0.05",
     "SWEEP_SECONDS": "0.5",
     "RESEND_SECONDS": "1,2,3",
     "POLL_SECONDS": "1",
@@ -43,48 +42,30 @@ def shared() -> Iterator[System]:
 
 
 @pytest.fixture(scope="session")
-def ahead(request: pytest.FixtureRequest) -> Iterator["_Ahead"]:
-    users = [item for item in request.session.items if "fresh" in getattr(item, "fixturenames", ())]
-    starting = _Ahead(len(users))
-    yield starting
-    starting.end()
+def kept() -> Iterator[list[System]]:
+    systems: list[System] = []
+    yield systems
+    for system in systems:
+        system.stack.stop()
 
 
 @pytest.fixture
-def fresh(ahead: "_Ahead") -> Iterator[System]:
-    """A system of the test's own, to kill and to stop. When it has been mended every promise must hold."""
-    system = ahead.take()
+def fresh(request: pytest.FixtureRequest, kept: list[System]) -> Iterator[System]:
+    """A system to kill and to stop; at the test's end every promise must hold.
+
+    A start costs seconds of both cores, so one that a passing test has mended serves the next: every part
+    up, the broker empty, the provider as just started. What a failing test leaves is thrown away.
+    """
+    system = kept.pop() if kept else _started()
+    failed_before = request.session.testsfailed
     try:
         yield system
         system.check()
-    finally:
-        ahead.stop(system)
-
-
-class _Ahead:
-    """Starts the next test's system while a test waits for its own: a start takes longer than most tests."""
-
-    def __init__(self, wanted: int) -> None:
-        self._left = wanted
-        self._thread = ThreadPoolExecutor(1)
-        self._next: Future[System] | None = self._begin()
-
-    def take(self) -> System:
-        assert self._next, "more systems were asked for than tests were collected"
-        system, self._next = self._next.result(), None
-        self._next = self._begin()
-        return system
-
-    def stop(self, system: System) -> None:
-        self._thread.submit(system.stack.stop)
-
-    def end(self) -> None:
-        if self._next:
-            self.stop(self._next.result())
-        self._thread.shutdown(wait=True)
-
-    def _begin(self) -> Future[System] | None:
-        if not self._left:
-            return None
-        self._left -= 1
-        return self._thread.submit(_started)
+        assert request.session.testsfailed == failed_before, "thrown away"
+        system.renew()
+    except BaseException:
+        system.stack.stop()
+        if request.session.testsfailed == failed_before:
+            raise
+    else:
+        kept.append(system)

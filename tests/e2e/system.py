@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import psycopg
+import redis
 import requests
 
 from sandbox.processes import Part, wait_until
@@ -108,6 +110,7 @@ class System(App):
         super().__init__(info["api"], info["api_key"])
         self.stack, self.info = stack, info
         self.provider = Simulator(info["simulator"])
+        self._own = dict(stack.parts)
 
     @property
     def worker(self) -> Part:
@@ -120,6 +123,26 @@ class System(App):
         self.stack.parts[name] = part
         part.start()
         return part
+
+    def renew(self) -> None:
+        """As it was at the start, but for the books: the same parts, an empty broker, a provider that forgot."""
+        for name in self.stack.parts.keys() - self._own.keys():
+            self.stack.parts.pop(name).stop()
+        for part in self._own.values():
+            part.start()
+            part.wait_ready()
+        with redis.Redis.from_url(self.info["redis_url"]) as broker:
+            broker.flushall()
+        self.provider.post("reset", {})
+
+    @contextmanager
+    def without_webhooks(self) -> Iterator[None]:
+        """The provider's webhooks are switched off; what it would have said then is never said."""
+        self.provider.settings(webhooks_enabled=False)
+        try:
+            yield
+        finally:
+            self.provider.settings(webhooks_enabled=True)
 
     def keys(self) -> dict[str, str]:
         """Idempotency key -> withdrawal, as the system wrote it down before it called."""

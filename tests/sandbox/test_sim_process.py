@@ -31,7 +31,7 @@ def run(**extra: str) -> subprocess.CompletedProcess[str]:
     "extra,named",
     [
         ({"SIM_KEY_ID": "", "SIM_KEY_SECRET": "", "SIM_ACCOUNT_NUMBER": ""}, CREDENTIALS),
-        ({"SIM_WEBHOOK_URL": "http://127.0.0.1:1/x"}, ("SIM_WEBHOOK_SECRET", "SIM_WEBHOOK_PREVIOUS_SECRET")),
+        ({"SIM_WEBHOOK_URL": "http://127.0.0.1:1/x"}, ("SIM_WEBHOOK_SECRET",)),
         ({"SIM_SPEED": "quick", "SIM_BALANCE_PAISE": "1.5"}, ("SIM_SPEED", "SIM_BALANCE_PAISE")),
         ({"SIM_SPEED": "0"}, ("SIM_SPEED",)),
         ({"SIM_SPEED": "nan"}, ("SIM_SPEED",)),

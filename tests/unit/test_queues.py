@@ -42,7 +42,7 @@ def test_the_worker_takes_late_rejects_on_loss_and_keeps_no_results(worker_setti
     assert celery.conf.task_acks_late and celery.conf.task_reject_on_worker_lost
     assert celery.conf.accept_content == ["json"] and celery.conf.task_serializer == "json"
     assert celery.conf.result_backend is None and celery.conf.task_ignore_result
-    assert celery.conf.worker_send_task_events and celery.conf.task_send_sent_event
+    assert celery.conf.worker_send_task_events
     assert celery.conf.beat_schedule["sweep"]["task"] == queues.SWEEP
 
 
