@@ -5,28 +5,22 @@ Parts end by `Part.stop()`. When we are killed, two things end them: the kernel 
 does not reach, the *keeper*, one small process per parent, sees its pipe close and ends each group.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
-import psutil
+from sandbox.keeper import Keeper, end_group, family_of, runs, wait_until
 
 LOG_TAIL_LINES = 30
-POLL_SECONDS = 0.03  # short against the fastest start (Redis, 0.03 s), long enough to cost nothing
 STOP_SECONDS = 10.0  # a worker may have one provider call on the wire (bounded below this)
 READY_SECONDS = 30.0  # a slow laptop; after a kill, PostgreSQL replays its log before it answers
 KILL_SECONDS = 5.0  # after SIGKILL the kernel needs milliseconds; more means a stuck disk
-KEEPER_SECONDS = 6.0  # PostgreSQL itself kills slow backends 5 s after SIGQUIT
 
 # Runs in the child, before its program. Changing the user clears the request for a death signal, so
 # it comes first; an exec keeps the request and the pid. The parent may be gone already, for which no
@@ -201,14 +195,14 @@ class Part:
     def _end(self, first_signal: int, seconds: float) -> None:
         if self._process is None or self._cleared:
             return
-        family = _family(self._process.pid)
+        family = family_of(self._process.pid)
         if self.alive:
             self._process.send_signal(first_signal)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
         end_group(self._process.pid, family, signal.SIGKILL)
         self._process.wait(KILL_SECONDS)
-        wait_until(lambda: not any(map(_runs, family)), KILL_SECONDS)
+        wait_until(lambda: not any(map(runs, family)), KILL_SECONDS)
         _keeper.forget(self._process.pid)
         self._cleared = True
 
@@ -225,103 +219,14 @@ class Part:
         self.stop()
 
 
-def wait_until(
-    check: Callable[[], object], seconds: float, late: Callable[[], Exception] | None = None
-) -> None:
-    """Polls `check` until it is true; after `seconds` raises `late()`, by default TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() >= deadline:
-            raise late() if late else TimeoutError(f"not true after {seconds:g} s")
-        time.sleep(POLL_SECONDS)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    """The process and all below it; empty when it is gone."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Whether it still holds anything; init may take seconds to bury an orphan that is dead."""
-    with suppress(psutil.Error):
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False
-
-
-def end_group(pid: int, family: Iterable[psutil.Process], signal_number: int) -> None:
-    """Signals the group that `pid` leads, and those of its family that left the group."""
-    with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
-        os.killpg(pid, signal_number)
-    for process in family:
-        with suppress(psutil.Error):
-            process.send_signal(signal_number)
-
-
-class _Keeper:
-    """Our side of the keeper process; it lives from the first part started to the last one ended."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._watched: dict[int, int] = {}
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def watch(self, pid: int, orphan_signal: int) -> None:
-        with self._lock:
-            self._watched[pid] = int(orphan_signal)
-            if self._process is None or self._process.poll() is not None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", __file__], stdin=subprocess.PIPE, start_new_session=True
-                )
-            self._tell()
-
-    def forget(self, pid: int) -> None:
-        with self._lock:
-            if self._watched.pop(pid, None) is None:
-                return
-            self._tell()
-            if not self._watched and self._process:
-                self._process.communicate()  # closes its input, so it ends
-                self._process = None
-
-    def _tell(self) -> None:
-        assert self._process and self._process.stdin
-        with suppress(BrokenPipeError):  # someone killed the keeper; the kernel's signal remains
-            self._process.stdin.write(json.dumps(self._watched).encode() + b"\n")
-            self._process.stdin.flush()
-
-
-def _keep() -> None:
-    """The keeper: each line is {pid: signal}, all of them. Ends those groups when the input ends."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it must survive whatever ends the parent
-    line = "{}"
-    for line in sys.stdin:  # noqa: B007  only the last line matters
-        pass
-    watched = {int(pid): death for pid, death in json.loads(line).items()}
-    families = {pid: _family(pid) for pid in watched}
-    for pid, death in watched.items():
-        end_group(pid, [], death)
-    with suppress(TimeoutError):
-        wait_until(lambda: not any(map(_runs, chain(*families.values()))), KEEPER_SECONDS)
-    for pid, family in families.items():
-        end_group(pid, family, signal.SIGKILL)
-
-
 # PR_SET_PDEATHSIG fires when the *thread* that forked the child ends: a part restarted from a test's
 # short-lived thread would die with it. So one thread that lasts as long as we do starts every child.
-_spawner, _keeper = ThreadPoolExecutor(1), _Keeper()
+_spawner, _keeper = ThreadPoolExecutor(1), Keeper()
 
 
 def _after_fork() -> None:
     global _spawner, _keeper  # a fork has no threads, and no say over its parent's children
-    _spawner, _keeper = ThreadPoolExecutor(1), _Keeper()
+    _spawner, _keeper = ThreadPoolExecutor(1), Keeper()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-if __name__ == "__main__":
-    _keep()

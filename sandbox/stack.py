@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,10 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import psutil
-import redis
-
 from sandbox.processes import Part, PartFailed
+from sandbox.readiness import status, waits_for_messages
 from sandbox.services import LOOPBACK, PORT_ATTEMPTS, PORT_TAKEN, Postgres, Redis, free_port
+from sandbox.signals import Terminated, in_main_thread, terminate, undisturbed
 
 ROOT = Path(__file__).parents[1]
 WEBHOOK_PATH = "/api/razorpay/webhook/"
@@ -39,14 +37,9 @@ PROVIDER_SECRETS = (
     "RAZORPAYX_WEBHOOK_SECRET",
 )
 MIGRATE_SECONDS = 60.0
-CHECK_SECONDS = 2.0  # one look at a part; a part that is this slow is not ready
 WATCH_SECONDS = 0.2
 RESTART_SECONDS = 1.0  # a part that dies at once would otherwise keep a core busy
 MAX_DEATHS_AT_START = 5
-
-
-class Terminated(SystemExit):
-    """SIGTERM, as an exception: every `finally` on the way out runs."""
 
 
 @dataclass
@@ -146,9 +139,9 @@ class Stack:
         # Beat and Flower need no tables, so they start beside the migration.
         self._add("beat", lambda: self.parts["beat"].log_text() != "")
         if self.flower:
-            self._add("flower", lambda: _status(self._url("FLOWER_PORT")) < http.client.INTERNAL_SERVER_ERROR)
+            self._add("flower", lambda: status(self._url("FLOWER_PORT")) < http.client.INTERNAL_SERVER_ERROR)
         self._finish(migrate)
-        self._add("api", lambda: _status(self._url("API_PORT") + "/readyz") == http.client.OK)
+        self._add("api", lambda: status(self._url("API_PORT") + "/readyz") == http.client.OK)
         for number in range(1, self.workers + 1):
             name = "worker" if number == 1 else f"worker{number}"
             self._add(name, partial(self._consumes, name), "worker")
@@ -217,7 +210,7 @@ class Stack:
         part.start()
 
     def _consumes(self, name: str) -> bool:
-        return _waits_for_messages(self.parts[name], self.env["REDIS_URL"])
+        return waits_for_messages(self.parts[name], self.env["REDIS_URL"])
 
     def _finish(self, migrate: Part) -> None:
         try:
@@ -299,7 +292,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stops everything, what works before what it works on. May be called twice."""
-        with _undisturbed():
+        with undisturbed():
             self._stop_parts()
             if self._temporary:
                 shutil.rmtree(self.directory, ignore_errors=True)
@@ -315,8 +308,8 @@ class Stack:
                 list(pool.map(methodcaller("stop"), group))
 
     def _catch_sigterm(self) -> None:
-        if _in_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            self._former_handler = signal.signal(signal.SIGTERM, _terminate)
+        if in_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            self._former_handler = signal.signal(signal.SIGTERM, terminate)
 
     def __enter__(self) -> Self:
         self.start()
@@ -324,28 +317,6 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _terminate(number: int, _frame: object) -> None:
-    raise Terminated(128 + number)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the parts running."""
-    if not _in_main_thread():
-        yield
-        return
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -359,30 +330,3 @@ def _reported() -> Iterator[None]:
 def _report(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-def _status(url: str) -> int:
-    """The status of a GET. Raises OSError when there is no answer."""
-    where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=CHECK_SECONDS)
-    try:
-        connection.request("GET", where.path or "/")
-        return connection.getresponse().status
-    except http.client.HTTPException as error:
-        raise OSError(f"no HTTP answer from {url}") from error
-    finally:
-        connection.close()
-
-
-def _waits_for_messages(worker: Part, broker_url: str) -> bool:
-    """Whether one of the worker's own connections waits for messages (BRPOP) at the broker.
-
-    The log's "ready" depends on the log level, and a control ping on a broadcast that others answer.
-    """
-    try:
-        ports = {connection.laddr.port for connection in psutil.Process(worker.pid).net_connections("tcp")}
-        with redis.Redis.from_url(broker_url, socket_timeout=CHECK_SECONDS) as client:
-            peers = [(peer["addr"], peer["cmd"]) for peer in client.client_list()]
-    except (redis.RedisError, psutil.Error):
-        return False
-    return any(cmd == "brpop" and int(address.rpartition(":")[2]) in ports for address, cmd in peers)

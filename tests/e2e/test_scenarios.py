@@ -158,7 +158,8 @@ def _asked(system: System, withdrawal_id: str) -> int:
 
 
 def _hooks_rest(system: System) -> bool:
-    return {hook["state"] for hook in system.provider.get("webhooks")["items"]} <= {"delivered", "lost"}
+    under_way = {"waiting", "retrying"}
+    return not any(hook["state"] in under_way for hook in system.provider.get("webhooks")["items"])
 
 
 def _look(system: System, users: dict[str, str], ids: dict[str, str]) -> dict[str, Told]:

@@ -137,7 +137,7 @@ def test_without_its_keeper_a_parent_still_takes_its_parts_along(tmp_path: Path)
     with running(PARENT, tmp_path, source) as parent:
         assert parent.line() == "ready"
         keeper = next(
-            process for process in parent.family() if process.cmdline()[-1].endswith("processes.py")
+            process for process in parent.family() if process.cmdline()[-1].endswith("keeper.py")
         )
         keeper.kill()
         parent.end(signal.SIGKILL)

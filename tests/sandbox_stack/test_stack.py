@@ -15,8 +15,9 @@ import pytest
 
 from sandbox import stack as stack_module
 from sandbox.processes import Part, PartFailed, wait_until
+from sandbox.readiness import status
 from sandbox.services import free_port
-from sandbox.stack import Stack, _status
+from sandbox.stack import Stack
 from tests.sandbox_stack.programs import readable, running
 
 KEYS = ["api", "admin", "flower", "simulator", "database_url", "redis_url", "api_key", "webhook_secret",
@@ -41,8 +42,8 @@ def stack() -> Iterator[Stack]:
 def test_every_part_answers_and_says_where(stack: Stack) -> None:
     info = stack.info()
     assert list(info) == KEYS
-    assert _status(info["api"] + "/readyz") == http.client.OK
-    assert _status(info["flower"]) == http.client.UNAUTHORIZED
+    assert status(info["api"] + "/readyz") == http.client.OK
+    assert status(info["flower"]) == http.client.UNAUTHORIZED
     assert info["admin"] == info["api"] + "/admin/"
     assert set(info["pids"]) == {
         "postgres", "redis", "simulator", "api", "worker", "worker2", "beat", "flower"
@@ -132,7 +133,7 @@ def test_a_port_that_somebody_took_is_exchanged(monkeypatch: pytest.MonkeyPatch)
         ports = iter([taken.getsockname()[1]])
         monkeypatch.setattr(stack_module, "free_port", lambda: next(ports, None) or free_port())
         with Stack(flower=False) as stack:
-            assert _status(stack.info()["api"] + "/readyz") == http.client.OK
+            assert status(stack.info()["api"] + "/readyz") == http.client.OK
             assert stack.info()["flower"] is None
         assert next(ports, None) is None
 

@@ -1,0 +1,125 @@
+"""The documents are under test: every command runs, every JSON is what is answered, every name exists."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from click.testing import CliRunner
+
+from sandbox.stack import Stack
+from shared.cli import main
+from shared.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "sandbox" / "razorpayx" / "README.md"]
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def curls() -> list[str]:
+    """Every curl command of the README, continued lines joined."""
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("curl")]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack({"CANCEL_WINDOW_SECONDS": "3"}, flower=False, api_auth="off") as stack:
+        for user_id in ("user123",):
+            body = {"user_id": user_id, "coins": 5000, "reference": "demo", "reason": "Welcome"}
+            requests.post(f"{stack.info()['api']}/api/razorpay/wallet/credit/", json=body, timeout=10)
+        yield stack
+
+
+def run(command: str, stack: Stack) -> dict[str, Any]:
+    here = stack.info()["api"].removeprefix("http://")
+    words = shlex.split(command.replace("localhost:8000", here))
+    done = subprocess.run([*words, "--silent", "--fail-with-body"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", curls())
+def test_every_curl_line_works(command: str, stack: Stack) -> None:
+    assert run(command, stack)["success"] is True
+
+
+def test_the_json_is_what_the_first_line_answers(stack: Stack) -> None:
+    shown = json.loads(blocks("json")[0])
+    answered = run(curls()[0], stack)
+    assert shown["message"] == answered["message"]
+    assert list(shown["data"]) == list(answered["data"])
+    same = ("amount", "rupees_amount", "upi_id", "status")
+    assert [shown["data"][name] for name in same] == [answered["data"][name] for name in same]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 250
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    for name in re.findall(r"`((?:api|shared|worker|sandbox|tests|docs)/[\w/.]*)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_rule_that_the_readme_names_exists() -> None:
+    migration = "".join(path.read_text() for path in (ROOT / "shared/migrations/versions").glob("*.py"))
+    table = README.split("## The promises")[1].split("##")[0]
+    for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", table):
+        code = migration + (ROOT / "shared/models.py").read_text()
+        assert name in code or name in ("withdrawal_events",), name
+
+
+@pytest.mark.parametrize("words", re.findall(r"`payouts ([a-z]+)", README))
+def test_every_payouts_command_exists(words: str) -> None:
+    assert CliRunner().invoke(main, [words, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)|`make (\w+)", README, re.M))
+def test_every_make_target_exists(target: tuple[str, str]) -> None:
+    name = "".join(target)
+    done = subprocess.run(["make", "--dry-run", name], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_env_writes_what_compose_and_the_settings_need(tmp_path: Path) -> None:
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    command = [sys.executable, str(ROOT / "sandbox" / "dotenv.py")]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    written = dict(
+        line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines() if re.match(r"[A-Z]", line)
+    )
+    assert all(written.values())
+    compose = (ROOT / "docker-compose.yml").read_text()
+    assert set(re.findall(r"\$\{(\w+):\?", compose)) <= set(written)
+    needed = {name.upper() for name, field in Settings.model_fields.items() if field.is_required()}
+    assert needed - {"DATABASE_URL", "REDIS_URL"} <= set(written)
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode != 0 and "there already" in again.stderr
+
+
+def test_the_edges_in_the_database_are_those_of_the_code() -> None:
+    from shared.states import EDGES
+
+    sql = (ROOT / "shared/migrations/versions/0001_every_table.py").read_text()
+    told = re.search(r"NOT IN \((.*?)\) THEN", sql, re.S)
+    assert told
+    assert set(re.findall(r"\('(\w+)', '(\w+)'\)", told[1])) == {(str(a), str(b)) for a, b in EDGES}
