@@ -45,9 +45,8 @@ def main() -> None:
             api_rates.append(over_http(info["api"], info["api_key"], given.seconds, given.connections))
             print(f"round {number}: pgbench {pgbench_rates[-1]:6.0f}/s   API {api_rates[-1]:6.0f}/s")
         ratios = [ours / theirs for ours, theirs in zip(api_rates, pgbench_rates, strict=True)]
-        print(
-            f"API / pgbench: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}"
-        )
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        print(f"API / pgbench: median {middle:.2f}, from {low:.2f} to {high:.2f}")
 
 
 def give_coins(database_url: str) -> None:

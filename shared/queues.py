@@ -18,6 +18,8 @@ QUEUE_OF = {SUBMIT: PAYOUTS, POLL: MAINTENANCE, APPLY: WEBHOOKS, SWEEP: MAINTENA
 
 # A redelivery costs one look at the row, so this only has to be longer than any delay that we ask for.
 VISIBILITY_SECONDS = 3600
+# A worker keeps a delayed message in its memory; what is due so late, the sweep finds as well.
+MAX_DELAY_SECONDS = 900
 # The caller is a user who waits: better no nudge than a slow answer. The sweep finds the row.
 BROKER_SECONDS = 0.5
 # After a failure the broker is left alone for so long, or every request would wait for it in vain.
@@ -60,7 +62,11 @@ def sender() -> Celery:
 
 
 def nudge(task: str, key: UUID | str, *, in_seconds: float = 0) -> bool:
-    """Tell a worker that `key` is due. A broker that is away is logged and left to the sweep: False."""
+    """Tell a worker that `key` is due, at once or in a while. False when it is left to the sweep instead:
+    the delay is long, or the broker is away, which is logged.
+    """
+    if in_seconds > MAX_DELAY_SECONDS:
+        return False
     global _quiet_until  # noqa: PLW0603  one fact about the broker, for the whole process
     if time.monotonic() < _quiet_until:
         return False

@@ -134,6 +134,9 @@ class Settings(BaseSettings):
                 faults.append(
                     f"COIN_VALUE_PAISE: {coins} coins would be {paise} paise; UPI pays 100 to 10000000"
                 )
+        threads = max(self.api_threads, self.worker_threads)
+        if self.database_pool_size < threads:
+            faults.append(f"DATABASE_POOL_SIZE: must be at least the {threads} threads that share it")
         patience = self.razorpayx_connect_seconds + self.razorpayx_read_seconds
         if self.lease_seconds <= patience:
             # A lease that ends while a call may still be under way hands one payout to two workers.

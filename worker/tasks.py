@@ -6,6 +6,7 @@ from uuid import UUID
 import structlog
 
 from shared import inbox, queues, withdrawals
+from shared.errors import Unavailable
 from shared.ids import parse_id
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
@@ -43,7 +44,13 @@ def _go_on(key: str) -> None:
     if withdrawal_id is None:
         log.error("[PAYOUT] not an id", key=key[:50])
         return
-    bring_on(withdrawal_id, _razorpayx())
+    try:
+        bring_on(withdrawal_id, _razorpayx())
+    except Unavailable:
+        raise  # the database is away: nothing can be written down, and nothing need be
+    except Exception as error:
+        withdrawals.put_off(withdrawal_id, error)
+        raise
 
 
 def bring_on(withdrawal_id: UUID, provider: RazorpayX) -> None:

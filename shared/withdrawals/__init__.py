@@ -12,9 +12,20 @@ All of them change a row through `journey.py`, and nowhere else.
 
 from shared.withdrawals.claiming import claim
 from shared.withdrawals.reading import Page, find, history
-from shared.withdrawals.recording import record_answer
+from shared.withdrawals.recording import put_off, record_answer
 from shared.withdrawals.reporting import apply_report
 from shared.withdrawals.requesting import cancel, request
 from shared.withdrawals.sweeping import sweep
 
-__all__ = ["Page", "apply_report", "cancel", "claim", "find", "history", "record_answer", "request", "sweep"]
+__all__ = [
+    "Page",
+    "apply_report",
+    "cancel",
+    "claim",
+    "find",
+    "history",
+    "put_off",
+    "record_answer",
+    "request",
+    "sweep",
+]

@@ -6,6 +6,7 @@ then what is known already; and last the lack of an answer, which ends nothing.
 
 import random
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -23,7 +24,7 @@ from shared.withdrawals.claiming import begin, is_older
 # After an hour the provider's page counts an absent payout as failed (razorpayx.md §3). What it did not
 # answer in that hour does not count: then a person is told, and nothing is given back.
 ABSENT_SECONDS, UNANSWERED_SECONDS = 3600, 3600
-MAX_WAIT_SECONDS = 600
+MAX_WAIT_SECONDS, PUT_OFF_SECONDS = 600, 300
 
 
 def record_answer(step: Step, answer: Answer) -> Step | None:
@@ -35,6 +36,17 @@ def record_answer(step: Step, answer: Answer) -> Step | None:
         attempt = session.get_one(PayoutAttempt, step.attempt_id, populate_existing=True)
         _record(session, withdrawal, attempt, step, answer)
         return None
+
+
+def put_off(withdrawal_id: UUID, error: Exception) -> None:
+    """A step that raised: our fault. Look again later, so that it blocks nobody, and leave a trace of it."""
+    with transaction() as session:
+        withdrawal = session.get(Withdrawal, withdrawal_id, with_for_update=True)
+        if withdrawal is None or withdrawal.status not in OPEN:
+            return
+        withdrawal.due_at = func.now() + timedelta(seconds=PUT_OFF_SECONDS)
+        told = f"{type(error).__name__}: {error}"[:500]
+        journey.note(session, withdrawal, "worker_error", actor="worker", error=told)
 
 
 def _record_preparation(

@@ -45,7 +45,9 @@ def stack() -> Iterator[Stack]:
 def run(command: str, stack: Stack) -> dict[str, Any]:
     here = stack.info()["api"].removeprefix("http://")
     words = shlex.split(command.replace("localhost:8000", here))
-    done = subprocess.run([*words, "--silent", "--fail-with-body"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*words, "--silent", "--fail-with-body"], capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -104,7 +106,9 @@ def test_make_env_writes_what_compose_and_the_settings_need(tmp_path: Path) -> N
     command = [sys.executable, str(ROOT / "sandbox" / "dotenv.py")]
     assert subprocess.run(command, cwd=tmp_path).returncode == 0
     written = dict(
-        line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines() if re.match(r"[A-Z]", line)
+        line.split("=", 1)
+        for line in (tmp_path / ".env").read_text().splitlines()
+        if re.match(r"[A-Z]", line)
     )
     assert all(written.values())
     compose = (ROOT / "docker-compose.yml").read_text()

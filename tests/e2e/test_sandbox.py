@@ -16,6 +16,7 @@ import pytest
 import redis
 import requests
 
+from sandbox.processes import wait_until
 from tests import simulator as outside
 from tests.e2e.command import Command, lives, running
 from tests.e2e.system import App

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from shared import db, withdrawals
 from shared.razorpayx.answers import Accepted, Found, PayoutReport, Refused, Throttled, Unknown
@@ -11,6 +12,7 @@ from shared.razorpayx.reasons import LASTING, PASSING
 from shared.steps import LookUp, Prepare, Send
 from shared.withdrawals import claim, record_answer
 from tests.world import World
+from worker import tasks
 
 # scenario of the simulator -> (how the withdrawal ends, payouts that exist, refunds)
 PAID, BACK, NEVER = ("completed", 1, 0), ("failed", 1, 1), ("failed", 0, 1)
@@ -275,3 +277,24 @@ def test_no_transaction_is_open_while_the_provider_is_asked(world: World) -> Non
             assert world.sql(busy)[0].n == 0
             assert db.engine().pool.checkedout() == 0  # type: ignore[attr-defined]
     assert isinstance(call.result(), Unknown)
+
+
+def test_a_step_that_always_raises_is_put_off_and_blocks_nobody(world: World) -> None:
+    """A row that our own code cannot handle: it stays held and visible, and is looked at again later."""
+    world.credit(coins=2000)
+    world.paid()
+    poison, well = world.request(), world.request()
+    world.advance()
+    world.sql_without_rules(
+        f"UPDATE withdrawals SET amount_paise = 99 + 1, version = 1 WHERE id = '{poison}'"
+    )
+    world.sql(
+        "ALTER TABLE payout_attempts ADD CONSTRAINT ours CHECK (request_body NOT LIKE '%\"amount\": 100,%'::bytea)"
+    )
+    with pytest.raises(IntegrityError):
+        tasks.submit_withdrawal.run(str(poison))
+    tasks.submit_withdrawal.run(str(well))
+    assert world.read(poison).status == "pending"
+    assert "worker_error" in world.story(poison)
+    assert claim(poison) is None
+    assert len(world.attempts(well)) == 1

@@ -136,9 +136,7 @@ def test_without_its_keeper_a_parent_still_takes_its_parts_along(tmp_path: Path)
     source = STUBBORN.replace("os.fork()", "print('up')")
     with running(PARENT, tmp_path, source) as parent:
         assert parent.line() == "ready"
-        keeper = next(
-            process for process in parent.family() if process.cmdline()[-1].endswith("keeper.py")
-        )
+        keeper = next(process for process in parent.family() if process.cmdline()[-1].endswith("keeper.py"))
         keeper.kill()
         parent.end(signal.SIGKILL)
         parent.assert_nothing_left()

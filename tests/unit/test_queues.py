@@ -46,6 +46,13 @@ def test_the_worker_takes_late_rejects_on_loss_and_keeps_no_results(worker_setti
     assert celery.conf.beat_schedule["sweep"]["task"] == queues.SWEEP
 
 
+def test_a_long_delay_is_left_to_the_sweep(worker_settings: None) -> None:
+    """A worker would keep the message in its memory for all that time, and get it again and again."""
+    assert queues.nudge(queues.SUBMIT, "an-id", in_seconds=queues.MAX_DELAY_SECONDS + 1) is False
+    assert queues._quiet_until == 0
+    assert queues.MAX_DELAY_SECONDS < queues.VISIBILITY_SECONDS
+
+
 def test_an_absent_broker_costs_a_request_nearly_nothing(worker_settings: None) -> None:
     """After one failure it is left alone for a while: the sweep finds the row."""
     assert queues.nudge(queues.SUBMIT, "an-id") is False

@@ -51,6 +51,7 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("RESEND_SECONDS", "60,0"),
         ("RESEND_SECONDS", "secret-value"),
         ("LEASE_SECONDS", "20"),
+        ("DATABASE_POOL_SIZE", "4"),
         ("MIN_WITHDRAWAL_COINS", "100001"),
         ("COIN_VALUE_PAISE", "1000"),
         ("MIN_WITHDRAWAL_COINS", "1"),
