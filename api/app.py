@@ -1,5 +1,7 @@
 """Makes the web application. Run by granian: `granian --interface wsgi --factory api.app:create_app`."""
 
+from threading import BoundedSemaphore
+
 import structlog
 from apiflask import APIFlask
 from flask import Response, g, request
@@ -18,11 +20,11 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     settings = settings or of_this_process()
     auth.check_settings(settings)
     log.configure()
-    app = APIFlask(
-        "coin-payouts", title="Coin Payouts", version="1", docs_path=None, spec_path=None, json_errors=False
-    )
+    app = APIFlask("coin-payouts", title="Coin Payouts", docs_path=None, spec_path=None, json_errors=False)
     app.config["SETTINGS"] = settings
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["WEBHOOK_READERS"] = BoundedSemaphore(max(1, settings.api_threads // 2))
     app.json.sort_keys = False  # type: ignore[attr-defined]  # answers in the contract's order
     # With and without the slash at the end, and never a redirect, which would lose a POST's body.
     app.url_map.strict_slashes = False

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from shared.db import is_away
+from shared.db import unavailable
 from shared.errors import PayoutsError, Unavailable
 
 log = structlog.get_logger()
@@ -19,6 +19,7 @@ WORDS = {
     401: ("Authentication required", "Send your app key as Authorization: Bearer <key>", "unauthorized"),
     404: ("Not found", "There is nothing at this address", "not_found"),
     405: ("Method not allowed", "This address does not take this method", "method_not_allowed"),
+    411: ("Length required", "Send a Content-Length", "length_required"),
     413: ("Request body too large", "The body is larger than this address takes", "body_too_large"),
     415: (
         "Unsupported content type",
@@ -78,12 +79,15 @@ def _of_http(error: HTTPException) -> Response:
 
 
 def _of_database(error: DBAPIError | PoolTimeout) -> Response:
-    if is_away(error):
-        away = Unavailable("Service unavailable", "The database cannot be reached", code="database_away")
-        return _ours(away)
-    return _unforeseen(error)
+    told = unavailable(error)
+    return _ours(told) if told else _unforeseen(error)
 
 
 def _unforeseen(error: Exception) -> Response:
-    log.error("[API] unforeseen", path=request.path, exc_info=error)
+    if isinstance(error, DBAPIError):
+        # The database's own words quote the row, and with it the UPI id.
+        sqlstate = getattr(error.orig, "sqlstate", None)
+        log.error("[API] unforeseen", path=request.path, error=type(error).__name__, sqlstate=sqlstate)
+    else:
+        log.error("[API] unforeseen", path=request.path, exc_info=error)
     return problem(500, *INTERNAL)

@@ -1,15 +1,22 @@
 """RazorpayX's webhooks: check, keep, answer. Thinking is a worker's business."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import Any
 
 import structlog
 from apiflask import APIBlueprint
 from flask import Response, current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.problems import problem
 from shared import inbox
+from shared.errors import Unavailable
 from shared.razorpayx.signature import is_signed
 from shared.settings import Settings
+
+WAIT_FOR_READER_SECONDS = 0.2
 
 log = structlog.get_logger()
 blueprint = APIBlueprint("provider", __name__, url_prefix="/api/razorpay")
@@ -20,7 +27,10 @@ def webhook() -> dict[str, Any] | Response:
     """Keep a signed event; the provider waits five seconds at most (razorpayx.md §5.4)."""
     settings: Settings = current_app.config["SETTINGS"]
     request.max_content_length = settings.max_webhook_bytes
-    body = request.get_data(cache=False)
+    with _one_of_the_readers():
+        body = request.get_data(cache=False)
+    if len(body) >= settings.max_webhook_bytes:
+        raise RequestEntityTooLarge  # a chunked body is cut there, and a part of it says nothing
     if not is_signed(body, request.headers.get("X-Razorpay-Signature"), _secrets(settings)):
         log.warning("[WEBHOOK] bad signature", address=request.remote_addr, size=len(body))
         return problem(
@@ -28,6 +38,21 @@ def webhook() -> dict[str, Any] | Response:
         )
     is_new = inbox.receive(request.headers.get("X-Razorpay-Event-Id"), body)
     return {"success": True, "message": "Received" if is_new else "Received before"}
+
+
+@contextmanager
+def _one_of_the_readers() -> Iterator[None]:
+    """Anybody may send here, as slowly as they like: they must not hold every thread of the process.
+
+    RazorpayX sends again what was refused, and polling knows it anyway. Raises Unavailable.
+    """
+    readers: BoundedSemaphore = current_app.config["WEBHOOK_READERS"]
+    if not readers.acquire(timeout=WAIT_FOR_READER_SECONDS):
+        raise Unavailable("Service unavailable", "Too many webhooks at once", code="too_many_webhooks")
+    try:
+        yield
+    finally:
+        readers.release()
 
 
 def _secrets(settings: Settings) -> list[str]:

@@ -1,27 +1,22 @@
 """What callers may send. Several things wrong: the first in the contract's order is told."""
 
-import base64
 import re
-from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 from flask import request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from werkzeug.exceptions import BadRequest as HTTPBadRequest
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import LengthRequired, UnsupportedMediaType
 
 from shared import upi
-from shared.clock import from_iso, iso
 from shared.errors import BadRequest
-from shared.ids import parse_id
-from shared.states import Status
 
 MAX_USER_ID, MAX_REASON, MAX_REFERENCE, MAX_ABOUT = 500, 500, 200, 200
 MAX_CREDIT_COINS = 10**12  # a thousand times India's largest lottery; beyond it is a mistake
-DEFAULT_LIMIT, MAX_LIMIT = 50, 100
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,100}")
+MAX_REFERENCE_BYTES = 500  # together with the user it must fit in an index
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+MAX_DIGITS = 100  # more of them change nothing: it is too much already
 DEFAULT_CANCEL_REASON = "User requested cancellation"
 
 # The order in which faults are told (CONTRACT.md); a fault that is not listed comes last.
@@ -51,7 +46,8 @@ def text(value: Any, name: str, longest: int, *, required: bool = True) -> str |
 def whole_number(value: Any) -> int | None:
     """A whole number, also as a text of ASCII digits; None for everything else, true and 500.0 included."""
     if isinstance(value, str):
-        return int(value) if WHOLE_NUMBER.fullmatch(value.strip(" ")) else None
+        value = value.strip(" ")
+        return int(value[:MAX_DIGITS]) if WHOLE_NUMBER.fullmatch(value) else None
     return value if type(value) is int else None
 
 
@@ -114,7 +110,11 @@ class CancelIn(Body):
     @field_validator("withdrawal_id", mode="before")
     @classmethod
     def _withdrawal_id(cls, value: Any) -> Any:
-        return text(value, "withdrawal_id", MAX_REFERENCE)
+        if value is None or value == "":
+            raise fault("withdrawal_id is required", code="missing")
+        if not isinstance(value, str):
+            raise fault("Invalid withdrawal_id", "withdrawal_id must be a text", code="wrong_type")
+        return value.encode("utf-8", "replace").decode()  # whatever else it is, it is no id of ours: 404
 
     @field_validator("reason", mode="before")
     @classmethod
@@ -153,7 +153,12 @@ class CreditIn(Body):
     @field_validator("reference", mode="before")
     @classmethod
     def _reference(cls, value: Any) -> Any:
-        return text(value, "reference", MAX_REFERENCE)
+        reference = text(value, "reference", MAX_REFERENCE)
+        if len((reference or "").encode()) > MAX_REFERENCE_BYTES:
+            raise fault(
+                "Invalid reference", f"reference may have {MAX_REFERENCE_BYTES} bytes", code="too_long"
+            )
+        return reference
 
     @field_validator("reason", "name", "email", "phone", mode="before")
     @classmethod
@@ -169,6 +174,7 @@ def body(model: type[Model], **context: Any) -> Model:
     """The request's JSON body as `model`. Raises BadRequest, and HTTP 400, 413, 415."""
     if not request.is_json:
         raise UnsupportedMediaType
+    _arrived_whole()
     try:
         given = request.get_json()
     except RecursionError:  # brackets in brackets in brackets: JSON, but nothing that anybody means
@@ -181,6 +187,15 @@ def body(model: type[Model], **context: Any) -> Model:
         raise _first(error) from None
 
 
+def _arrived_whole() -> None:
+    """Refuse a body that was cut on its way: what is left of it may still read as an order to pay."""
+    arrived = len(request.get_data())
+    if request.content_length is None and arrived:
+        raise LengthRequired  # chunked: where it was cut cannot be told
+    if request.content_length is not None and arrived != request.content_length:
+        raise HTTPBadRequest
+
+
 def _first(error: ValidationError) -> BadRequest:
     first = min(error.errors(), key=_rank)
     name = str(first["loc"][0]) if first["loc"] else ""
@@ -188,6 +203,8 @@ def _first(error: ValidationError) -> BadRequest:
         shown = name.encode("ascii", "replace").decode()[:50]
         return BadRequest("Unknown field", f"There is no field {shown}", code="unknown_field")
     told = first.get("ctx", {})
+    if "error" not in told:  # pydantic's own words: a field's name is no text, for instance
+        return BadRequest("Invalid body", "The body has something that no text has", code="bad_characters")
     return BadRequest(told["error"], told["details"], code=first["type"], **told["extra"])
 
 
@@ -195,88 +212,3 @@ def _rank(found: Any) -> tuple[int, bool]:
     name = str(found["loc"][0]) if found["loc"] else ""
     places = [ORDER.index(key) for key in (f"{name}:{found['type']}", name) if key in ORDER]
     return (places[0] if places else len(ORDER), found["type"] == "extra_forbidden")
-
-
-# --- query parameters -------------------------------------------------------------------------------------
-
-
-def user_id_parameter() -> str:
-    """`?user_id=`. Raises BadRequest."""
-    return _parameter("user_id", MAX_USER_ID)
-
-
-def withdrawal_id_parameter() -> str:
-    """`?withdrawal_id=`. Raises BadRequest."""
-    return _parameter("withdrawal_id", MAX_REFERENCE)
-
-
-def status_parameter() -> Status | None:
-    """`?status=`, one of the five. Raises BadRequest."""
-    given = request.args.get("status") or None
-    if given is None:
-        return None
-    if given not in Status.__members__.values():
-        words = ", ".join(Status)
-        raise BadRequest("Invalid status", f"status is one of {words}", code="invalid_status")
-    return Status(given)
-
-
-def limit_parameter() -> int:
-    """`?limit=`: 50 unless told, at most 100. Raises BadRequest."""
-    given = request.args.get("limit")
-    if given is None:
-        return DEFAULT_LIMIT
-    number = whole_number(given)
-    if number is None or number < 1:
-        raise BadRequest("Invalid limit", "limit must be a whole number from 1", code="invalid_limit")
-    return min(number, MAX_LIMIT)
-
-
-def cursor_parameter() -> str | None:
-    """`?cursor=`, decoded. Raises BadRequest."""
-    given = request.args.get("cursor")
-    if not given:
-        return None
-    try:
-        return base64.b64decode(given.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except ValueError:
-        raise bad_cursor() from None
-
-
-def position_parameter() -> tuple[datetime, UUID] | None:
-    """`?cursor=` of a history: behind which row to go on. Raises BadRequest."""
-    decoded = cursor_parameter()
-    if decoded is None:
-        return None
-    moment, _, withdrawal_id = decoded.partition("|")
-    parsed = parse_id(withdrawal_id)
-    try:
-        if parsed is not None:
-            return from_iso(moment), parsed
-    except (ValueError, OverflowError):
-        pass
-    raise bad_cursor()
-
-
-def cursor(*parts: object) -> str:
-    """An opaque cursor, to be sent back as it is."""
-    return base64.urlsafe_b64encode("|".join(_written(part) for part in parts).encode()).decode()
-
-
-def bad_cursor() -> BadRequest:
-    """The error for a cursor that we did not make."""
-    return BadRequest("Invalid cursor", "Send next_cursor as you received it", code="invalid_cursor")
-
-
-def _written(part: object) -> str:
-    return (iso(part) or "") if isinstance(part, datetime) else str(part)
-
-
-def _parameter(name: str, longest: int) -> str:
-    try:
-        value = text(request.args.get(name), name, longest)
-    except PydanticCustomError as error:
-        told: Any = error.context
-        raise BadRequest(told["error"], told["details"], code=error.type) from None
-    assert value is not None, "a required text is a text"
-    return value

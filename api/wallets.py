@@ -6,7 +6,7 @@ import structlog
 from apiflask import APIBlueprint
 from flask import g
 
-from api import auth, schemas
+from api import auth, parameters, schemas
 from shared import wallet
 from shared.clock import iso
 from shared.db import transaction
@@ -24,7 +24,7 @@ def credit() -> tuple[dict[str, Any], int]:
     """Give coins once per reference; the same reference again answers 200 and gives nothing."""
     given = schemas.body(schemas.CreditIn)
     with transaction() as session:
-        done = wallet.credit(session, **given.model_dump())
+        done = wallet.credit(session, actor=g.actor, **given.model_dump())
     log.info(
         "[WALLET] credited", user_id=done.user_id, coins=done.coins, replayed=done.replayed, actor=g.actor
     )
@@ -44,7 +44,7 @@ def credit() -> tuple[dict[str, Any], int]:
 def read() -> dict[str, Any]:
     """A user's coins."""
     with transaction() as session:
-        found = wallet.find(session, schemas.user_id_parameter())
+        found = wallet.find(session, parameters.user_id())
     data = {
         "user_id": found.user_id,
         "available_coins": found.balance_coins,
@@ -60,7 +60,7 @@ def read() -> dict[str, Any]:
 @blueprint.get("/transactions/")
 def transactions() -> dict[str, Any]:
     """A user's journal, newest first."""
-    user_id, limit = schemas.user_id_parameter(), schemas.limit_parameter()
+    user_id, limit = parameters.user_id(), parameters.limit()
     before_id = _before_id()
     with transaction() as session:
         wallet.find(session, user_id)
@@ -71,17 +71,17 @@ def transactions() -> dict[str, Any]:
         "user_id": user_id,
         "count": len(shown),
         "data": [_line(row) for row in shown],
-        "next_cursor": schemas.cursor(shown[-1].id) if len(rows) > limit else None,
+        "next_cursor": parameters.cursor(shown[-1].id) if len(rows) > limit else None,
     }
 
 
 def _before_id() -> int | None:
-    decoded = schemas.cursor_parameter()
+    decoded = parameters.given_cursor()
     if decoded is None:
         return None
     number = schemas.whole_number(decoded)
     if number is None or not 0 <= number <= MAX_ID:
-        raise schemas.bad_cursor()
+        raise parameters.bad_cursor()
     return number
 
 

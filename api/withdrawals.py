@@ -6,7 +6,7 @@ import structlog
 from apiflask import APIBlueprint
 from flask import current_app, g
 
-from api import auth, schemas
+from api import auth, parameters, schemas
 from shared import withdrawals
 from shared.clock import iso
 from shared.db import transaction
@@ -48,14 +48,14 @@ def request_withdrawal() -> tuple[dict[str, Any], int]:
 @blueprint.get("/history/")
 def history() -> dict[str, Any]:
     """A user's withdrawals, newest first."""
-    user_id = schemas.user_id_parameter()
+    user_id = parameters.user_id()
     with transaction() as session:
         page = withdrawals.history(
             session,
             user_id,
-            status=schemas.status_parameter(),
-            limit=schemas.limit_parameter(),
-            after=schemas.position_parameter(),
+            status=parameters.status(),
+            limit=parameters.limit(),
+            after=parameters.position(),
         )
     log.info("[HISTORY] read", user_id=user_id, count=len(page.withdrawals))
     return {
@@ -63,14 +63,14 @@ def history() -> dict[str, Any]:
         "user_id": user_id,
         "count": len(page.withdrawals),
         "data": [item(withdrawal) for withdrawal in page.withdrawals],
-        "next_cursor": schemas.cursor(*page.next) if page.next else None,
+        "next_cursor": parameters.cursor(*page.next) if page.next else None,
     }
 
 
 @blueprint.get("/status/")
 def status() -> dict[str, Any]:
     """One withdrawal."""
-    withdrawal_id = parse_id(schemas.withdrawal_id_parameter())
+    withdrawal_id = parse_id(parameters.withdrawal_id())
     if withdrawal_id is None:
         raise _unknown()
     with transaction() as session:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shared.db import engine, told_plainly
+from shared.db import patient_engine, told_plainly
 from shared.models import one_of
 from shared.states import LIVE, OPEN
 
@@ -43,6 +43,7 @@ class Result:
     totals: dict[str, int]
     findings: list[Finding]
     needs_a_person: list[str]
+    unread_webhooks: list[str]
 
     @property
     def holds(self) -> bool:
@@ -140,7 +141,7 @@ CONSERVED = Check(1, "credited = balances + held + paid", "the totals")
 
 def run() -> Result:
     """Ask every question at one moment. Raises Unavailable."""
-    with told_plainly(), engine().connect() as plain:
+    with told_plainly(), patient_engine().connect() as plain:
         connection = plain.execution_options(isolation_level="REPEATABLE READ")
         totals = {name: int(value) for name, value in connection.execute(text(TOTALS)).one()._mapping.items()}
         findings = [finding for check in CHECKS if (finding := _ask(connection, check))]
@@ -148,9 +149,11 @@ def run() -> Result:
             text("SELECT id::text FROM withdrawals WHERE review IS NOT NULL")
         ).scalars()
         needs_a_person = list(flagged)
+        odd = "SELECT event_id FROM webhook_events WHERE outcome IN ('poison', 'unreadable', 'unmatched')"
+        unread_webhooks = list(connection.execute(text(odd)).scalars())
     if totals["credited"] != totals["balances"] + totals["held"] + totals["paid"]:
         findings.append(Finding(CONSERVED, [str(totals)]))
-    return Result(totals, findings, needs_a_person)
+    return Result(totals, findings, needs_a_person, unread_webhooks)
 
 
 def _ask(connection: Connection, check: Check) -> Finding | None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import socket
 import sys
 import time
 from typing import Any, NoReturn
@@ -56,6 +57,7 @@ def api() -> None:
     from shared.settings import settings
 
     here = settings()
+    _must_be_free(here.api_host, here.api_port)
     _become(
         "granian", "--interface", "wsgi", "--factory", "api.app:create_app",
         "--host", here.api_host, "--port", str(here.api_port),
@@ -66,14 +68,14 @@ def api() -> None:
 
 @main.command()
 @click.option(
-    "--queues", default="payouts,webhooks,maintenance", show_default=True, help="Which queues to work."
+    "--queues", default="payouts,webhooks,maintenance,sweeps", show_default=True, help="Which queues to work."
 )
 def worker(queues: str) -> None:
     """Work the queues: pay, apply webhooks, sweep."""
     from shared.settings import settings
 
     _become(
-        "celery", "--app", "worker.app", "worker", "--queues", queues, "--pool", "threads",
+        "celery", "--quiet", "--app", "worker.app", "worker", "--queues", queues, "--pool", "threads",
         "--concurrency", str(settings().worker_threads), "--hostname", f"payouts-{os.getpid()}@%h",
         "--without-mingle", "--without-gossip", "--events",
     )  # fmt: skip
@@ -86,7 +88,17 @@ def beat() -> None:
 
     settings()
     # The plain scheduler keeps nothing on disk: after a restart all is due at once, which is right here.
-    _become("celery", "--app", "worker.app", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", "")
+    _become(
+        "celery",
+        "--quiet",
+        "--app",
+        "worker.app",
+        "beat",
+        "--scheduler",
+        "celery.beat:Scheduler",
+        "--pidfile",
+        "",
+    )
 
 
 @main.command()
@@ -122,8 +134,23 @@ def check(ids: int) -> None:
         click.echo(f"\n{finding.check.truth}: not so for {', '.join(finding.ids[:ids])}{more}", err=True)
     if result.needs_a_person:
         click.echo(f"\nWaiting for a person: {', '.join(result.needs_a_person[:ids])}")
+    if result.unread_webhooks:
+        click.echo(f"\nWebhooks that said nothing to us: {', '.join(result.unread_webhooks[:ids])}")
     if not result.holds:
         sys.exit(1)
+
+
+def _must_be_free(host: str, port: int) -> None:
+    """granian shares its port with whoever else wants it, and requests would go to either. Refuse that."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            raise SettingsError(
+                [f"API_PORT: {host}:{port}: {os.strerror(error.errno or 0).lower()}"]
+            ) from None
 
 
 def _become(module: str, *arguments: str) -> NoReturn:

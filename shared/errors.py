@@ -4,7 +4,7 @@ PayoutsError
 ├── BadRequest         mend the request, then send it again
 │   ├── NotFound       there is no such thing
 │   └── Conflict       the thing is no longer in a state that allows this
-├── Unavailable        nothing was done; send the same again later
+├── Unavailable        not now; try again later
 └── SettingsError      mend the environment, then start again
 """
 
@@ -42,7 +42,7 @@ class Conflict(BadRequest):
 
 
 class Unavailable(PayoutsError):
-    """Nothing was done; send the same again after `retry_after` seconds."""
+    """Not now; try again after `retry_after` seconds. `details` says what is known of this try."""
 
     http_status = 503
     retry_after = 2

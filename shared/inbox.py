@@ -5,12 +5,13 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared import queues
 from shared.db import one_statement, told_plainly, transaction
+from shared.errors import Unavailable
 from shared.models import PayoutAttempt, WebhookEvent
 from shared.razorpayx.answers import PayoutReport, parse_event
 from shared.withdrawals import apply_report
@@ -27,15 +28,14 @@ def receive(event_id: str | None, body: bytes) -> bool:
 
     Raises Unavailable; the provider then sends it again.
     """
-    key = event_id if event_id and _is_storable(event_id) else hashlib.sha256(body).hexdigest()
-    statement = (
-        upsert(WebhookEvent)
-        .values(event_id=key, body=body, due_at=func.now() + timedelta(seconds=GRACE_SECONDS))
-        .on_conflict_do_nothing()
-        .returning(WebhookEvent.event_id)
-    )
+    digest = hashlib.sha256(body).hexdigest()
+    key = event_id if event_id and _is_storable(event_id) else digest
     with told_plainly(), one_statement() as connection:
-        is_new = connection.execute(statement).one_or_none() is not None
+        is_new = _keep(connection, key, body)
+        if not is_new and not _is_kept(connection, key, body):
+            # The id is not signed, the body is: another body under a known id is another event.
+            key = f"{key}#{digest[:16]}"
+            is_new = _keep(connection, key, body)
     log.info("[WEBHOOK] received", event_id=key, is_new=is_new)
     if is_new:
         queues.nudge(queues.APPLY, key)
@@ -59,11 +59,28 @@ def apply(event_id: str) -> str | None:
                 return None
             event.outcome, event.withdrawal_id = _apply(session, event.body)
             event.applied_at = func.now()
+    except Unavailable:
+        raise  # the database is away, which says nothing against the event: the sweep comes back to it
     except Exception:
         _try_again_later(event_id)
         raise
     log.info("[WEBHOOK] applied", event_id=event_id, outcome=event.outcome)
     return event.outcome
+
+
+def _keep(connection: Connection, key: str, body: bytes) -> bool:
+    statement = (
+        upsert(WebhookEvent)
+        .values(event_id=key, body=body, due_at=func.now() + timedelta(seconds=GRACE_SECONDS))
+        .on_conflict_do_nothing()
+        .returning(WebhookEvent.event_id)
+    )
+    return connection.execute(statement).one_or_none() is not None
+
+
+def _is_kept(connection: Connection, key: str, body: bytes) -> bool:
+    query = select(WebhookEvent.body == body).where(WebhookEvent.event_id == key)
+    return bool(connection.execute(query).scalar())
 
 
 def _apply(session: Session, body: bytes) -> tuple[str, UUID | None]:
@@ -95,7 +112,11 @@ def _try_again_later(event_id: str) -> None:
         )
         session.execute(
             update(WebhookEvent)
-            .where(WebhookEvent.event_id == event_id, WebhookEvent.tries >= MAX_TRIES)
+            .where(
+                WebhookEvent.event_id == event_id,
+                WebhookEvent.applied_at.is_(None),
+                WebhookEvent.tries >= MAX_TRIES,
+            )
             .values(outcome="poison", applied_at=func.now())
         )
 

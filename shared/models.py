@@ -171,6 +171,7 @@ class CoinTransaction(Base):
     withdrawal_coins: Mapped[int] = mapped_column(Computed("abs(coins)", persisted=True))
     reference: Mapped[str | None]
     reason: Mapped[str | None]
+    actor: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -188,6 +189,8 @@ class PayoutAttempt(Base):
         CheckConstraint(f"({one_of('state', LIVE)}) = (ended_at IS NULL)", name="ended_iff_not_live"),
         UniqueConstraint("withdrawal_id", "number"),
         UniqueConstraint("payout_id"),
+        CheckConstraint("recheck_at IS NULL OR state = 'paid'", name="recheck_what_is_paid"),
+        Index("ix_payout_attempts_recheck", "recheck_at", postgresql_where=text("recheck_at IS NOT NULL")),
         Index(
             "uq_one_live_attempt_per_withdrawal",
             "withdrawal_id",
@@ -196,7 +199,7 @@ class PayoutAttempt(Base):
         ),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
     withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
     number: Mapped[int]
     request_body: Mapped[bytes]  # the exact bytes, sent again unchanged
@@ -205,6 +208,8 @@ class PayoutAttempt(Base):
     sends: Mapped[int] = mapped_column(server_default=text("1"))  # calls begun, counted before each
     checks: Mapped[int] = mapped_column(server_default=text("0"))  # polls and look-ups begun
     absent_since: Mapped[datetime | None]  # every look-up since then was answered, with "none"
+    absent_looks: Mapped[int] = mapped_column(server_default=text("0"))  # how many those were
+    sent_as: Mapped[str]  # Settings.razorpayx_identity: who asked, and whom
     waits: Mapped[int] = mapped_column(server_default=text("0"))  # times the provider asked for patience
     payout_id: Mapped[str | None]
     provider_status: Mapped[str | None]
@@ -214,6 +219,7 @@ class PayoutAttempt(Base):
     tax_paise: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     last_sent_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    recheck_at: Mapped[datetime | None]  # paid, and looked at once more then: banks send money back
     answered_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
@@ -227,6 +233,7 @@ class Destination(Base):
     upi_id: Mapped[str] = mapped_column(primary_key=True)
     contact_id: Mapped[str]
     fund_account_id: Mapped[str]
+    known_to: Mapped[str]  # Settings.razorpayx_identity; for another one the payee is made known anew
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 

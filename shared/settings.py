@@ -17,7 +17,7 @@ MIN_KEY_CHARACTERS = 16  # shorter keys can be guessed by trying
 class Settings(BaseSettings):
     """The system's settings; a field's name in capitals is its environment variable."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", allow_inf_nan=False)
 
     # --- where things are
     database_url: SecretStr = Field(description="PostgreSQL, `postgresql://user:password@host/database`")
@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     throttle_seconds: float = Field(5, gt=0, description="First wait after the provider asks for patience")
     poll_seconds: float = Field(60, gt=0, description="First look at an accepted payout; each wait doubles")
     poll_max_seconds: float = Field(1800, gt=0, description="Longest wait between two looks")
+    recheck_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+        (3600.0, 86_400.0, 259_200.0, 432_000.0, 691_200.0),
+        description="How long after completion a payout is looked at once more: a bank may send it back",
+    )
     retry_seconds: float = Field(1800, gt=0, description="Wait before a new attempt after a passing failure")
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a passing failure is final")
 
@@ -100,7 +104,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return url
 
-    @field_validator("api_keys", "resend_seconds", mode="before")
+    @field_validator("api_keys", "resend_seconds", "recheck_seconds", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):
@@ -114,12 +118,17 @@ class Settings(BaseSettings):
             raise ValueError(f"each key needs at least {MIN_KEY_CHARACTERS} characters")
         return keys
 
-    @field_validator("resend_seconds", mode="after")
+    @field_validator("resend_seconds", "recheck_seconds", mode="after")
     @classmethod
     def _all_positive(cls, waits: tuple[float, ...]) -> tuple[float, ...]:
         if any(wait <= 0 for wait in waits):
             raise ValueError("each wait must be more than 0 seconds")
         return waits
+
+    @property
+    def razorpayx_identity(self) -> str:
+        """As whom we speak, and to whom. What one identity was told, another may never have heard of."""
+        return f"{self.razorpayx_key_id}@{self.razorpayx_base_url}"
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":

@@ -1,4 +1,8 @@
-"""What a worker has to do next for a withdrawal: the value between claim, call and record."""
+"""What a worker has to do next for a withdrawal: the value between claim, call and record.
+
+`sends` and `checks` are the attempt's counters at the claim. A worker that comes back when they have gone on
+has been overtaken: what it knows counts, what it does not know does not.
+"""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -23,15 +27,18 @@ class Send:
     attempt_id: UUID
     body: bytes
     amount_paise: int
+    sends: int
     until: float  # Unix seconds; a worker that was asleep until later does not call any more
 
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Ask for every payout with this attempt's reference."""
+    """Ask for every payout with this attempt's reference, on the account that was to pay it."""
 
     withdrawal_id: UUID
     attempt_id: UUID
+    account_number: str
+    checks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Poll:
     attempt_id: UUID
     payout_id: str
     amount_paise: int
+    checks: int
 
 
 Step = Prepare | Send | LookUp | Poll

@@ -30,14 +30,14 @@ TAKE_COINS = """
     RETURNING user_id, balance_coins
 """
 WRITE_TAKEN = """
-    INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id)
-    SELECT taken.user_id, 'withdrawal', -CAST(:coins AS bigint), taken.balance_coins, withdrawal.id
+    INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id, actor)
+    SELECT taken.user_id, 'withdrawal', -CAST(:coins AS bigint), taken.balance_coins, withdrawal.id, :actor
     FROM taken, withdrawal
     RETURNING id
 """
 
 
-def refund(session: Session, withdrawal: Withdrawal, reason: str) -> int:
+def refund(session: Session, withdrawal: Withdrawal, reason: str, actor: str) -> int:
     """Give a withdrawal's coins back and return the new balance.
 
     The caller has just ended the withdrawal in this transaction; the database refuses a second refund,
@@ -57,6 +57,7 @@ def refund(session: Session, withdrawal: Withdrawal, reason: str) -> int:
             balance_after=balance,
             withdrawal_id=withdrawal.id,
             reason=reason,
+            actor=actor,
         )
     )
     return balance
@@ -68,6 +69,7 @@ def credit(
     user_id: str,
     coins: int,
     reference: str,
+    actor: str,
     reason: str | None = None,
     **about: str | None,
 ) -> Credit:
@@ -102,6 +104,7 @@ def credit(
         balance_after=wallet.balance_coins,
         reference=reference,
         reason=reason,
+        actor=actor,
     )
     session.add(line)
     session.flush()

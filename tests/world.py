@@ -80,7 +80,7 @@ class World:
 
     def credit(self, user_id: str = "user123", coins: int = 2000, reference: str = "start") -> None:
         with db.transaction() as session:
-            wallet.credit(session, user_id=user_id, coins=coins, reference=reference)
+            wallet.credit(session, user_id=user_id, coins=coins, reference=reference, actor="app:test")
 
     def request(self, user_id: str = "user123", coins: int = 500, upi_id: str = "user@okhdfcbank") -> UUID:
         return withdrawals.request(user_id=user_id, coins=coins, upi_id=upi_id, actor="app:test").id

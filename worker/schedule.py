@@ -8,6 +8,5 @@ from shared.settings import settings
 
 def schedule() -> dict[str, dict[str, Any]]:
     """The schedule for beat."""
-    every = settings().sweep_seconds
-    # A sweep that could not run before the next one is due has nothing left to say.
-    return {"sweep": {"task": queues.SWEEP, "schedule": every, "options": {"expires": max(every * 2, 10)}}}
+    # No expiry: a worker whose clock is ahead would throw every sweep away.
+    return {"sweep": {"task": queues.SWEEP, "schedule": settings().sweep_seconds}}

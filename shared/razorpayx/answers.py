@@ -4,6 +4,7 @@ The rule of this file: what we do not understand is Unknown. A payment may hide 
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +17,9 @@ PROGRESS = {"pending": 2, "scheduled": 2, "queued": 3, "processing": 4}
 PAID = "processed"
 NOT_PAID = frozenset({"failed", "rejected", "cancelled"})
 REVERSED = "reversed"
+
+# `pout_` and 14 letters or digits today (razorpayx.md §1); twice as long is still an id, a novel is not.
+PAYOUT_ID = re.compile(r"pout_[A-Za-z0-9]{1,35}")
 
 Outcome = Literal["waiting", "paid", "not_paid", "reversed"]
 
@@ -167,6 +171,8 @@ def _read_refusal(error: dict[str, Any], description: str) -> NotTaken:
         return Unknown(description, 400)
     if where == "account_number" or "not found on the server" in words or "from this ip" in words:
         return Throttled("refuses_us", description)
+    if where == "fund_account_id":
+        reason = "fund_account_invalid"
     if "enough balance" in words:
         reason = "insufficient_funds"
     return Refused(reason or "input_validation_failed", description, 400)
@@ -177,7 +183,7 @@ def parse_report(entity: Any) -> PayoutReport | None:
     if not isinstance(entity, dict):
         return None
     payout_id, status, amount = _word(entity.get("id")), _word(entity.get("status")), entity.get("amount")
-    if not payout_id or not payout_id.startswith("pout_") or type(amount) is not int:
+    if not payout_id or not PAYOUT_ID.fullmatch(payout_id) or type(amount) is not int:
         return None
     if status not in PROGRESS and status not in NOT_PAID | {PAID, REVERSED}:
         return None

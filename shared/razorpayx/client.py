@@ -7,61 +7,16 @@ each answer before the SDK reads it, and call it through its generic verbs.
 
 import threading
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 import certifi
 import razorpay
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from shared.razorpayx import answers, bodies
 from shared.razorpayx.answers import Answer, Found, NotTaken, Prepared, Reply, Throttled, Unknown
+from shared.razorpayx.wire import Answered, NoReply, Wire
 from shared.settings import Settings
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-
-MAX_ANSWER_BYTES = 1024 * 1024  # a page of a hundred payouts is a tenth of this
-
-
-class _Answered(Exception):
-    """The provider answered; carries the reply past the SDK, which would lose its status."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-
-
-class _NoReply(Exception):
-    """The wire broke. `sent` is False only where no byte of the request can have left."""
-
-    def __init__(self, cause: Exception, *, sent: bool) -> None:
-        super().__init__(f"{type(cause).__name__}: {cause}")
-        self.sent = sent
-
-
-class _Wire(requests.Session):
-    """A session that bounds every call in time and size, and ends each in _Answered or _NoReply."""
-
-    def __init__(self, connect_seconds: float, read_seconds: float) -> None:
-        super().__init__()
-        self._seconds = connect_seconds + read_seconds
-        self._bounds = {
-            "timeout": (connect_seconds, read_seconds),
-            "allow_redirects": False,  # a POST that follows one becomes a GET, and its 200 looks like success
-            "stream": True,
-        }
-        self.trust_env = False  # no proxy, no .netrc: credentials go to RazorpayX and nowhere else
-        self.mount("http://", HTTPAdapter(max_retries=0))
-        self.mount("https://", HTTPAdapter(max_retries=0))
-
-    def request(self, *args: Any, **kwargs: Any) -> NoReturn:
-        deadline = time.monotonic() + self._seconds
-        try:
-            response = super().request(*args, **{**kwargs, **self._bounds})
-            with response:
-                body = _read(response, deadline)
-        except requests.RequestException as error:
-            raise _NoReply(error, sent=not _never_left(error)) from error
-        raise _Answered(Reply(response.status_code, body, response.headers.get("Retry-After")))
 
 
 class RazorpayX:
@@ -109,7 +64,7 @@ class RazorpayX:
     def look_up(self, step: LookUp) -> Found | NotTaken:
         """Every payout with the attempt's reference."""
         reference_id = str(step.attempt_id)
-        query = {"account_number": self._settings.razorpayx_account_number, "reference_id": reference_id}
+        query = {"account_number": step.account_number, "reference_id": reference_id}
         reply = self._call("get", "/v1/payouts", params=query)
         return answers.read_list(reply, reference_id=reference_id) if isinstance(reply, Reply) else reply
 
@@ -128,9 +83,9 @@ class RazorpayX:
         try:
             # `request` and not `post`: the SDK's verbs would encode the stored bytes anew.
             self._sdk().request(verb, path, **options)
-        except _Answered as answered:
+        except Answered as answered:
             return answered.reply
-        except _NoReply as broken:
+        except NoReply as broken:
             if broken.sent:
                 return Unknown(str(broken)[:500])
             return Throttled("unreachable", str(broken)[:500])
@@ -138,7 +93,7 @@ class RazorpayX:
 
     def _sdk(self) -> razorpay.Client:
         if not hasattr(self._own, "sdk"):
-            wire = _Wire(self._settings.razorpayx_connect_seconds, self._settings.razorpayx_read_seconds)
+            wire = Wire(self._settings.razorpayx_connect_seconds, self._settings.razorpayx_read_seconds)
             sdk = razorpay.Client(
                 session=wire,
                 auth=(
@@ -150,26 +105,6 @@ class RazorpayX:
             sdk.cert_path = certifi.where()
             self._own.sdk = sdk
         return self._own.sdk
-
-
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """The body, unless it is too large or drips in too slowly. Raises requests.RequestException."""
-    body = b""
-    for chunk in response.iter_content(65_536):
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise requests.RequestException("The answer is too large")
-        if time.monotonic() > deadline:
-            raise requests.Timeout("The answer came too slowly")
-    return body
-
-
-def _never_left(error: requests.RequestException) -> bool:
-    """Whether there was no connection at all. A certificate problem or a reset is not that."""
-    if isinstance(error, requests.ConnectTimeout):
-        return True
-    cause = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(cause, (NewConnectionError, NameResolutionError))
 
 
 def _json_headers(idempotency_key: str | None = None) -> dict[str, str]:

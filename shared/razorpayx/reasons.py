@@ -16,6 +16,7 @@ PASSING: dict[str, str] = {
     "gateway_technical_error": "The payment network had a technical problem.",
     "gateway_timeout": "The payment network did not answer in time.",
     "server_error_temporary": "The payment service had a passing problem.",
+    "fund_account_invalid": "The payment could not be addressed; it is addressed anew.",
     "insufficient_funds": "The payment could not be made at our side.",
 }
 

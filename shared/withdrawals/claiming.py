@@ -5,6 +5,7 @@ Between claim and record a worker may die at any line. What it leaves is a lease
 on with the same key and the same bytes, which RazorpayX answers with the same payout (razorpayx.md §3).
 """
 
+import json
 import time
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared import ids
 from shared.db import transaction
-from shared.ids import new_id
 from shared.models import Destination, PayoutAttempt, Wallet, Withdrawal
 from shared.razorpayx import bodies
 from shared.settings import settings
@@ -25,7 +26,6 @@ from shared.withdrawals import journey
 WORKER = "worker"
 # RazorpayX forgets a key after 7 days and would then pay again (razorpayx.md §3): stop well before.
 RESEND_WITHIN_DAYS = 6
-REVIEW_SECONDS = 600
 
 
 def claim(withdrawal_id: UUID) -> Step | None:
@@ -42,11 +42,15 @@ def claim(withdrawal_id: UUID) -> Step | None:
             )
             .with_for_update(skip_locked=True)
         )
-        return _next_step(session, withdrawal) if withdrawal else None
+        return _next_step(session, withdrawal) if withdrawal else _recheck(session, withdrawal_id)
 
 
 def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
     attempt = _unsettled_attempt(session, withdrawal)
+    if attempt is not None and _never_taken_by_another(attempt):
+        attempt.state, attempt.ended_at = AttemptState.REFUSED, func.now()
+        journey.note(session, withdrawal, "sent_as_another", actor=WORKER, attempt_id=str(attempt.id))
+        attempt = None
     if attempt is None:
         return begin(session, withdrawal)
     if attempt.state == AttemptState.ACCEPTED:
@@ -63,14 +67,14 @@ def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
 
 def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     """A first attempt, or a new one after a passing failure; first of all the payee."""
-    if withdrawal.review is not None:
-        journey.wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
+    if journey.is_blocked(withdrawal):
+        journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
         return None
     destination = session.get(Destination, (withdrawal.user_id, withdrawal.upi_id))
-    if destination is None:
+    if destination is None or destination.known_to != settings().razorpayx_identity:
         journey.wait(withdrawal, Reason.PREPARING, settings().lease_seconds)
+        journey.note(session, withdrawal, "preparing", actor=WORKER)
         name = session.get_one(Wallet, withdrawal.user_id).name
-        session.flush()
         return Prepare(withdrawal.id, withdrawal.version, withdrawal.user_id, name, withdrawal.upi_id)
     attempt = _new_attempt(session, withdrawal, destination)
     journey.wait(withdrawal, Reason.SENDING, settings().lease_seconds)
@@ -86,7 +90,7 @@ def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destinat
     number = session.scalar(
         select(func.count()).where(PayoutAttempt.withdrawal_id == withdrawal.id).select_from(PayoutAttempt)
     )
-    attempt_id = new_id()
+    attempt_id = ids.attempt_id(withdrawal.id, (number or 0) + 1)
     body = bodies.payout(
         settings=settings(),
         attempt_id=str(attempt_id),
@@ -100,14 +104,25 @@ def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destinat
         request_body=body,
         state=AttemptState.SENDING,
         sends=1,
+        checks=0,
+        absent_looks=0,
+        sent_as=settings().razorpayx_identity,
     )
     session.add(attempt)
     session.flush()
     return attempt
 
 
+def _never_taken_by_another(attempt: PayoutAttempt) -> bool:
+    """Whether the provider told another identity of ours that it did not look at it: it can be begun anew."""
+    other = attempt.sent_as != settings().razorpayx_identity
+    return other and attempt.state == AttemptState.THROTTLED and not attempt.in_doubt
+
+
 def _may_send_again(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> bool:
-    if withdrawal.review is not None or is_older(session, attempt.created_at, RESEND_WITHIN_DAYS * 86_400):
+    if attempt.sent_as != settings().razorpayx_identity:
+        return False  # for another merchant, or in another mode, the same key pays a second time
+    if journey.is_blocked(withdrawal) or is_older(session, attempt.created_at, RESEND_WITHIN_DAYS * 86_400):
         return False
     return attempt.state == AttemptState.THROTTLED or attempt.sends <= len(settings().resend_seconds)
 
@@ -116,7 +131,7 @@ def _send(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> S
     attempt.state = AttemptState.SENDING
     attempt.sends += 1
     attempt.last_sent_at = func.now()
-    attempt.absent_since = None  # what was absent before this send may be there after it
+    attempt.absent_since, attempt.absent_looks = None, 0  # absent before this send says nothing after it
     journey.wait(
         withdrawal, Reason.CONFIRMING if attempt.in_doubt else Reason.SENDING, settings().lease_seconds
     )
@@ -130,7 +145,9 @@ def _sending(withdrawal: Withdrawal, attempt: PayoutAttempt) -> Send:
     """The step, with the moment after which this worker must not begin the call any more."""
     patience = settings().razorpayx_connect_seconds + settings().razorpayx_read_seconds
     until = time.time() + settings().lease_seconds - patience
-    return Send(withdrawal.id, attempt.id, attempt.request_body, withdrawal.amount_paise, until)
+    return Send(
+        withdrawal.id, attempt.id, attempt.request_body, withdrawal.amount_paise, attempt.sends, until
+    )
 
 
 def _look_up(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> LookUp:
@@ -139,14 +156,51 @@ def _look_up(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -
     attempt.in_doubt = True
     attempt.checks += 1
     journey.wait(withdrawal, Reason.CONFIRMING, settings().lease_seconds)
-    return LookUp(withdrawal.id, attempt.id)
+    # The account that was asked to pay, whichever the settings name today.
+    account_number = json.loads(attempt.request_body)["account_number"]
+    return LookUp(withdrawal.id, attempt.id, account_number, attempt.checks)
 
 
 def _poll(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Poll:
     assert attempt.payout_id, "an accepted attempt knows its payout"
     attempt.checks += 1
     withdrawal.due_at = func.now() + timedelta(seconds=settings().lease_seconds)
-    return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise)
+    return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.checks)
+
+
+def _recheck(session: Session, withdrawal_id: UUID) -> Poll | None:
+    """A completed payout that is to be looked at once more: a bank may send it back days later, and the
+    webhook that says so may be lost (razorpayx.md §2).
+    """
+    withdrawal = session.scalar(
+        select(Withdrawal)
+        .where(Withdrawal.id == withdrawal_id, Withdrawal.status == Status.COMPLETED)
+        .with_for_update(skip_locked=True)
+    )
+    attempt = session.scalar(
+        select(PayoutAttempt).where(
+            PayoutAttempt.withdrawal_id == withdrawal_id, PayoutAttempt.recheck_at <= func.now()
+        )
+    )
+    if withdrawal is None or attempt is None:
+        return None
+    assert attempt.payout_id, "a paid attempt knows its payout"
+    attempt.checks += 1
+    attempt.recheck_at = next_recheck(session, withdrawal)
+    return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.checks)
+
+
+def next_recheck(session: Session, withdrawal: Withdrawal) -> datetime | None:
+    """When to look at a completed payout again; None when the bank's time to send it back is over.
+
+    The next one is counted from now on, so that one which found no answer has a successor too.
+    """
+    age = session.scalar(select(func.extract("epoch", func.now() - withdrawal.completed_at))) or 0
+    later = [seconds for seconds in settings().recheck_seconds if seconds > age]
+    if not later or withdrawal.completed_at is None:
+        return None
+    moment: datetime = withdrawal.completed_at + timedelta(seconds=min(later))
+    return moment
 
 
 def _unsettled_attempt(session: Session, withdrawal: Withdrawal) -> PayoutAttempt | None:

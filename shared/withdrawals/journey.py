@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 
 from shared import wallet
 from shared.models import Withdrawal, WithdrawalEvent
-from shared.states import EDGES, FINAL, REFUNDED, WAITING, Reason, Status
+from shared.states import EDGES, FINAL, OPEN, REFUNDED, WAITING, Reason, Status
+
+REVIEW_SECONDS = 600  # how often a withdrawal that waits for a person is looked at
 
 log = structlog.get_logger()
 
@@ -31,6 +33,8 @@ def move(
 ) -> None:
     """Move to another status; final ones that did not pay give the coins back in the same transaction."""
     came_from = Status(withdrawal.status)
+    answered(withdrawal)
+    assert not (to in REFUNDED and is_blocked(withdrawal)), "only people refund what contradicts itself"
     assert (came_from, to) in EDGES, f"{came_from} -> {to} is no move of a withdrawal"
     assert (failure_reason is not None) == (to is Status.FAILED), "a failure says why, nothing else does"
     withdrawal.status = to
@@ -44,7 +48,7 @@ def move(
     # The rows first, the coins second: the database refuses a refund beside a payout that may succeed.
     session.flush()
     if to in REFUNDED:
-        data["balance_coins"] = wallet.refund(session, withdrawal, reason)
+        data["balance_coins"] = wallet.refund(session, withdrawal, reason, actor)
         data["refunded_coins"] = withdrawal.coins_amount
     _event(session, withdrawal, came_from, actor, reason, data)
     log.info(
@@ -52,12 +56,30 @@ def move(
     )
 
 
+# Why a person is told although the system goes on by itself; every other reason to look stops it.
+TOLD_ONLY = "unanswered"
+
+
+def is_blocked(withdrawal: Withdrawal) -> bool:
+    """Whether this withdrawal contradicts itself, so that only people may move coins or rupees for it."""
+    return withdrawal.review not in (None, TOLD_ONLY)
+
+
+def answered(withdrawal: Withdrawal) -> None:
+    """What a person was told about has ended by itself."""
+    if withdrawal.review == TOLD_ONLY:
+        withdrawal.review = None
+
+
 def wait(withdrawal: Withdrawal, why: Reason, seconds: float) -> None:
     """Say why the withdrawal waits, and when the system looks at it again."""
-    _, expected_seconds = WAITING[why]
+    why = Reason.IN_REVIEW if is_blocked(withdrawal) else why
+    if withdrawal.status_reason != why:
+        # Only news moves the promise: what waits on for the same reason becomes overdue in the end.
+        _, expected_seconds = WAITING[why]
+        withdrawal.expected_by = func.now() + timedelta(seconds=max(expected_seconds, seconds))
     withdrawal.status_reason = why
     withdrawal.due_at = func.now() + timedelta(seconds=seconds)
-    withdrawal.expected_by = func.now() + timedelta(seconds=max(expected_seconds, seconds))
     withdrawal.updated_at = func.now()
 
 
@@ -68,10 +90,14 @@ def note(session: Session, withdrawal: Withdrawal, reason: str, *, actor: str, *
 
 
 def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **data: Any) -> None:
-    """Ask a person to look. While a withdrawal is flagged nothing new is sent for it."""
-    if withdrawal.review is None:
+    """Ask a person to look. But for TOLD_ONLY, nothing is sent and no coin moves until they have decided."""
+    if withdrawal.review == why:
+        return  # they know
+    if not is_blocked(withdrawal):
         withdrawal.review = why
         withdrawal.updated_at = func.now()
+    if is_blocked(withdrawal) and withdrawal.status in OPEN:
+        wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
     _event(session, withdrawal, Status(withdrawal.status), actor, f"flagged:{why}", data)
     log.error("[PAYOUT] needs a person", withdrawal_id=str(withdrawal.id), why=why)
 

@@ -6,9 +6,10 @@ then what is known already; and last the lack of an answer, which ends nothing.
 
 import random
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -23,7 +24,8 @@ from shared.withdrawals.claiming import begin, is_older
 
 # After an hour the provider's page counts an absent payout as failed (razorpayx.md §3). What it did not
 # answer in that hour does not count: then a person is told, and nothing is given back.
-ABSENT_SECONDS, UNANSWERED_SECONDS = 3600, 3600
+# A number of look-ups as well: a clock that jumps an hour must not end it.
+ABSENT_SECONDS, ABSENT_LOOKS, UNANSWERED_SECONDS = 3600, 6, 3600
 MAX_WAIT_SECONDS, PUT_OFF_SECONDS = 600, 300
 
 
@@ -53,28 +55,30 @@ def _record_preparation(
     session: Session, withdrawal: Withdrawal, step: Prepare, answer: Answer
 ) -> Step | None:
     if isinstance(answer, Prepared):
-        session.execute(
-            upsert(Destination)
-            .values(
-                user_id=step.user_id,
-                upi_id=step.upi_id,
-                contact_id=answer.contact_id,
-                fund_account_id=answer.fund_account_id,
-            )
-            .on_conflict_do_nothing()
-        )
+        _remember(session, step, answer)
     if withdrawal.version != step.version:
         return None  # cancelled meanwhile, or another worker has it: theirs is the next word
-    match answer:
-        case Prepared():
-            return begin(session, withdrawal)
-        case Refused():
-            _end_unsent(session, withdrawal, answer)
-        case Throttled():
-            _wait_for_provider(withdrawal, answer, waits=1)
-        case _:
-            journey.wait(withdrawal, Reason.PREPARING, settings().throttle_seconds)
+    if isinstance(answer, Prepared):
+        return begin(session, withdrawal)
+    if isinstance(answer, Refused):
+        _end_unsent(session, withdrawal, answer)
+        return None
+    # Nothing was sent. It waits about as long again as it has waited so far.
+    waited = session.scalar(select(func.extract("epoch", func.now() - withdrawal.created_at)))
+    description = getattr(answer, "description", None)
+    journey.note(session, withdrawal, "not_prepared", actor="reply", description=description)
+    _wait_for_provider(withdrawal, answer, seconds=float(waited or 0))
     return None
+
+
+def _remember(session: Session, step: Prepare, answer: Prepared) -> None:
+    known = {
+        "contact_id": answer.contact_id,
+        "fund_account_id": answer.fund_account_id,
+        "known_to": settings().razorpayx_identity,
+    }
+    statement = upsert(Destination).values(user_id=step.user_id, upi_id=step.upi_id, **known)
+    session.execute(statement.on_conflict_do_update(index_elements=["user_id", "upi_id"], set_=known))
 
 
 def _end_unsent(session: Session, withdrawal: Withdrawal, answer: Refused) -> None:
@@ -92,10 +96,11 @@ def _record(
         _two_payouts(session, withdrawal, attempt, answer)
     elif isinstance(answer, Found) and answer.reports:
         reporting.apply_report(session, answer.reports[0], channel)
-    elif attempt.state not in UNSETTLED:
-        return  # a report was faster and is worth more than the lack of one
-    elif attempt.state == AttemptState.ACCEPTED:
-        _poll_later(withdrawal, attempt)
+    elif attempt.state not in UNSETTLED or _is_overtaken(session, withdrawal, attempt, step):
+        journey.note(session, withdrawal, "too_late", actor=channel, **_evidence(attempt, answer))
+    elif isinstance(step, Poll):
+        journey.note(session, withdrawal, "polled:no_answer", actor=channel, **_evidence(attempt, answer))
+        withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
     elif isinstance(step, LookUp):
         _not_found(session, withdrawal, attempt, answer)
     elif isinstance(answer, Refused):
@@ -106,11 +111,36 @@ def _record(
         _unanswered(session, withdrawal, attempt, answer)
 
 
+def _is_overtaken(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Step) -> bool:
+    """Whether someone went on while this worker was away: its lack of an answer then says nothing more."""
+    if isinstance(step, Send):
+        return attempt.sends != step.sends or attempt.state != AttemptState.SENDING
+    # A look-up that slept over its lease would call absent what may have come since.
+    in_time = session.scalar(select(func.now() <= withdrawal.due_at))
+    return attempt.checks != step.checks or not in_time  # type: ignore[union-attr]
+
+
+def _evidence(attempt: PayoutAttempt, answer: Answer) -> dict[str, Any]:
+    return {
+        "attempt_id": str(attempt.id),
+        "answer": type(answer).__name__,
+        "description": getattr(answer, "description", None),
+        "http_status": getattr(answer, "http_status", None),
+    }
+
+
 def _refused(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Refused) -> None:
     if attempt.in_doubt:
         # This send was refused, but an earlier one has no known end: it may be paid all the same.
         _unanswered(session, withdrawal, attempt, answer)
         return
+    if answer.reason == "fund_account_invalid":
+        # What we remember of the payee is no longer true: a new attempt makes them known anew.
+        session.execute(
+            delete(Destination).where(
+                Destination.user_id == withdrawal.user_id, Destination.upi_id == withdrawal.upi_id
+            )
+        )
     attempt.state = AttemptState.REFUSED
     attempt.answered_at = attempt.ended_at = func.now()
     attempt.status_details = {"reason": answer.reason, "description": answer.description}
@@ -122,11 +152,11 @@ def _refused(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, a
 def _throttled(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Throttled) -> None:
     attempt.state = AttemptState.THROTTLED
     attempt.waits += 1
-    _wait_for_provider(withdrawal, answer, waits=attempt.waits)
-    journey.note(
-        session, withdrawal, f"throttled:{answer.because}", actor="reply",
-        attempt_id=str(attempt.id), description=answer.description,
-    )  # fmt: skip
+    _wait_for_provider(
+        withdrawal, answer, seconds=settings().throttle_seconds * 2 ** min(attempt.waits - 1, 10)
+    )
+    reason = f"throttled:{answer.because}"
+    journey.note(session, withdrawal, reason, actor="reply", **_evidence(attempt, answer))
 
 
 def _unanswered(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer) -> None:
@@ -136,53 +166,42 @@ def _unanswered(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt
     sent_again = attempt.sends - 1
     seconds = resends[sent_again] if sent_again < len(resends) else settings().lookup_seconds
     journey.wait(withdrawal, Reason.CONFIRMING, seconds)
-    journey.note(
-        session, withdrawal, "unanswered", actor="reply",
-        attempt_id=str(attempt.id), description=getattr(answer, "description", None),
-        http_status=getattr(answer, "http_status", None),
-    )  # fmt: skip
+    journey.note(session, withdrawal, "unanswered", actor="reply", **_evidence(attempt, answer))
 
 
 def _two_payouts(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Found) -> None:
     """More than one payout under one reference: neither is picked, nothing moves, a person decides."""
-    if withdrawal.status in OPEN:
-        journey.wait(withdrawal, Reason.IN_REVIEW, settings().lookup_seconds)
-    if withdrawal.review is None:
-        payouts = [{"payout_id": report.payout_id, "status": report.status} for report in answer.reports]
-        journey.flag(
-            session, withdrawal, "two_payouts", actor="lookup", attempt_id=str(attempt.id), payouts=payouts
-        )
+    payouts = [{"payout_id": report.payout_id, "status": report.status} for report in answer.reports]
+    evidence = {"attempt_id": str(attempt.id), "payouts": payouts}
+    journey.flag(session, withdrawal, "two_payouts", actor="lookup", **evidence)
 
 
 def _not_found(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer) -> None:
     """A look-up that brought nothing: "none" an hour long is the provider's word for "not paid"."""
     journey.wait(withdrawal, Reason.CONFIRMING, settings().lookup_seconds)
-    evidence = {"attempt_id": str(attempt.id), "description": getattr(answer, "description", None)}
-    if not isinstance(answer, Found):
-        attempt.absent_since = None
+    evidence = _evidence(attempt, answer)
+    if not isinstance(answer, Found) or attempt.sent_as != settings().razorpayx_identity:
+        # Not answered, or answered by one who may never have heard of it.
+        attempt.absent_since, attempt.absent_looks = None, 0
         journey.note(session, withdrawal, "looked_up:no_answer", actor="lookup", **evidence)
-        _tell_a_person_in_time(session, withdrawal, attempt)
+        if is_older(session, attempt.created_at, UNANSWERED_SECONDS):
+            journey.flag(session, withdrawal, journey.TOLD_ONLY, actor="lookup", **evidence)
         return
     journey.note(session, withdrawal, "looked_up:none", actor="lookup", **evidence)
     attempt.absent_since = attempt.absent_since or session.scalar(select(func.now()))
-    if withdrawal.review is None and is_older(session, attempt.absent_since, ABSENT_SECONDS):
+    attempt.absent_looks += 1
+    for_an_hour = is_older(session, attempt.absent_since, ABSENT_SECONDS)
+    if for_an_hour and attempt.absent_looks >= ABSENT_LOOKS and not journey.is_blocked(withdrawal):
         attempt.state = AttemptState.REFUSED
         attempt.ended_at = func.now()
         reporting.fail(session, withdrawal, actor="lookup", reason="never_arrived", **evidence)
 
 
-def _tell_a_person_in_time(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> None:
-    if withdrawal.review is None and is_older(session, attempt.created_at, UNANSWERED_SECONDS):
-        journey.flag(session, withdrawal, "unanswered", actor="lookup", attempt_id=str(attempt.id))
-
-
-def _poll_later(withdrawal: Withdrawal, attempt: PayoutAttempt) -> None:
-    withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
-
-
-def _wait_for_provider(withdrawal: Withdrawal, answer: Throttled, *, waits: int) -> None:
-    seconds = settings().throttle_seconds * 2 ** min(waits - 1, 10)
-    seconds = max(min(seconds, MAX_WAIT_SECONDS), answer.retry_after_seconds or 0)
-    why = Reason.PROVIDER_REFUSES_US if answer.because == "refuses_us" else Reason.PROVIDER_BUSY
+def _wait_for_provider(withdrawal: Withdrawal, answer: Answer, *, seconds: float) -> None:
+    """Wait `seconds`, within bounds, or as long as the provider asks for."""
+    asked = getattr(answer, "retry_after_seconds", None) or 0
+    seconds = max(settings().throttle_seconds, min(seconds, MAX_WAIT_SECONDS), asked)
+    refuses_us = isinstance(answer, Throttled) and answer.because == "refuses_us"
+    why = Reason.PROVIDER_REFUSES_US if refuses_us else Reason.PROVIDER_BUSY
     # Spread out, so that all who were sent away do not come back at once.
     journey.wait(withdrawal, why, seconds * random.uniform(1.0, 1.25))  # noqa: S311  no secret

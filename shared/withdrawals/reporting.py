@@ -4,6 +4,7 @@ Reports come early, twice, late and out of order. What each does is a table (`ME
 money against an end that we already acted on moves nothing and calls a person.
 """
 
+from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy import func, or_, select
@@ -60,20 +61,23 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
         "provider_status": report.status,
         "details": report.details or None,
     }
-    fault = _contradiction(withdrawal, attempt, report)
+    fault = _contradiction(session, withdrawal, attempt, report)
     if fault:
         journey.flag(session, withdrawal, fault, actor=channel, **evidence)
         return "conflict"
     effect = MEANING[attempt.state, report.outcome]
+    if effect == "reverse" and journey.is_blocked(withdrawal):
+        effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
     if effect == "conflict":
         journey.flag(session, withdrawal, f"{report.status}_after_{attempt.state}", actor=channel, **evidence)
     elif effect == "follow":
         _follow(session, withdrawal, attempt, report, channel, evidence)
     elif effect in ("pay", "fail", "reverse"):
         _end(session, withdrawal, attempt, report, channel, evidence)
-    elif effect == "repeat":
+    elif effect == "repeat" and report.utr and report.utr != attempt.utr:
         _learn(attempt, report)
-        withdrawal.utr = withdrawal.utr or (report.utr if attempt.state == AttemptState.PAID else None)
+        withdrawal.utr = report.utr if attempt.state == AttemptState.PAID else withdrawal.utr
+        journey.note(session, withdrawal, "utr_learnt", actor=channel, **evidence, utr=report.utr)
     return effect
 
 
@@ -88,7 +92,12 @@ def end_or_retry(
 ) -> None:
     """After a definite failure: a new attempt later where the cause may pass, else the coins back."""
     data["attempt_id"] = str(attempt.id)
-    may_retry = is_passing(reason) and attempt.number < settings().max_attempts and withdrawal.review is None
+    if journey.is_blocked(withdrawal):
+        # This attempt is over, but something else may have been paid: the coins stay where they are.
+        journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
+        journey.note(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
+        return
+    may_retry = is_passing(reason) and attempt.number < settings().max_attempts
     if may_retry and withdrawal.status == Status.PROCESSING:
         journey.wait(withdrawal, Reason.RETRY_LATER, settings().retry_seconds)
         journey.note(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
@@ -134,12 +143,17 @@ def _locked(session: Session, report: PayoutReport) -> tuple[Withdrawal | None, 
     return withdrawal, session.get_one(PayoutAttempt, found.id, populate_existing=True)
 
 
-def _contradiction(withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport) -> str | None:
-    """A report that cannot be about the payout that we know."""
+def _contradiction(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport
+) -> str | None:
+    """Why a report cannot be about the payout that we know; None when it can."""
     if attempt.payout_id is not None and attempt.payout_id != report.payout_id:
         return "two_payouts"
     if report.amount_paise != withdrawal.amount_paise:
         return "wrong_amount"
+    owner = session.scalar(select(PayoutAttempt.id).where(PayoutAttempt.payout_id == report.payout_id))
+    if owner not in (None, attempt.id):
+        return "payout_of_another"
     return None
 
 
@@ -151,6 +165,7 @@ def _follow(
     channel: str,
     evidence: dict[str, Any],
 ) -> None:
+    journey.answered(withdrawal)
     known = PROGRESS.get(attempt.provider_status or "", 0)
     news = attempt.state != AttemptState.ACCEPTED or report.status != attempt.provider_status
     if PROGRESS[report.status] >= known:
@@ -174,10 +189,12 @@ def _end(
     _learn(attempt, report)
     if report.outcome == "paid":
         attempt.state = AttemptState.PAID
+        attempt.recheck_at = func.now() + timedelta(seconds=min(settings().recheck_seconds))
         journey.move(
             session, withdrawal, Status.COMPLETED, actor=channel, reason="paid", utr=report.utr, **evidence
         )
         return
+    attempt.recheck_at = None
     attempt.state = AttemptState.REVERSED if report.outcome == "reversed" else AttemptState.FAILED
     attempt.ended_at = func.now()
     if was_paid:

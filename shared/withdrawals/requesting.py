@@ -8,10 +8,11 @@ from uuid import UUID
 import structlog
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from shared import queues, wallet
-from shared.db import is_away, one_statement, told_plainly, transaction
-from shared.errors import BadRequest
+from shared.db import one_statement, told_plainly, transaction
+from shared.errors import BadRequest, Unavailable
 from shared.ids import new_id
 from shared.models import Wallet, Withdrawal
 from shared.money import coins_to_paise
@@ -42,6 +43,22 @@ REQUEST = text(f"""
 """)
 
 
+class ConnectionLost(Exception):
+    """The connection broke under the statement: it may have been done, or not."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The withdrawal may have been made, under the id told, or not. Ask for it before asking again."""
+
+    def __init__(self, withdrawal_id: UUID) -> None:
+        super().__init__(
+            "Service unavailable",
+            "The withdrawal may have been made; ask for its status before you send it again",
+            code="outcome_unknown",
+            withdrawal_id=str(withdrawal_id),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Requested:
     """A withdrawal whose coins have been taken."""
@@ -58,7 +75,7 @@ def request(*, user_id: str, coins: int, upi_id: str, actor: str) -> Requested:
     """Take `coins` from the user and promise them rupees at `upi_id`; both or neither.
 
     The input has been checked (api/schemas.py) but for what only the wallet can tell. Raises BadRequest
-    (no wallet, too few coins, above the maximum), Unavailable (nothing was taken).
+    (no wallet, too few coins, above the maximum), Unavailable (nothing was taken), OutcomeUnknown.
     """
     if coins > settings().max_withdrawal_coins:
         raise _why_not(user_id, coins)
@@ -105,23 +122,31 @@ def cancel(withdrawal_id: UUID, *, reason: str, actor: str) -> tuple[Withdrawal,
 
 
 def _taken_once(values: dict[str, Any]) -> Any:
-    """Run the statement. If the connection breaks, its end is not known: run it again under the same id,
-    which the database accepts only when the first run left nothing behind."""
+    """Run the statement. Where a connection breaks under it, its end is not known: it is run again under
+    its id, which the database accepts only if the first run left nothing. Raises OutcomeUnknown when that
+    breaks too.
+    """
     try:
         return _take(values)
-    except DBAPIError as error:
-        if not is_away(error):
-            raise
+    except ConnectionLost:
         log.warning("[WITHDRAW] connection lost, asking again", withdrawal_id=str(values["id"]))
     try:
-        return _take(values)
+        # No row the second time may mean that the first run has taken the coins that are missing now.
+        return _take(values) or _already_taken(values["id"])
     except IntegrityError:
         return _already_taken(values["id"])
+    except (ConnectionLost, DBAPIError, PoolTimeout) as error:
+        raise OutcomeUnknown(values["id"]) from error
 
 
 def _take(values: dict[str, Any]) -> Any:
     with one_statement() as connection:
-        return connection.execute(REQUEST, values).one_or_none()
+        try:
+            return connection.execute(REQUEST, values).one_or_none()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise ConnectionLost from error
+            raise
 
 
 def _already_taken(withdrawal_id: UUID) -> Any:
@@ -156,7 +181,7 @@ def _why_not(user_id: str, coins: int) -> BadRequest:
     available = min(wallet_row.balance_coins, coins - 1)
     return BadRequest(
         "Insufficient coin balance",
-        f"You asked for {coins} coins and have {available}",
+        f"This needs more coins than the {available} that you have",
         code="insufficient_coins",
         available_coins=available,
     )

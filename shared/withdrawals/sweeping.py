@@ -35,6 +35,11 @@ def sweep() -> Swept:
     )
     due = select(Withdrawal.id).where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now())
     due = due.order_by(Withdrawal.due_at)
+    completed = (
+        select(PayoutAttempt.withdrawal_id)
+        .where(PayoutAttempt.recheck_at <= func.now())
+        .order_by(PayoutAttempt.recheck_at)
+    )
     waiting = (
         select(WebhookEvent.event_id)
         .where(WebhookEvent.applied_at.is_(None), WebhookEvent.due_at <= func.now())
@@ -42,7 +47,7 @@ def sweep() -> Swept:
     )
     swept = Swept(
         submits=_nudge_all(queues.SUBMIT, due.where(~accepted)),
-        polls=_nudge_all(queues.POLL, due.where(accepted)),
+        polls=_nudge_all(queues.POLL, due.where(accepted)) + _nudge_all(queues.POLL, completed),
         webhooks=_nudge_all(queues.APPLY, waiting),
     )
     if swept != Swept(0, 0, 0):

@@ -129,6 +129,9 @@ class System(App):
         for name in self.stack.parts.keys() - self._own.keys():
             self.stack.parts.pop(name).stop()
         for part in self._own.values():
+            if part.env not in (None, self.stack.env):
+                part.env = self.stack.env
+                part.stop()
             part.start()
             part.wait_ready()
         with redis.Redis.from_url(self.info["redis_url"]) as broker:

@@ -8,7 +8,7 @@ import redis
 import requests
 
 from sandbox.processes import Part, wait_until
-from tests.e2e.hole import hole
+from tests.e2e.relay import relay
 from tests.e2e.system import FINAL_SECONDS, System
 
 SLOW_MS = 150  # the provider's answer time that leaves a burst unfinished for some seconds
@@ -71,19 +71,20 @@ def test_a_worker_killed_while_the_provider_is_silent_pays_once(
 
 def test_a_worker_killed_before_anything_reached_the_provider_pays_once(fresh: System) -> None:
     user_id = fresh.user()
-    known = fresh.withdraw(user_id)  # makes the payee known: the next call is the payout itself
-    assert fresh.wait_for(known) == "completed"
-    with hole() as nobody:
-        _restart_with(fresh.worker, fresh, RAZORPAYX_BASE_URL=nobody.url)
+    with relay(fresh.info["simulator"]) as wire:
+        _restart_with(fresh.worker, fresh, RAZORPAYX_BASE_URL=wire.url)
+        known = fresh.withdraw(user_id)  # makes the payee known: the next call is the payout itself
+        assert fresh.wait_for(known) == "completed"
+        wire.cut = True
         withdrawal_id = fresh.withdraw(user_id)
-        wait_until(lambda: nobody.header("X-Payout-Idempotency"), FINAL_SECONDS)
+        wait_until(wire.heard_key, FINAL_SECONDS)
         fresh.worker.kill()
-        written_down = nobody.header("X-Payout-Idempotency")
-    assert len(fresh.provider.payouts()) == 1
-    assert fresh.status(withdrawal_id)["status"] == "processing"
-    _restart_with(fresh.worker, fresh)
-    assert fresh.wait_for(withdrawal_id) == "completed"
-    assert fresh.sends_of(withdrawal_id) == [written_down]
+        wire.cut = False
+        assert len(fresh.provider.payouts()) == 1
+        assert fresh.status(withdrawal_id)["status"] == "processing"
+        fresh.worker.start()
+        assert fresh.wait_for(withdrawal_id) == "completed"
+        assert fresh.sends_of(withdrawal_id) == [wire.heard_key()], "the key that was written down first"
     fresh.assert_paid_once([known, withdrawal_id])
     assert fresh.refunds(user_id) == 0
 

@@ -35,6 +35,8 @@ PAID = Outcome("completed", payouts=1, keys=1, refunds=0)
 NOT_PAID = Outcome("failed", payouts=1, keys=1, refunds=1)
 TRIED_THRICE = Outcome("failed", payouts=3, keys=3, refunds=1)  # a passing cause that did not pass
 REFUSED = Outcome("failed", payouts=0, keys=1, refunds=1)
+# Our purse, or what we remember of the payee: may be in order the next time.
+REFUSED_THRICE = Outcome("failed", payouts=0, keys=3, refunds=1)
 # Not this payout's fault but ours: it waits until somebody has mended our account.
 OURS_TO_MEND = Outcome("processing", 0, 1, 0, waits_for="provider_refuses_us", asked=2)
 
@@ -70,9 +72,9 @@ EXPECTED = {
     "refuse.invalid_vpa": REFUSED,
     "refuse.amount_limit": REFUSED,
     "refuse.mode": REFUSED,
-    "refuse.inactive": REFUSED,
+    "refuse.inactive": REFUSED_THRICE,
     "refuse.account_number": OURS_TO_MEND,
-    "refuse.insufficient_funds": Outcome("failed", payouts=0, keys=3, refunds=1),
+    "refuse.insufficient_funds": REFUSED_THRICE,
     "refuse.ip": OURS_TO_MEND,
     "refuse.url": OURS_TO_MEND,
     "refuse.fund_account": Outcome("failed", payouts=0, keys=0, refunds=1),

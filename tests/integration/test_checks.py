@@ -13,7 +13,7 @@ PLANTS = {
     "UPDATE coin_transactions SET balance_after = 7 WHERE kind = 'credit'": "every line of the journal continues the one before it",
     "UPDATE wallets SET lifetime_coins = 1": "lifetime coins are the sum of the credits",
     "DELETE FROM coin_transactions WHERE kind = 'withdrawal'": "every withdrawal took its coins, once",
-    "UPDATE payout_attempts SET state = 'accepted' WHERE state = 'paid'": "a completed withdrawal has one paid payout, and only it has one",
+    "UPDATE payout_attempts SET state = 'accepted', recheck_at = NULL WHERE state = 'paid'": "a completed withdrawal has one paid payout, and only it has one",
     "DELETE FROM coin_transactions WHERE kind = 'refund'": "failed and cancelled withdrawals were refunded once, others never",
     "UPDATE payout_attempts SET state = 'accepted', ended_at = NULL WHERE state = 'failed'": "nothing was refunded while a payout may still succeed",
     "UPDATE withdrawals SET status = 'cancelled', failure_reason = NULL WHERE status = 'failed'": "the last event of every withdrawal tells its status",
@@ -42,8 +42,8 @@ def test_a_planted_fault_is_found(eventful: World, plant: str) -> None:
 def test_two_live_payouts_are_found(eventful: World) -> None:
     eventful.sql("DROP INDEX uq_one_live_attempt_per_withdrawal")
     eventful.sql(
-        "INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state)"
-        " SELECT gen_random_uuid(), withdrawal_id, 2, '', 'unknown' FROM payout_attempts WHERE state = 'paid'"
+        "INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state, sent_as)"
+        " SELECT gen_random_uuid(), withdrawal_id, 2, '', 'unknown', '' FROM payout_attempts WHERE state = 'paid'"
     )
     assert "no withdrawal has two live payouts" in [finding.check.truth for finding in checks.run().findings]
     eventful.broken_on_purpose = True

@@ -1,13 +1,16 @@
 """CONTRACT.md, row by row, as an app sees it."""
 
+import io
 import json
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from shared import db
 from tests.world import KEY, World
 
 WITHDRAW, HISTORY = "/api/razorpay/withdraw/", "/api/razorpay/withdraw/history/"
@@ -150,6 +153,8 @@ BODIES: list[tuple[bytes, str | None, int]] = [
     (json.dumps(GOOD).encode(), "application/x-www-form-urlencoded", 415),
     (json.dumps(GOOD).encode(), None, 415),
     (b'{"user_id": "' + b"u" * 70_000 + b'"}', "application/json", 413),
+    (b'{"\\ud800": 1}', "application/json", 400),
+    (b'{"\xed\xa0\x80": 1}', "application/json", 400),
 ]
 
 
@@ -216,7 +221,7 @@ def test_a_large_limit_is_a_hundred(world: World, client: FlaskClient) -> None:
     world.credit(coins=100_000)
     for _ in range(101):
         world.request(coins=100)
-    for limit in ("101", "5000", "9" * 60):
+    for limit in ("101", "5000", "9" * 60, "9" * 5000):
         page = client.get(HISTORY, query_string={"user_id": "user123", "limit": limit}).get_json()
         assert page["count"] == 100
 
@@ -227,7 +232,13 @@ def test_status(world: World, client: FlaskClient) -> None:
     assert (data["id"], data["user_id"], data["status"]) == (str(withdrawal_id), "user123", "completed")
     assert data["utr"] and data["completed_at"].endswith("Z") and data["failure_reason"] is None
     refused(client.get(STATUS), 400, "withdrawal_id is required")
-    for unknown in ("01a208a5-b724-779f-a85a-7688d7fa28bd", "nonsense", "é", "0"):
+    odd = (
+        "x" * 300,
+        "a\x00b",
+        "{01a208a5-b724-779f-a85a-7688d7fa28bd}",
+        "０1a208a5-b724-779f-a85a-7688d7fa28bd",
+    )
+    for unknown in ("01a208a5-b724-779f-a85a-7688d7fa28bd", "nonsense", "é", "0", *odd):
         refused(client.get(STATUS, query_string={"withdrawal_id": unknown}), 404, "Withdrawal not found")
 
 
@@ -323,6 +334,44 @@ def test_without_the_key_nothing_is_told(world: World, path: str, header: str | 
     headers = {"Authorization": header} if header else {}
     method = client.post if path in (WITHDRAW, CANCEL, CREDIT) else client.get
     refused(method(path, headers=headers), 401, "Authentication required")
+
+
+@pytest.mark.parametrize("path", [WITHDRAW, CANCEL, CREDIT])
+def test_a_body_that_did_not_arrive_whole_is_no_order(world: World, client: FlaskClient, path: str) -> None:
+    """A connection that breaks may leave a body that reads well."""
+    world.credit()
+    body = json.dumps({**GOOD, "coins": 5, "reference": "r"}).encode()
+    cut = client.post(
+        path, data=body, content_type="application/json", headers={"Content-Length": str(len(body) + 9)}
+    )
+    assert cut.status_code == 400
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = client.post(
+        path, input_stream=io.BytesIO(body), content_type="application/json", environ_overrides=chunked
+    )
+    refused(answer, 411, "Length required")
+    assert world.balance() == 2000
+
+
+def test_a_read_only_database_is_away(world: World, client: FlaskClient) -> None:
+    """As an old primary is after a failover. The answer is 503, and no UPI id reaches the log."""
+    world.credit()
+    world.sql(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$"
+    )
+    db.engine().dispose()
+    refused(client.post(WITHDRAW, json=GOOD), 503, "Service unavailable")
+    assert client.get("/readyz").status_code == 503
+    world.broken_on_purpose = True
+
+
+def test_a_wallet_that_somebody_holds_is_busy_not_away(world: World, client: FlaskClient) -> None:
+    world.credit()
+    with db.engine().connect() as holder:
+        holder.execute(text("SELECT FROM wallets FOR UPDATE"))
+        told = refused(client.post(WITHDRAW, json=GOOD), 503, "Service unavailable")
+    assert told["code"] == "database_busy"
+    assert world.balance() == 2000
 
 
 def test_unknown_addresses_and_methods(client: FlaskClient) -> None:

@@ -7,19 +7,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from shared import db
-from shared.razorpayx.answers import PayoutReport
-from shared.withdrawals import apply_report
 from tests.world import World
 
 REFUND = """
     UPDATE wallets SET balance_coins = balance_coins + 500;
-    INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id)
-    SELECT 'user123', 'refund', 500, balance_coins, (SELECT id FROM withdrawals) FROM wallets;
+    INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id, actor)
+    SELECT 'user123', 'refund', 500, balance_coins, (SELECT id FROM withdrawals), 'me' FROM wallets;
 """
 FAILED = "UPDATE withdrawals SET status = 'failed', failure_reason = 'x', due_at = NULL;"
 ATTEMPT = """
-    INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state)
-    SELECT gen_random_uuid(), id, 9, '', 'sending' FROM withdrawals;
+    INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state, sent_as)
+    SELECT gen_random_uuid(), id, 9, '', 'sending', '' FROM withdrawals;
 """
 
 
@@ -71,7 +69,12 @@ REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
     (paid, "UPDATE payout_attempts SET payout_id = 'pout_other'", "never changes"),
     (failed, REFUND, "uq_one_refund_per_withdrawal"),
     (failed, ATTEMPT, "was refunded"),
-    (failed, "UPDATE payout_attempts SET state = 'paid', ended_at = NULL", "was refunded"),
+    (failed, "UPDATE payout_attempts SET state = 'paid', ended_at = NULL", "was refunded|has ended"),
+    (failed, "UPDATE payout_attempts SET state = 'refused'", "has ended"),
+    (failed, "DELETE FROM payout_attempts", "never deleted"),
+    (pending, "DELETE FROM withdrawals", "never deleted"),
+    (pending, "DELETE FROM wallets", "never deleted"),
+    (pending, "TRUNCATE wallets CASCADE", "never deleted|append-only"),
     (
         failed,
         "UPDATE withdrawals SET status = 'processing', due_at = now()",
@@ -85,14 +88,14 @@ REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
     ),
     (
         failed,
-        "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id)"
-        " SELECT 'user123', 'withdrawal', -499, 0, id FROM withdrawals",
+        "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id, actor)"
+        " SELECT 'user123', 'withdrawal', -499, 0, id, 'me' FROM withdrawals",
         "same_withdrawal|uq_one_debit",
     ),
     (
         pending,
-        "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference)"
-        " VALUES ('user123', 'credit', 5, 1505, 'start')",
+        "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference, actor)"
+        " VALUES ('user123', 'credit', 5, 1505, 'start', 'me')",
         "uq_one_credit_per_reference",
     ),
 ]
@@ -118,8 +121,8 @@ def test_a_refund_of_other_coins_is_refused(world: World) -> None:
         session.execute(text("UPDATE wallets SET balance_coins = balance_coins + 501"))
         session.execute(
             text(
-                "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id)"
-                " SELECT 'user123', 'refund', 501, balance_coins, :id FROM wallets"
+                "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id, actor)"
+                " SELECT 'user123', 'refund', 501, balance_coins, :id, 'me' FROM wallets"
             ),
             {"id": send.withdrawal_id},
         )
@@ -127,9 +130,7 @@ def test_a_refund_of_other_coins_is_refused(world: World) -> None:
 
 def test_two_withdrawals_cannot_share_a_payout(world: World) -> None:
     world.credit(coins=2000)
-    sends = [world.first_send(coins=500) for _ in range(2)]
+    for _ in range(2):
+        world.first_send(coins=500)
     with pytest.raises(DBAPIError, match="uq_payout_attempts_payout_id"):
-        for send in sends:
-            with db.transaction() as session:
-                report = PayoutReport("pout_00000000000001", "processing", 5000, str(send.attempt_id))
-                apply_report(session, report, "webhook")
+        world.sql("UPDATE payout_attempts SET payout_id = 'pout_00000000000001'")

@@ -1,5 +1,6 @@
 """Claim, call, record: every way in which RazorpayX answers, and what becomes of coins and rupees."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -8,10 +9,14 @@ from sqlalchemy.exc import IntegrityError
 
 from shared import db, withdrawals
 from shared.razorpayx.answers import Accepted, Found, PayoutReport, Refused, Throttled, Unknown
+from shared.razorpayx.client import RazorpayX
 from shared.razorpayx.reasons import LASTING, PASSING
+from shared.settings import settings
 from shared.steps import LookUp, Prepare, Send
 from shared.withdrawals import claim, record_answer
-from tests.world import World
+from tests.drip import Dripping
+from tests.simulator import ACCOUNT
+from tests.world import World, forget_settings
 from worker import tasks
 
 # scenario of the simulator -> (how the withdrawal ends, payouts that exist, refunds)
@@ -103,7 +108,11 @@ def test_what_is_absent_for_an_hour_of_answered_look_ups_is_given_back(world: Wo
     withdrawal_id = world.request()
     world.finish(withdrawal_id, steps=6)
     assert world.story(withdrawal_id).count("looked_up:none") == 2
-    for minutes, status in ((58, "processing"), (3, "failed")):
+    world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '2 hours'")
+    assert world.step(withdrawal_id) == "processing"  # a clock that jumps is not enough
+    for _ in range(2):
+        world.step(withdrawal_id)
+    for minutes, status in ((-62, "processing"), (3, "failed")):
         world.sql(f"UPDATE payout_attempts SET absent_since = absent_since - interval '{minutes} minutes'")
         assert world.step(withdrawal_id) == status
     assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
@@ -123,9 +132,138 @@ def test_one_look_up_without_an_answer_starts_the_hour_anew(world: World) -> Non
     world.simulator.settings(lookups="500")
     world.step(withdrawal_id)
     world.simulator.settings(lookups="ok")
-    world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '59 minutes'")
-    assert world.step(withdrawal_id) == "processing"
+    for _ in range(8):
+        assert world.step(withdrawal_id) == "processing"
+        world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '5 minutes'")
     assert world.refunds(withdrawal_id) == 0
+
+
+def test_a_look_up_that_slept_over_its_lease_says_nothing(world: World) -> None:
+    """Asked before the payout was there, told an hour later."""
+    world.simulator.scenario("500.always", default=True)
+    world.credit()
+    withdrawal_id = world.request()
+    world.finish(withdrawal_id, steps=11)
+    world.advance()
+    look_up = claim(withdrawal_id)
+    assert isinstance(look_up, LookUp)
+    world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '2 hours'")
+    world.advance()  # its lease is over
+    record_answer(look_up, Found(()))
+    assert world.read(withdrawal_id).status == "processing"
+    assert world.story(withdrawal_id)[-1] == "too_late"
+
+
+def test_a_look_up_asks_the_account_that_was_to_pay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name another account today; the payout was sent from the one in its body."""
+    world.credit()
+    withdrawal_id = world.request(upi_id="drop@sim")
+    world.step(withdrawal_id)
+    monkeypatch.setenv("RAZORPAYX_ACCOUNT_NUMBER", "9999999999999999")
+    forget_settings()
+    world.sql("UPDATE payout_attempts SET sends = 9")
+    world.advance()
+    look_up = claim(withdrawal_id)
+    assert isinstance(look_up, LookUp) and look_up.account_number == ACCOUNT
+    record_answer(look_up, world.perform(look_up))
+    assert world.attempts(withdrawal_id)[0].state in ("accepted", "paid")
+
+
+def test_under_another_key_nothing_in_doubt_is_sent_and_no_absence_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another merchant or mode never heard of the key: it would pay again, and finds none."""
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Unknown("the wire broke"))
+    monkeypatch.setenv("RAZORPAYX_KEY_ID", "rzp_test_another")
+    forget_settings()
+    world.advance()
+    step = claim(send.withdrawal_id)
+    assert isinstance(step, LookUp)
+    for _ in range(9):
+        record_answer(step, Found(()))
+        world.advance()
+        step = claim(send.withdrawal_id)
+        assert isinstance(step, LookUp)
+    assert world.attempts(send.withdrawal_id)[0].absent_since is None
+    assert world.refunds(send.withdrawal_id) == 0
+
+
+def test_under_another_key_what_was_never_taken_is_begun_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Throttled("refuses_us", "401"))
+    monkeypatch.setenv("RAZORPAYX_KEY_ID", "rzp_test_another")
+    forget_settings()
+    world.advance()
+    assert isinstance(claim(send.withdrawal_id), Prepare)
+    assert [attempt.state for attempt in world.attempts(send.withdrawal_id)] == ["refused"]
+
+
+def test_an_outage_tells_a_person_and_ends_by_itself(world: World) -> None:
+    """Flagged because nobody answered for an hour; once answered, the flag is gone and all goes on."""
+    world.simulator.scenario("500.always", default=True)
+    world.simulator.settings(lookups="500")
+    world.credit()
+    withdrawal_id = world.request()
+    world.finish(withdrawal_id, steps=6)
+    world.sql("UPDATE payout_attempts SET created_at = created_at - interval '2 hours'")
+    world.step(withdrawal_id)
+    assert world.read(withdrawal_id).review == "unanswered"
+    world.simulator.settings(lookups="ok")
+    for _ in range(6):
+        world.step(withdrawal_id)
+    world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '61 minutes'")
+    assert world.step(withdrawal_id) == "failed"
+    assert world.read(withdrawal_id).review is None
+    assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
+
+
+def test_a_payee_that_is_no_longer_known_is_made_known_anew(world: World) -> None:
+    world.paid()
+    world.sql("UPDATE destinations SET fund_account_id = 'fa_00000000000000'")
+    assert world.read(world.paid()).status == "completed"
+
+
+def test_polls_without_an_answer_leave_a_trace_and_do_not_move_the_promise(world: World) -> None:
+    world.credit()
+    withdrawal_id = world.request(upi_id="never@sim")
+    world.step(withdrawal_id)
+    promised = world.read(withdrawal_id).expected_by
+    world.simulator.settings(down="500")
+    for _ in range(3):
+        world.step(withdrawal_id)
+    assert world.story(withdrawal_id).count("polled:no_answer") == 3
+    assert world.read(withdrawal_id).expected_by == promised
+
+
+def test_a_payee_that_cannot_be_made_known_is_asked_for_less_and_less_often(world: World) -> None:
+    world.simulator.settings(down="500")
+    world.credit()
+    withdrawal_id = world.request()
+    assert world.finish(withdrawal_id, steps=3) == "pending"
+    assert world.story(withdrawal_id) == ["requested", *["preparing", "not_prepared"] * 3]
+    world.sql("UPDATE withdrawals SET created_at = created_at - interval '5 minutes'")
+    world.step(withdrawal_id)
+    wait = world.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM withdrawals")[0].s
+    assert 290 < wait < 400
+
+
+@pytest.mark.parametrize(
+    "drip", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"]
+)
+def test_a_peer_that_drips_bytes_is_hung_up_on(world: World, drip: bytes) -> None:
+    """A byte now and then keeps every single read short; the call as a whole is bounded all the same."""
+    world.credit()
+    send = world.first_send()
+    with Dripping(drip) as peer:
+        slow = settings().model_copy(update={"razorpayx_base_url": peer.url})
+        begun = time.monotonic()
+        assert isinstance(RazorpayX(slow).perform(send), Unknown)
+        assert time.monotonic() - begun < 4
 
 
 def test_a_worker_that_slept_over_its_lease_does_not_call(world: World) -> None:
@@ -260,7 +398,7 @@ def test_two_payouts_under_one_reference_are_left_to_a_person(world: World) -> N
         PayoutReport(f"pout_0000000000000{n}", status, 5000, reference_id=str(send.attempt_id))
         for n, status in enumerate(("failed", "processed"))
     ]
-    record_answer(LookUp(send.withdrawal_id, send.attempt_id), Found(tuple(found)))
+    record_answer(LookUp(send.withdrawal_id, send.attempt_id, ACCOUNT, checks=0), Found(tuple(found)))
     held = world.read(send.withdrawal_id)
     assert (held.status, held.review) == ("processing", "two_payouts")
     assert world.refunds(send.withdrawal_id) == 0

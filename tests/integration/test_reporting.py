@@ -4,8 +4,11 @@ import itertools
 import json
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
-from shared import db, inbox
+from shared import checks, db, inbox, withdrawals
+from shared.errors import Unavailable
 from shared.razorpayx.answers import Accepted, PayoutReport, Refused
 from shared.states import LIVE, AttemptState
 from shared.steps import Send
@@ -122,18 +125,109 @@ def test_a_report_with_another_amount_or_another_payout_moves_nothing(world: Wor
     assert world.read(send.withdrawal_id).status == "processing"
 
 
-def test_a_withdrawal_that_needs_a_person_is_not_sent_anew(world: World) -> None:
-    """Flagged, then failed for a passing cause: the next attempt could be a second payment."""
-    world.credit()
+@pytest.mark.parametrize("ending", ["failed", "reversed", "rejected"])
+def test_what_contradicts_itself_is_neither_sent_anew_nor_refunded(world: World, ending: str) -> None:
+    """Two payouts under one reference, one of them paid: the end of the other gives no coins back."""
+    world.credit(coins=2000)
     send = world.first_send()
     tell(send, "processing")
     with db.transaction() as session:
         apply_report(
             session, PayoutReport("pout_00000000000002", "processed", 5000, str(send.attempt_id)), "poll"
         )
-    tell(send, "failed", reason="gateway_down")
-    assert world.read(send.withdrawal_id).status == "failed"
+    tell(send, ending, reason="gateway_down")
+    held = world.read(send.withdrawal_id)
+    assert (held.status, held.status_reason, held.review) == ("processing", "in_review", "two_payouts")
+    assert world.finish(send.withdrawal_id, steps=5) == "processing"
     assert len(world.attempts(send.withdrawal_id)) == 1
+    assert (world.refunds(send.withdrawal_id), world.balance()) == (0, 1500)
+
+
+def test_paid_by_one_of_two_payouts_and_that_one_reversed_is_left_to_people(world: World) -> None:
+    world.credit(coins=2000)
+    send = world.first_send()
+    tell(send, "processed")
+    with db.transaction() as session:
+        apply_report(
+            session, PayoutReport("pout_00000000000002", "processed", 5000, str(send.attempt_id)), "poll"
+        )
+    assert tell(send, "reversed") == "conflict"
+    assert world.read(send.withdrawal_id).status == "completed"
+    assert (world.refunds(send.withdrawal_id), world.balance()) == (0, 1500)
+
+
+def test_a_first_attempt_that_was_paid_after_all_stops_the_second(world: World) -> None:
+    """Failed, tried anew, and then the first one turns out paid: the second one's failure refunds nothing."""
+    world.credit(coins=2000)
+    first = world.first_send()
+    tell(first, "failed", reason="gateway_timeout")
+    world.advance()
+    second = withdrawals.claim(first.withdrawal_id)
+    assert isinstance(second, Send) and second.attempt_id != first.attempt_id
+    assert tell(first, "processed") == "conflict"
+    other = PayoutReport(
+        "pout_00000000000002", "failed", 5000, str(second.attempt_id), reason="bank_account_closed"
+    )
+    with db.transaction() as session:
+        apply_report(session, other, "webhook")
+    assert world.read(first.withdrawal_id).status == "processing"
+    assert (world.refunds(first.withdrawal_id), world.balance()) == (0, 1500)
+
+
+def test_a_reversal_whose_webhook_is_lost_is_found_by_looking_again(world: World) -> None:
+    world.credit(coins=2000)
+    withdrawal_id = world.request(upi_id="reversed@sim")
+    assert world.finish(withdrawal_id) == "completed"
+    world.simulator.post("advance", {"seconds": 7 * 86_400})
+    world.bring_on(withdrawal_id)
+    assert world.read(withdrawal_id).status == "completed"  # not yet: nobody asks all the time
+    world.sql("UPDATE payout_attempts SET recheck_at = now()")
+    world.bring_on(withdrawal_id)
+    assert world.read(withdrawal_id).status == "failed"
+    assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
+
+
+def test_a_completed_payout_is_looked_at_for_eight_days_and_then_left(world: World) -> None:
+    world.credit()
+    withdrawal_id = world.paid()
+    for looks in range(1, 6):
+        seconds = "SELECT extract(epoch FROM recheck_at - now())::bigint AS s FROM payout_attempts"
+        left = world.sql(seconds)[0].s
+        world.sql_without_rules(
+            f"UPDATE withdrawals SET completed_at = completed_at - interval '{left} seconds'"
+        )
+        world.sql("UPDATE payout_attempts SET recheck_at = now()")
+        world.bring_on(withdrawal_id)
+        assert (
+            len(world.simulator.calls("GET", f"/v1/payouts/{world.attempts(withdrawal_id)[0].payout_id}"))
+            >= looks
+        )
+    assert world.attempts(withdrawal_id)[0].recheck_at is None
+    assert world.read(withdrawal_id).status == "completed"
+
+
+def test_a_utr_learnt_later_is_recorded(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    tell(send, "processed", utr=None)
+    assert tell(send, "processed", utr="412345678901") == "repeat"
+    assert world.read(send.withdrawal_id).utr == "412345678901"
+    assert "utr_learnt" in world.story(send.withdrawal_id)
+
+
+def test_another_body_under_a_known_event_id_is_another_event(world: World) -> None:
+    """The id stands in a header that nobody signs; the body is signed."""
+    world.credit()
+    send = world.first_send()
+    entity = {"id": PAYOUT, "status": "processed", "amount": 5000, "reference_id": str(send.attempt_id)}
+    assert world.webhook("payout.processed", entity, "ev_same") == "pay"
+    body = json.dumps(
+        {"event": "payout.reversed", "payload": {"payout": {"entity": {**entity, "status": "reversed"}}}}
+    )
+    assert inbox.receive("ev_same", body.encode())
+    assert not inbox.receive("ev_same", body.encode())
+    key = world.sql("SELECT event_id FROM webhook_events WHERE applied_at IS NULL")[0].event_id
+    assert inbox.apply(key) == "reverse"
 
 
 def test_a_report_about_nothing_of_ours_is_unmatched(world: World) -> None:
@@ -172,17 +266,48 @@ def test_webhooks_that_say_nothing_to_us_are_kept(world: World, body: bytes, out
     assert bytes(world.sql("SELECT body FROM webhook_events")[0].body) == body
 
 
-def test_a_webhook_that_always_raises_is_set_aside_and_blocks_nobody(world: World) -> None:
-    """Two attempts of ours, one payout id of theirs: the database refuses, again and again."""
+def test_a_payout_of_one_attempt_reported_for_another_is_a_contradiction(world: World) -> None:
     world.credit(coins=5000)
     first, second = world.first_send(coins=500), world.first_send(coins=500)
     tell(first, "processing")
-    entity = {"id": PAYOUT, "status": "processing", "amount": 5000, "reference_id": str(second.attempt_id)}
-    body = json.dumps({"event": "payout.updated", "payload": {"payout": {"entity": entity}}}).encode()
+    stolen = PayoutReport(PAYOUT, "processed", 5000, str(second.attempt_id))
+    with db.transaction() as session:
+        assert apply_report(session, stolen, "webhook") == "conflict"
+    assert world.read(second.withdrawal_id).review == "payout_of_another"
+    assert tell(first, "processed") == "pay"
+
+
+def test_a_webhook_that_always_raises_is_set_aside_and_blocks_nobody(world: World) -> None:
+    """Something in our own house refuses it, again and again; `payouts check` shows it."""
+    world.credit(coins=5000)
+    poisoned, well = world.first_send(coins=500), world.first_send(coins=500)
+    world.sql("ALTER TABLE payout_attempts ADD CONSTRAINT ours CHECK (utr <> 'poison')")
+    entity = {"id": PAYOUT, "status": "processed", "amount": 5000, "utr": "poison"}
+    body = json.dumps(
+        {
+            "event": "payout.updated",
+            "payload": {"payout": {"entity": {**entity, "reference_id": str(poisoned.attempt_id)}}},
+        }
+    ).encode()
     inbox.receive("ev_poison", body)
     for _ in range(inbox.MAX_TRIES):
-        with pytest.raises(Exception, match="uq_payout_attempts_payout_id"):
+        with pytest.raises(IntegrityError, match="ours"):
             inbox.apply("ev_poison")
     assert inbox.apply("ev_poison") is None
     assert world.sql("SELECT outcome FROM webhook_events")[0].outcome == "poison"
-    assert tell(first, "processed") == "pay"
+    assert checks.run().unread_webhooks == ["ev_poison"]
+    assert tell(well, "processed") == "pay"
+
+
+def test_a_database_that_is_busy_says_nothing_against_an_event(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    entity = {"id": PAYOUT, "status": "processed", "amount": 5000, "reference_id": str(send.attempt_id)}
+    body = json.dumps({"event": "payout.processed", "payload": {"payout": {"entity": entity}}}).encode()
+    inbox.receive("ev_locked", body)
+    with db.engine().connect() as holder:
+        holder.execute(text("SELECT FROM withdrawals FOR UPDATE"))
+        with pytest.raises(Unavailable):
+            inbox.apply("ev_locked")
+    assert world.sql("SELECT tries FROM webhook_events")[0].tries == 0
+    assert inbox.apply("ev_locked") == "pay"

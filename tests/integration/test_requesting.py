@@ -1,13 +1,19 @@
 """The user's wish: coins are taken at once, together with everything else or not at all."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import event
 
+from sandbox.services import Databases
 from shared import db, withdrawals
 from shared.errors import BadRequest, Unavailable
 from shared.withdrawals import requesting
+from shared.withdrawals.requesting import OutcomeUnknown
 from tests.world import World
 
 
@@ -152,6 +158,56 @@ def test_the_same_id_twice_takes_coins_once(world: World) -> None:
     with pytest.raises(Exception, match="pk_withdrawals"):
         requesting._take(again)
     assert requesting._already_taken(made.id).remaining_coins == 1500
+    assert world.balance() == 1500
+
+
+class CutAfter:
+    """The wire to the database breaks right after a statement was done, before its reply is read: so many times."""
+
+    def __init__(self, begins: str, *, times: int, then: Callable[[], None] = lambda: None) -> None:
+        self.begins, self.left, self.then = begins, times, then
+
+    def __enter__(self) -> None:
+        event.listen(db.engine(), "after_cursor_execute", self._cut)
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(db.engine(), "after_cursor_execute", self._cut)
+
+    def _cut(self, connection: Any, cursor: Any, statement: str, *_: object) -> None:
+        if self.left and statement.strip().startswith(self.begins):
+            self.left -= 1
+            cursor.connection.close()
+            db.engine().pool.dispose()
+            self.then()
+            raise psycopg.OperationalError("the reply was lost")
+
+
+def test_a_reply_that_is_lost_takes_the_coins_once_and_says_so(world: World) -> None:
+    """All that the user had: the second run finds no coins, because the first run took them."""
+    world.credit(coins=500)
+    with CutAfter("WITH taken AS", times=1):
+        made = withdrawals.request(user_id="user123", coins=500, upi_id="user@okhdfcbank", actor="app:test")
+    assert made.remaining_coins == 0
+    assert [row.id for row in world.sql("SELECT id FROM withdrawals")] == [made.id]
+
+
+def test_a_lost_reply_and_a_lost_database_say_that_nobody_knows_and_under_which_id(
+    world: World, databases: Databases
+) -> None:
+    world.credit(coins=2000)
+    name = world.sql("SELECT current_database() AS name")[0].name
+    with psycopg.connect(databases.url, autocommit=True) as server:
+
+        def close_the_door() -> None:
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+
+        with CutAfter("WITH taken AS", times=1, then=close_the_door), pytest.raises(OutcomeUnknown) as told:
+            world.request(coins=500)
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert told.value.code == "outcome_unknown"
+    assert [str(row.id) for row in world.sql("SELECT id FROM withdrawals")] == [
+        told.value.extra["withdrawal_id"]
+    ]
     assert world.balance() == 1500
 
 

@@ -32,7 +32,9 @@ def test_an_absent_broker_is_told_and_not_raised(server: fakeredis.FakeServer) -
 
 def test_every_task_has_its_queue() -> None:
     assert set(queues.QUEUE_OF) == {queues.SUBMIT, queues.POLL, queues.APPLY, queues.SWEEP}
-    assert set(queues.QUEUE_OF.values()) == {queues.PAYOUTS, queues.WEBHOOKS, queues.MAINTENANCE}
+    assert set(queues.QUEUE_OF.values()) == {
+        queues.PAYOUTS, queues.WEBHOOKS, queues.MAINTENANCE, queues.SWEEPS
+    }  # fmt: skip
 
 
 def test_the_worker_takes_late_rejects_on_loss_and_keeps_no_results(worker_settings: None) -> None:

@@ -23,6 +23,24 @@ RULES = (
     CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON withdrawal_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
     """,
+    """
+    CREATE FUNCTION refuse_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+    """
+    CREATE TRIGGER kept BEFORE DELETE OR TRUNCATE ON wallets
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete()
+    """,
+    """
+    CREATE TRIGGER kept BEFORE DELETE OR TRUNCATE ON withdrawals
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete()
+    """,
+    """
+    CREATE TRIGGER kept BEFORE DELETE OR TRUNCATE ON payout_attempts
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete()
+    """,
     # A wish never changes what it asks for, and moves only along the edges of states.py.
     """
     CREATE FUNCTION refuse_wrong_move() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -52,6 +70,9 @@ RULES = (
            IS DISTINCT FROM (NEW.id, NEW.withdrawal_id, NEW.number, NEW.request_body)
            OR (OLD.payout_id IS NOT NULL AND OLD.payout_id IS DISTINCT FROM NEW.payout_id) THEN
             RAISE EXCEPTION 'the request of attempt % never changes', OLD.id USING ERRCODE = 'restrict_violation';
+        END IF;
+        IF OLD.ended_at IS NOT NULL AND OLD.state <> NEW.state THEN
+            RAISE EXCEPTION 'attempt % has ended', OLD.id USING ERRCODE = 'restrict_violation';
         END IF;
         RETURN NEW;
     END $$
@@ -166,6 +187,7 @@ def upgrade() -> None:
         sa.Column("upi_id", sa.Text(), nullable=False),
         sa.Column("contact_id", sa.Text(), nullable=False),
         sa.Column("fund_account_id", sa.Text(), nullable=False),
+        sa.Column("known_to", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["wallets.user_id"], name=op.f("fk_destinations_user_id")),
         sa.PrimaryKeyConstraint("user_id", "upi_id", name=op.f("pk_destinations")),
@@ -251,6 +273,7 @@ def upgrade() -> None:
         ),
         sa.Column("reference", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
             "(kind = 'withdrawal') <= (coins < 0)", name=op.f("ck_coin_transactions_withdrawals_take")
@@ -317,6 +340,8 @@ def upgrade() -> None:
         sa.Column("sends", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("checks", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("absent_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("absent_looks", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("sent_as", sa.Text(), nullable=False),
         sa.Column("waits", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("payout_id", sa.Text(), nullable=True),
         sa.Column("provider_status", sa.Text(), nullable=True),
@@ -328,6 +353,7 @@ def upgrade() -> None:
         sa.Column(
             "last_sent_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
+        sa.Column("recheck_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
@@ -342,6 +368,9 @@ def upgrade() -> None:
             "state IN ('accepted', 'failed', 'paid', 'refused', 'reversed', 'sending', 'throttled', 'unknown')",
             name=op.f("ck_payout_attempts_state"),
         ),
+        sa.CheckConstraint(
+            "recheck_at IS NULL OR state = 'paid'", name=op.f("ck_payout_attempts_recheck_what_is_paid")
+        ),
         sa.CheckConstraint("number > 0", name=op.f("ck_payout_attempts_number_positive")),
         sa.CheckConstraint("sends >= 1", name=op.f("ck_payout_attempts_sent_or_about_to_be")),
         sa.ForeignKeyConstraint(
@@ -350,6 +379,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payout_attempts")),
         sa.UniqueConstraint("payout_id", name=op.f("uq_payout_attempts_payout_id")),
         sa.UniqueConstraint("withdrawal_id", "number", name=op.f("uq_payout_attempts_withdrawal_id_number")),
+    )
+    op.create_index(
+        "ix_payout_attempts_recheck",
+        "payout_attempts",
+        ["recheck_at"],
+        unique=False,
+        postgresql_where=sa.text("recheck_at IS NOT NULL"),
     )
     op.create_index(
         "uq_one_live_attempt_per_withdrawal",
@@ -423,7 +459,8 @@ def downgrade() -> None:
     for table in ("coin_transactions", "withdrawals", "wallets"):
         op.drop_table(table)
     for function in (
-        "refuse_change", "refuse_wrong_move", "refuse_other_request", "refuse_unsafe_refund",
+        "refuse_change",
+        "refuse_delete", "refuse_wrong_move", "refuse_other_request", "refuse_unsafe_refund",
         "refuse_unheld_payout", "refuse_lost_coins", "refuse_unwritten_balance",
     ):  # fmt: skip
         op.execute(f"DROP FUNCTION {function}()")
