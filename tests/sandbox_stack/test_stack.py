@@ -143,7 +143,7 @@ def test_a_given_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         stack = Stack(api_port=taken.getsockname()[1], flower=False, directory=tmp_path)
-        with pytest.raises(PartFailed, match=r"(?s)api: .*Address already in use"):
+        with pytest.raises(PartFailed, match=r"(?s)api: .*address already in use"):
             stack.start()
 
 
