@@ -58,8 +58,8 @@ def give_coins(database_url: str) -> None:
             [COINS, COINS, USERS],
         )
         connection.execute(
-            "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference)"
-            " SELECT user_id, 'credit', balance_coins, balance_coins, 'bench' FROM wallets"
+            "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference, actor)"
+            " SELECT user_id, 'credit', balance_coins, balance_coins, 'bench', 'bench' FROM wallets"
         )
 
 
