@@ -87,7 +87,11 @@ def _end_unsent(session: Session, withdrawal: Withdrawal, answer: Refused) -> No
 
 
 def _record(
-    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Step, answer: Answer
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    step: Send | LookUp | Poll,
+    answer: Answer,
 ) -> None:
     channel = {Send: "reply", LookUp: "lookup", Poll: "poll"}[type(step)]
     if isinstance(answer, Accepted):
@@ -96,11 +100,10 @@ def _record(
         _two_payouts(session, withdrawal, attempt, answer)
     elif isinstance(answer, Found) and answer.reports:
         reporting.apply_report(session, answer.reports[0], channel)
+    elif isinstance(step, Poll):
+        _not_polled(session, withdrawal, attempt, step, answer)
     elif attempt.state not in UNSETTLED or _is_overtaken(session, withdrawal, attempt, step):
         journey.note(session, withdrawal, "too_late", actor=channel, **_evidence(attempt, answer))
-    elif isinstance(step, Poll):
-        journey.note(session, withdrawal, "polled:no_answer", actor=channel, **_evidence(attempt, answer))
-        withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
     elif isinstance(step, LookUp):
         _not_found(session, withdrawal, attempt, answer)
     elif isinstance(answer, Refused):
@@ -111,13 +114,24 @@ def _record(
         _unanswered(session, withdrawal, attempt, answer)
 
 
-def _is_overtaken(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Step) -> bool:
+def _not_polled(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Poll, answer: Answer
+) -> None:
+    """A payout that could not be asked for stands where it stood, and is asked for again."""
+    journey.note(session, withdrawal, "polled:no_answer", actor="poll", **_evidence(attempt, answer))
+    if attempt.state == AttemptState.ACCEPTED and attempt.checks == step.checks:
+        withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
+
+
+def _is_overtaken(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Send | LookUp
+) -> bool:
     """Whether someone went on while this worker was away: its lack of an answer then says nothing more."""
     if isinstance(step, Send):
         return attempt.sends != step.sends or attempt.state != AttemptState.SENDING
     # A look-up that slept over its lease would call absent what may have come since.
     in_time = session.scalar(select(func.now() <= withdrawal.due_at))
-    return attempt.checks != step.checks or not in_time  # type: ignore[union-attr]
+    return attempt.checks != step.checks or not in_time
 
 
 def _evidence(attempt: PayoutAttempt, answer: Answer) -> dict[str, Any]:
