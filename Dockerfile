@@ -21,8 +21,8 @@ CMD ["api"]
 FROM production AS sandbox
 
 USER root
-COPY requirements-dev.lock ./
-RUN python -m pip install --no-cache-dir --require-hashes -r requirements-dev.lock
+COPY requirements-simulator.lock ./
+RUN python -m pip install --no-cache-dir --require-hashes -r requirements-simulator.lock
 COPY sandbox ./sandbox
 USER payouts
 ENTRYPOINT ["python", "-m", "sandbox.razorpayx"]

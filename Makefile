@@ -23,6 +23,8 @@ env:  ## Write .env with fresh secrets, for docker compose
 lock: $(VENV)/installed  ## Choose versions anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	  --upgrade --custom-compile-command 'make lock' --output-file requirements.lock
+	uv pip compile pyproject.toml --extra simulator --universal --python-version 3.11 --generate-hashes --quiet \
+	  --upgrade --custom-compile-command 'make lock' --constraint requirements.lock --output-file requirements-simulator.lock
 	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --quiet \
 	  --upgrade --custom-compile-command 'make lock' --constraint requirements.lock --output-file requirements-dev.lock
 

@@ -59,7 +59,7 @@ def fates() -> list[Fate]:
     return [
         Fate("paid", "user123", "user@okhdfcbank", 500, paid, 1),
         Fate("failed, refunded", "test_user", "fail.beneficiary_vpa_invalid@sim", 300, back, 1),
-        Fate("lost reply, found, paid once", "test_user_123", "drop@sim", 1000, paid, 1),
+        Fate("lost reply, paid once", "test_user_123", "drop@sim", 1000, paid, 1),
         Fate(
             "cancelled in the window", "test", "mobile@airtel", 200, ["pending", "cancelled"], 0, cancel=True
         ),
@@ -70,16 +70,16 @@ def fates() -> list[Fate]:
 def tell(*, once: bool, settings: dict[str, str]) -> None:
     """Start the stack, tell the story, and with `once` exit: 0 if all went as it says."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print("Starting PostgreSQL, Redis, the RazorpayX simulator, the API, a worker, beat and Flower …")
+    console.print("Starting PostgreSQL, Redis, a RazorpayX simulator, API, worker, beat, Flower …")
     begun = time.monotonic()
     try:
         with _stack(settings) as stack:
             console.print(f"Everything answers after {time.monotonic() - begun:.1f} s.\n")
             faults = Story(stack, console).tell()
             console.print(f"The story took {time.monotonic() - begun:.0f} s with the start.\n")
-            _show_where(stack, console)
             if once:
                 sys.exit(1 if faults else 0)
+            _show_where(stack, console)
             console.print("\nCtrl-C ends it all.")
             stack.run_until_signal()
     except PartFailed as error:
@@ -134,22 +134,21 @@ class Story:
     def _follow(self) -> None:
         """Print each event as it happens, until every fate is fulfilled or time is up."""
         begun = None
-        for at, withdrawal_id, came_from, to, reason, actor in self._events():
+        for at, withdrawal_id, to, reason, actor in self._events():
             fate = next(fate for fate in self.fates if fate.withdrawal_id == withdrawal_id)
             begun = begun or at
-            moved = to if to == came_from or came_from is None else f"{came_from} → {to}"
             if not fate.seen or fate.seen[-1] != to:
                 fate.seen.append(to)
             seconds = (at - begun).total_seconds()
-            self.console.print(f"{seconds:6.2f} s  {fate.title:30} {moved:24} {reason} [dim]({actor})[/dim]")
+            self.console.print(f"{seconds:6.2f} s  {fate.title:22} {to:11} {reason} [dim]({actor})[/dim]")
         self.console.print()
 
-    def _events(self) -> Iterator[tuple[datetime, str, str | None, str, str, str]]:
+    def _events(self) -> Iterator[tuple[datetime, str, str, str, str]]:
         deadline, last = time.monotonic() + STORY_SECONDS, 0
         with psycopg.connect(self.info["database_url"], autocommit=True) as connection:
             while time.monotonic() < deadline and any(fate.seen != fate.ends for fate in self.fates):
                 rows = connection.execute(
-                    "SELECT id, created_at, withdrawal_id::text, from_status, to_status, reason, actor"
+                    "SELECT id, created_at, withdrawal_id::text, to_status, reason, actor"
                     " FROM withdrawal_events WHERE id > %s ORDER BY id",
                     [last],
                 ).fetchall()

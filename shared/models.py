@@ -112,7 +112,7 @@ class Withdrawal(Base):
     utr: Mapped[str | None]
     idempotency_key: Mapped[str | None]
     request_fingerprint: Mapped[str | None]
-    review: Mapped[str | None]  # why a person must look; while it is set nothing new is sent
+    review: Mapped[str | None]  # why a person must look (journey.flag)
     version: Mapped[int] = mapped_column(server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)

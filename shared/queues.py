@@ -50,7 +50,7 @@ def celery_settings() -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        # Flower learns of a task from the worker; an event for each sending would double the cost of a nudge.
+        # Flower learns of a task from the worker; an event for each sending would triple the cost of a nudge.
         "task_send_sent_event": False,
     }
 

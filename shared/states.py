@@ -88,7 +88,7 @@ WAITING: dict[Reason, tuple[str, int]] = {
     ),
     Reason.BANK_PROCESSING: ("The bank is processing the payment.", 5 * DAY),
     Reason.PROVIDER_QUEUED: ("The payment waits in the payment service's queue.", DAY),
-    Reason.RETRY_LATER: ("Your bank could not take the payment; it is tried again later.", 2 * HOUR),
+    Reason.RETRY_LATER: ("The payment could not be made now; it is tried again later.", 2 * HOUR),
     Reason.IN_REVIEW: ("A person is looking at this payment.", 3 * DAY),
 }
 

@@ -23,11 +23,12 @@ def databases() -> Iterator[Databases]:
 
 
 @pytest.fixture(scope="session")
-def template(databases: Databases) -> str:
+def template(databases: Databases) -> Iterator[str]:
     """A migrated, empty database, from which each test gets its own."""
     name = f"template_{os.getpid()}"
     migrate(psycopg_url(databases.create_database(name)))
-    return name
+    yield name
+    databases.drop_database(name)
 
 
 @pytest.fixture(scope="session")

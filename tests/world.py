@@ -50,7 +50,7 @@ class World:
         simulator: Simulator,
         patch: pytest.MonkeyPatch,
     ) -> Iterator["World"]:
-        name = f"world_{next(_numbers)}"
+        name = f"world_{os.getpid()}_{next(_numbers)}"
         environment = {
             "DATABASE_URL": databases.create_database(name, template=template),
             "REDIS_URL": redis_url,
@@ -68,7 +68,7 @@ class World:
         for variable, value in environment.items():
             patch.setenv(variable, value)
         forget_settings()
-        queues.broker().flushall()
+        queues.broker().delete(*set(queues.QUEUE_OF.values()))  # no more: the server may be somebody's own
         try:
             yield cls(simulator)
         finally:

@@ -21,6 +21,9 @@ REVERSED = "reversed"
 # `pout_` and 14 letters or digits today (razorpayx.md §1); twice as long is still an id, a novel is not.
 PAYOUT_ID = re.compile(r"pout_[A-Za-z0-9]{1,35}")
 
+# Fields of a payout that come from our settings: refused for one of them, the user has done nothing wrong.
+OURS = frozenset({"account_number", "purpose", "narration", "mode", "currency", "queue_if_low_balance"})
+
 Outcome = Literal["waiting", "paid", "not_paid", "reversed"]
 
 
@@ -169,7 +172,7 @@ def _read_refusal(error: dict[str, Any], description: str) -> NotTaken:
     if "idempotency" in words:
         # Whatever went wrong with the key, something may stand behind it: look before anything else.
         return Unknown(description, 400)
-    if where == "account_number" or "not found on the server" in words or "from this ip" in words:
+    if where in OURS or "not found on the server" in words or "from this ip" in words:
         return Throttled("refuses_us", description)
     if where == "fund_account_id":
         reason = "fund_account_invalid"

@@ -7,7 +7,7 @@
     sweep                      due work that nobody holds            sweeping.py
     find     history           what callers may read                 reading.py
 
-All of them change a row through `journey.py`, and nowhere else.
+A status changes in `journey.py`, and nowhere else.
 """
 
 from shared.withdrawals.claiming import claim

@@ -1,7 +1,7 @@
-"""How a withdrawal changes: it moves, it waits, it is noted, it is flagged. Each leaves an event.
+"""How a withdrawal changes: it moves, it waits, it is noted, it is flagged.
 
-Callers hold the row's lock. Nothing else in the system writes to `withdrawals` or `withdrawal_events`,
-but for the one statement in `requesting.py` that creates both.
+A status changes here and nowhere else, and each move, note and flag leaves an event; `wait` only says until
+when. Callers hold the row's lock. The statement in `requesting.py` that creates a row writes its event too.
 """
 
 from datetime import timedelta

@@ -22,7 +22,8 @@ def test_the_key_is_mandatory(sim: Client):
 
 
 @pytest.mark.parametrize(
-    "key", ["abc", "x" * 37, "wd_01234567-89ab-cdef-0123-456789abcdef", "with.dot", "a/b/c/d", "ключ-ключ".encode()]
+    "key",
+    ["abc", "x" * 37, "wd_01234567-89ab-cdef-0123-456789abcdef", "with.dot", "a/b/c/d", "ключ-ключ".encode()],
 )
 def test_the_key_has_4_to_36_characters_of_its_set(sim: Client, key):
     answer = sim.send(sim.order(), key)

@@ -71,6 +71,7 @@ def error(description: str = "No", code: str = "BAD_REQUEST_ERROR", **more: Any)
         (400, error("Different request body sent for the same Idempotency Header"), Unknown),
         (400, error("Idempotency key is missing", field="X-Payout-Idempotency"), Unknown),
         (400, error("The RazorpayX Account number is invalid.", field="account_number"), Throttled),
+        (400, error("The selected purpose is invalid.", field="purpose"), Throttled),
         (400, error("The requested URL was not found on the server."), Throttled),
         (400, error("Transactions from this IP are not allowed. Contact support for help."), Throttled),
         (401, error("Authentication failed"), Throttled),

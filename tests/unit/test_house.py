@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PRODUCT = sorted(path for part in ("api", "worker", "shared") for path in (ROOT / part).rglob("*.py"))
 FILE_LINES = 300
+LOCKS = ("requirements.lock", "requirements-simulator.lock", "requirements-dev.lock")
 
 
 def test_the_layers_hold() -> None:
@@ -84,14 +85,15 @@ def test_no_work_at_import_time() -> None:
 
 
 def test_the_locks_have_hashes_and_name_no_index() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in LOCKS:
         text = (ROOT / name).read_text()
         assert text.count("==") <= text.count("--hash=")
         assert not re.search(r"index-url|find-links|https?://", text)
 
 
-def test_both_locks_choose_the_same_versions() -> None:
+def test_all_locks_choose_the_same_versions() -> None:
     def versions(name: str) -> set[str]:
         return set(re.findall(r"^([\w.\[\]-]+==\S+)", (ROOT / name).read_text(), re.M))
 
-    assert versions("requirements.lock") <= versions("requirements-dev.lock")
+    smaller, larger, largest = map(versions, LOCKS)
+    assert smaller <= larger <= largest
