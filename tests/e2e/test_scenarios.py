@@ -71,7 +71,7 @@ EXPECTED = {
     "fail.server_error_temporary": TRIED_THRICE,
     "refuse.invalid_vpa": REFUSED,
     "refuse.amount_limit": REFUSED,
-    "refuse.mode": REFUSED,
+    "refuse.mode": OURS_TO_MEND,
     "refuse.inactive": REFUSED_THRICE,
     "refuse.account_number": OURS_TO_MEND,
     "refuse.insufficient_funds": REFUSED_THRICE,
