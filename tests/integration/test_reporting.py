@@ -206,6 +206,15 @@ def test_a_completed_payout_is_looked_at_for_eight_days_and_then_left(world: Wor
     assert world.read(withdrawal_id).status == "completed"
 
 
+def test_an_earlier_word_that_comes_late_does_not_set_it_back(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    tell(send, "processing")
+    assert tell(send, "queued") == "follow"
+    assert world.attempts(send.withdrawal_id)[0].provider_status == "processing"
+    assert world.read(send.withdrawal_id).status_reason == "bank_processing"
+
+
 def test_a_utr_learnt_later_is_recorded(world: World) -> None:
     world.credit()
     send = world.first_send()
