@@ -92,17 +92,16 @@ def end_or_retry(
 ) -> None:
     """After a definite failure: a new attempt later where the cause may pass, else the coins back."""
     data["attempt_id"] = str(attempt.id)
+    may_retry = is_passing(reason) and attempt.number < settings().max_attempts
     if journey.is_blocked(withdrawal):
         # This attempt is over, but something else may have been paid: the coins stay where they are.
         journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
-        journey.note(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
-        return
-    may_retry = is_passing(reason) and attempt.number < settings().max_attempts
-    if may_retry and withdrawal.status == Status.PROCESSING:
+    elif may_retry and withdrawal.status == Status.PROCESSING:
         journey.wait(withdrawal, Reason.RETRY_LATER, settings().retry_seconds)
-        journey.note(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
+    else:
+        fail(session, withdrawal, actor=actor, reason=reason, **data)
         return
-    fail(session, withdrawal, actor=actor, reason=reason, **data)
+    journey.note(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
 
 
 def fail(session: Session, withdrawal: Withdrawal, *, actor: str, reason: str | None, **data: Any) -> None:
@@ -201,7 +200,7 @@ def _end(
         fail(session, withdrawal, actor=channel, reason="reversed", **evidence)
         return
     reason = report.reason or report.status
-    end_or_retry(session, withdrawal, attempt, actor=channel, reason=reason, **_but(evidence, "attempt_id"))
+    end_or_retry(session, withdrawal, attempt, actor=channel, reason=reason, **evidence)
 
 
 def _learn(attempt: PayoutAttempt, report: PayoutReport) -> None:
@@ -212,7 +211,3 @@ def _learn(attempt: PayoutAttempt, report: PayoutReport) -> None:
     attempt.fees_paise = report.fees_paise if report.fees_paise is not None else attempt.fees_paise
     attempt.tax_paise = report.tax_paise if report.tax_paise is not None else attempt.tax_paise
     attempt.answered_at = func.now()
-
-
-def _but(data: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name != key}

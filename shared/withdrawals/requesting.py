@@ -131,12 +131,17 @@ def _taken_once(values: dict[str, Any]) -> Any:
     except ConnectionLost:
         log.warning("[WITHDRAW] connection lost, asking again", withdrawal_id=str(values["id"]))
     try:
+        return _take_again(values)
+    except (ConnectionLost, DBAPIError, PoolTimeout) as error:
+        raise OutcomeUnknown(values["id"]) from error
+
+
+def _take_again(values: dict[str, Any]) -> Any:
+    try:
         # No row the second time may mean that the first run has taken the coins that are missing now.
         return _take(values) or _already_taken(values["id"])
     except IntegrityError:
         return _already_taken(values["id"])
-    except (ConnectionLost, DBAPIError, PoolTimeout) as error:
-        raise OutcomeUnknown(values["id"]) from error
 
 
 def _take(values: dict[str, Any]) -> Any:
