@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint env lock clean
+.PHONY: demo test chaos lint env lock clean
 
 demo: $(VENV)/installed  ## Start everything and tell the story of five withdrawals
 	@$(BIN)/payouts demo $(ARGS)
 
 test: $(VENV)/installed  ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/installed  ## Break everything under load, then prove that nothing was paid twice or lost
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: $(VENV)/installed  ## Style, types, layers
 	@$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import structlog
 from apiflask import APIFlask
 from flask import Response, g, request
 
-from api import auth, health, problems, provider, wallets, withdrawals
+from api import auth, batches, health, problems, provider, wallets, withdrawals
 from shared import log
 from shared.ids import new_id
 from shared.settings import Settings
@@ -16,9 +16,8 @@ MAX_REQUEST_ID = 100
 
 
 def create_app(settings: Settings | None = None) -> APIFlask:
-    """The API. Raises SettingsError when it may not start."""
+    """The API. Raises SettingsError when the settings are not usable."""
     settings = settings or of_this_process()
-    auth.check_settings(settings)
     log.configure()
     app = APIFlask("coin-payouts", title="Coin Payouts", docs_path=None, spec_path=None, json_errors=False)
     app.config["SETTINGS"] = settings
@@ -31,8 +30,9 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.url_map.merge_slashes = False
     app.before_request(_begin)
     app.after_request(_end)
+    auth.prepare(app)
     problems.register(app)
-    for part in (withdrawals, wallets, provider, health):
+    for part in (withdrawals, batches, wallets, provider, health):
         app.register_blueprint(part.blueprint)
     return app
 

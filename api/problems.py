@@ -7,16 +7,18 @@ from apiflask import APIFlask
 from flask import Response, g, jsonify, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import Forbidden, HTTPException
 
 from shared.db import unavailable
 from shared.errors import PayoutsError, Unavailable
+from shared.idempotency import StillRunning
 
 log = structlog.get_logger()
 
 WORDS = {
     400: ("Bad request", "The request could not be understood", "bad_request"),
     401: ("Authentication required", "Send your app key as Authorization: Bearer <key>", "unauthorized"),
+    403: ("Not allowed", "This key may not do that", "forbidden"),
     404: ("Not found", "There is nothing at this address", "not_found"),
     405: ("Method not allowed", "This address does not take this method", "method_not_allowed"),
     411: ("Length required", "Send a Content-Length", "length_required"),
@@ -58,10 +60,16 @@ def register(app: APIFlask) -> None:
     app.register_error_handler(Exception, _unforeseen)
 
 
+def told(error: PayoutsError) -> Response:
+    """The answer to an error of ours."""
+    return problem(error.http_status, error.error, error.details, error.code, **error.extra)
+
+
 def _ours(error: PayoutsError) -> Response:
-    response = problem(error.http_status, error.error, error.details, error.code, **error.extra)
-    if isinstance(error, Unavailable):
+    response = told(error)
+    if isinstance(error, Unavailable | StillRunning):
         response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unavailable):
         log.warning("[API] unavailable", path=request.path, code=error.code)
     return response
 
@@ -71,7 +79,10 @@ def _of_http(error: HTTPException) -> Response:
     if status < 400 and error.response is not None:  # a redirect is no error
         return error.response  # type: ignore[return-value]
     words = WORDS.get(status) or (error.name, error.name, error.name.lower().replace(" ", "_"))
-    response = problem(status, *words)
+    error_word, details, code = words
+    if isinstance(error, Forbidden):
+        details = error.description or details
+    response = problem(status, error_word, details, code)
     for name, value in error.get_headers(request.environ):
         if name in ("Allow", "WWW-Authenticate", "Retry-After"):
             response.headers[name] = value

@@ -13,6 +13,7 @@ from shared import upi
 from shared.errors import BadRequest
 
 MAX_USER_ID, MAX_REASON, MAX_REFERENCE, MAX_ABOUT = 500, 500, 200, 200
+MAX_ITEMS = 500
 MAX_CREDIT_COINS = 10**12  # a thousand times India's largest lottery; beyond it is a mistake
 MAX_REFERENCE_BYTES = 500  # together with the user it must fit in an index
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -20,7 +21,7 @@ MAX_DIGITS = 100  # more of them change nothing: it is too much already
 DEFAULT_CANCEL_REASON = "User requested cancellation"
 
 # The order in which faults are told (CONTRACT.md); a fault that is not listed comes last.
-ORDER = ("user_id", "amount:missing", "upi_id:missing", "amount", "upi_id", "withdrawal_id")
+ORDER = ("items", "user_id", "amount:missing", "upi_id:missing", "amount", "upi_id", "withdrawal_id")
 
 
 def fault(error: str, details: str = "", *, code: str, **extra: Any) -> PydanticCustomError:
@@ -167,6 +168,26 @@ class CreditIn(Body):
         return text(value, info.field_name or "field", longest, required=False)
 
 
+class BatchIn(Body):
+    items: list[Any] = Field(None, validate_default=True)  # each is looked at for itself (api/batches.py)
+
+    @field_validator("items", mode="before")
+    @classmethod
+    def _items(cls, value: Any) -> Any:
+        if value is None:
+            raise fault("items is required", code="missing")
+        if not isinstance(value, list):
+            raise fault("Invalid items", "items must be a list", code="wrong_type")
+        if not 1 <= len(value) <= MAX_ITEMS:
+            raise fault(
+                "Invalid number of items",
+                f"A batch has 1 to {MAX_ITEMS} items",
+                code="bad_number_of_items",
+                max_items=MAX_ITEMS,
+            )
+        return value
+
+
 Model = TypeVar("Model", bound=Body)
 
 
@@ -181,6 +202,13 @@ def body(model: type[Model], **context: Any) -> Model:
         raise HTTPBadRequest from None
     if not isinstance(given, dict):
         raise HTTPBadRequest
+    return parsed(model, given, **context)
+
+
+def parsed(model: type[Model], given: Any, **context: Any) -> Model:
+    """What was given, as `model`. Raises BadRequest."""
+    if not isinstance(given, dict):
+        raise BadRequest("Invalid item", "Each item is a JSON object", code="wrong_type")
     try:
         return model.model_validate(given, context=context)
     except ValidationError as error:

@@ -4,9 +4,10 @@ from typing import Any
 
 import structlog
 from apiflask import APIBlueprint
-from flask import g
+from flask import Response, g
 
 from api import auth, parameters, schemas
+from api.once import Answer, once
 from shared import wallet
 from shared.clock import iso
 from shared.db import transaction
@@ -20,9 +21,14 @@ MAX_ID = 2**63 - 1
 
 
 @blueprint.post("/credit/")
-def credit() -> tuple[dict[str, Any], int]:
+@auth.needs("credit")
+def credit() -> Answer | Response:
     """Give coins once per reference; the same reference again answers 200 and gives nothing."""
     given = schemas.body(schemas.CreditIn)
+    return once("credit", given, lambda _key, _fingerprint: _credit(given))
+
+
+def _credit(given: schemas.CreditIn) -> Answer:
     with transaction() as session:
         done = wallet.credit(session, actor=g.actor, **given.model_dump())
     log.info(
@@ -41,6 +47,7 @@ def credit() -> tuple[dict[str, Any], int]:
 
 
 @blueprint.get("/")
+@auth.needs("read")
 def read() -> dict[str, Any]:
     """A user's coins."""
     with transaction() as session:
@@ -58,6 +65,7 @@ def read() -> dict[str, Any]:
 
 
 @blueprint.get("/transactions/")
+@auth.needs("read")
 def transactions() -> dict[str, Any]:
     """A user's journal, newest first."""
     user_id, limit = parameters.user_id(), parameters.limit()

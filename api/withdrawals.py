@@ -4,9 +4,10 @@ from typing import Any
 
 import structlog
 from apiflask import APIBlueprint
-from flask import current_app, g
+from flask import Response, current_app, g
 
 from api import auth, parameters, schemas
+from api.once import Answer, once
 from shared import withdrawals
 from shared.clock import iso
 from shared.db import transaction
@@ -27,12 +28,30 @@ SUBMITTED = (
 
 
 @blueprint.post("/")
-def request_withdrawal() -> tuple[dict[str, Any], int]:
+@auth.needs("withdraw")
+def request_withdrawal() -> Answer | Response:
     """Take coins, promise rupees."""
     settings = current_app.config["SETTINGS"]
     given = schemas.body(schemas.WithdrawIn, min_withdrawal_coins=settings.min_withdrawal_coins)
-    made = withdrawals.request(user_id=given.user_id, coins=given.amount, upi_id=given.upi_id, actor=g.actor)
-    data = {
+    return once("withdraw", given, lambda key, fingerprint: _request(given, key, fingerprint))
+
+
+def _request(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Answer:
+    message = SUBMITTED.format(seconds=current_app.config["SETTINGS"].cancel_window_seconds)
+    return {"success": True, "message": message, "data": taken(given, key, fingerprint)}, 201
+
+
+def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> dict[str, Any]:
+    """Take the coins; what the app is told of its withdrawal. Raises BadRequest, Unavailable."""
+    made = withdrawals.request(
+        user_id=given.user_id,
+        coins=given.amount,
+        upi_id=given.upi_id,
+        actor=g.actor,
+        key=key,
+        fingerprint=fingerprint if key else None,
+    )
+    return {
         "withdrawal_id": str(made.id),
         "amount": made.coins,
         "rupees_amount": paise_to_rupees(made.amount_paise),
@@ -41,11 +60,10 @@ def request_withdrawal() -> tuple[dict[str, Any], int]:
         "remaining_coins": made.remaining_coins,
         "created_at": iso(made.created_at),
     }
-    message = SUBMITTED.format(seconds=settings.cancel_window_seconds)
-    return {"success": True, "message": message, "data": data}, 201
 
 
 @blueprint.get("/history/")
+@auth.needs("read")
 def history() -> dict[str, Any]:
     """A user's withdrawals, newest first."""
     user_id = parameters.user_id()
@@ -68,6 +86,7 @@ def history() -> dict[str, Any]:
 
 
 @blueprint.get("/status/")
+@auth.needs("read")
 def status() -> dict[str, Any]:
     """One withdrawal."""
     withdrawal_id = parse_id(parameters.withdrawal_id())
@@ -80,21 +99,26 @@ def status() -> dict[str, Any]:
 
 
 @blueprint.post("/cancel/")
-def cancel() -> dict[str, Any]:
+@auth.needs("withdraw")
+def cancel() -> Answer | Response:
     """Take a pending withdrawal back."""
     given = schemas.body(schemas.CancelIn)
+    return once("cancel", given, lambda key, _: _cancel(given, key))
+
+
+def _cancel(given: schemas.CancelIn, key: str | None) -> Answer:
     withdrawal_id = parse_id(given.withdrawal_id)
     if withdrawal_id is None:
         raise _unknown()
     reason = given.reason or schemas.DEFAULT_CANCEL_REASON
-    withdrawal, balance = withdrawals.cancel(withdrawal_id, reason=reason, actor=g.actor)
+    withdrawal, balance = withdrawals.cancel(withdrawal_id, reason=reason, actor=g.actor, key=key)
     data = {
         "withdrawal_id": str(withdrawal.id),
         "status": withdrawal.status,
         "refunded_coins": withdrawal.coins_amount,
         "remaining_coins": balance,
     }
-    return {"success": True, "message": "Withdrawal cancelled and coins refunded", "data": data}
+    return {"success": True, "message": "Withdrawal cancelled and coins refunded", "data": data}, 200
 
 
 def item(withdrawal: Withdrawal) -> dict[str, Any]:

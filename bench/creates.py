@@ -68,6 +68,7 @@ def pgbench(database_url: str, seconds: float, connections: int) -> float:
     values = {
         "id": "gen_random_uuid()", "user_id": "'user' || :n", "coins": "100", "amount_paise": "1000",
         "upi_id": "'user@okhdfcbank'", "actor": "'bench'", "window": "3600.0", "expected": "3660.0",
+        "idempotency_key": "NULL", "fingerprint": "NULL",
     }  # fmt: skip
     statement = REQUEST.text
     for name in sorted(values, key=len, reverse=True):

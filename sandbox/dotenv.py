@@ -1,10 +1,12 @@
 """`make env`: a .env from .env.example, its empty secrets filled in. Needs only Python itself."""
 
+import base64
 import secrets
 import sys
 from pathlib import Path
 
 KEY_ID, BASIC_AUTH = "RAZORPAYX_KEY_ID", "FLOWER_BASIC_AUTH"
+CERTIFICATE_KEY = "CERTIFICATE_KEY"
 
 
 def filled(example: str) -> str:
@@ -17,7 +19,11 @@ def _line(line: str) -> str:
     if line.startswith("#") or not equals or value:
         return line
     secret = secrets.token_hex(24)
-    shaped = {KEY_ID: "rzp_test_" + secret[:14], BASIC_AUTH: "admin:" + secret}
+    shaped = {
+        KEY_ID: "rzp_test_" + secret[:14],
+        BASIC_AUTH: "admin:" + secret,
+        CERTIFICATE_KEY: base64.b64encode(secrets.token_bytes(32)).decode(),
+    }
     return f"{name}={shaped.get(name, secret)}\n"
 
 

@@ -120,7 +120,8 @@ class Stack:
                 try:
                     return self._start()
                 except PartFailed as failed:
-                    if not left or self.api_port or PORT_TAKEN not in failed.tail.lower():
+                    is_given = self.api_port or "API_PORT" in self.settings
+                    if not left or is_given or PORT_TAKEN not in failed.tail.lower():
                         raise
                     self._stop_parts()  # somebody took a port that was free: choose others
         except BaseException:

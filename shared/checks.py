@@ -1,6 +1,7 @@
 """`payouts check`: the promises, proved from the database in one pass.
 
 Each check is a question whose every answer is a fault: SQL that returns the ids of what does not add up.
+The seals are asked by `seal_checks.py`: no SQL can follow a chain of hashes.
 All of them see the same moment (one repeatable-read transaction), so a running system gives no false alarm.
 """
 
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from shared import seal_checks
 from shared.db import patient_engine, told_plainly
 from shared.models import one_of
 from shared.states import LIVE, OPEN
@@ -88,10 +90,13 @@ CHECKS = (
     ),
     Check(
         2,
-        "a completed withdrawal has one paid payout, and only it has one",
+        "a completed withdrawal has one paid payout, or two people's word, and only it has one",
         """SELECT w.id::text FROM withdrawals w LEFT JOIN payout_attempts a
              ON a.withdrawal_id = w.id AND a.state = 'paid'
-           GROUP BY w.id HAVING count(a.id) <> CASE WHEN w.status = 'completed' THEN 1 ELSE 0 END""",
+           GROUP BY w.id HAVING count(a.id) <> CASE WHEN w.status = 'completed' THEN 1 ELSE 0 END
+             AND NOT (w.status = 'completed' AND count(a.id) = 0 AND EXISTS
+               (SELECT FROM resolutions r WHERE r.withdrawal_id = w.id AND r.decision = 'paid'
+                AND r.outcome = 'approved'))""",
     ),
     Check(
         3,
@@ -106,6 +111,14 @@ CHECKS = (
         "nothing was refunded while a payout may still succeed",
         f"""SELECT a.withdrawal_id::text FROM payout_attempts a JOIN coin_transactions j
              ON j.withdrawal_id = a.withdrawal_id AND j.kind = 'refund' WHERE {LIVE_STATES}""",
+    ),
+    Check(
+        5,
+        "payee and amount are those of the request",
+        """SELECT w.id::text FROM withdrawals w JOIN withdrawal_events e
+             ON e.withdrawal_id = w.id AND e.from_status IS NULL AND e.data ? 'upi_id'
+           WHERE (e.data ->> 'upi_id', (e.data ->> 'amount_paise')::bigint)
+             IS DISTINCT FROM (w.upi_id, w.amount_paise)""",
     ),
     Check(
         5,
@@ -137,6 +150,8 @@ TOTALS = """
     FROM withdrawals
 """
 CONSERVED = Check(1, "credited = balances + held + paid", "the totals")
+SEALED = tuple(Check(5, truth, "the seals") for truth in seal_checks.TRUTHS)
+EVERY = (*CHECKS, CONSERVED, *SEALED)
 
 
 def run() -> Result:
@@ -151,6 +166,7 @@ def run() -> Result:
         needs_a_person = list(flagged)
         odd = "SELECT event_id FROM webhook_events WHERE outcome IN ('poison', 'unreadable', 'unmatched')"
         unread_webhooks = list(connection.execute(text(odd)).scalars())
+        findings += _seals(connection)
     if totals["credited"] != totals["balances"] + totals["held"] + totals["paid"]:
         findings.append(Finding(CONSERVED, [str(totals)]))
     return Result(totals, findings, needs_a_person, unread_webhooks)
@@ -159,3 +175,9 @@ def run() -> Result:
 def _ask(connection: Connection, check: Check) -> Finding | None:
     rows: list[Any] = list(connection.execute(text(check.sql)).scalars())
     return Finding(check, [str(row) for row in rows]) if rows else None
+
+
+def _seals(connection: Connection) -> list[Finding]:
+    faults = seal_checks.verify(connection)
+    names = {check: [fault.name for fault in faults if fault.truth == check.truth] for check in SEALED}
+    return [Finding(check, told) for check, told in names.items() if told]

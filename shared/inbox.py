@@ -2,16 +2,18 @@
 
 import hashlib
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared import queues
 from shared.db import one_statement, told_plainly, transaction
 from shared.errors import Unavailable
+from shared.ids import parse_id
 from shared.models import PayoutAttempt, WebhookEvent
 from shared.razorpayx.answers import PayoutReport, parse_event
 from shared.withdrawals import apply_report
@@ -19,6 +21,12 @@ from shared.withdrawals import apply_report
 MAX_EVENT_ID = 200
 # The nudge comes at once; the sweep needs to look only at what its worker did not finish.
 GRACE_SECONDS, RETRY_SECONDS, MAX_TRIES = 5, 30, 20
+
+WAITING = (
+    select(WebhookEvent)
+    .where(WebhookEvent.event_id == bindparam("event_id"), WebhookEvent.applied_at.is_(None))
+    .with_for_update(skip_locked=True)
+)
 
 log = structlog.get_logger()
 
@@ -28,16 +36,16 @@ def receive(event_id: str | None, body: bytes) -> bool:
 
     Raises Unavailable; the provider then sends it again.
     """
-    digest = hashlib.sha256(body).hexdigest()
+    digest, done = hashlib.sha256(body).hexdigest(), _done_already(body)
     key = event_id if event_id and _is_storable(event_id) else digest
     with told_plainly(), one_statement() as connection:
-        is_new = _keep(connection, key, body)
+        is_new = _keep(connection, key, body, done)
         if not is_new and not _is_kept(connection, key, body):
             # The id is not signed, the body is: another body under a known id is another event.
             key = f"{key}#{digest[:16]}"
-            is_new = _keep(connection, key, body)
+            is_new = _keep(connection, key, body, done)
     log.info("[WEBHOOK] received", event_id=key, is_new=is_new)
-    if is_new:
+    if is_new and not done:
         queues.nudge(queues.APPLY, key)
     return is_new
 
@@ -50,14 +58,10 @@ def apply(event_id: str) -> str | None:
     """
     try:
         with transaction() as session:
-            event = session.scalar(
-                select(WebhookEvent)
-                .where(WebhookEvent.event_id == event_id, WebhookEvent.applied_at.is_(None))
-                .with_for_update(skip_locked=True)
-            )
+            event = session.scalar(WAITING, {"event_id": event_id})
             if event is None:
                 return None
-            event.outcome, event.withdrawal_id = _apply(session, event.body)
+            event.outcome = _apply(session, event)
             event.applied_at = func.now()
     except Unavailable:
         raise  # the database is away, which says nothing against the event: the sweep comes back to it
@@ -68,10 +72,11 @@ def apply(event_id: str) -> str | None:
     return event.outcome
 
 
-def _keep(connection: Connection, key: str, body: bytes) -> bool:
+def _keep(connection: Connection, key: str, body: bytes, done: dict[str, Any]) -> bool:
+    due_at = func.now() + timedelta(seconds=GRACE_SECONDS)
     statement = (
         upsert(WebhookEvent)
-        .values(event_id=key, body=body, due_at=func.now() + timedelta(seconds=GRACE_SECONDS))
+        .values(event_id=key, body=body, due_at=due_at, **done)
         .on_conflict_do_nothing()
         .returning(WebhookEvent.event_id)
     )
@@ -83,24 +88,36 @@ def _is_kept(connection: Connection, key: str, body: bytes) -> bool:
     return bool(connection.execute(query).scalar())
 
 
-def _apply(session: Session, body: bytes) -> tuple[str, UUID | None]:
+def _done_already(body: bytes) -> dict[str, Any]:
+    """What to write with an event that is kept for the record only: it is not about a payout."""
     event = parse_event(body)
+    # payout.downtime.… has no payout in it.
+    if event is None or (event.name.startswith("payout.") and not event.name.startswith("payout.downtime")):
+        return {}
+    return {"applied_at": func.now(), "outcome": "ignored", "occurred_at": event.occurred_at}
+
+
+def _apply(session: Session, kept: WebhookEvent) -> str:
+    event = parse_event(kept.body)
     if event is None:
-        return "unreadable", None
-    name, report = event
-    if not name.startswith("payout."):
-        return "ignored", None
-    if report is None:
-        # payout.downtime.… has no payout in it; a payout event without one is not what we know.
-        return ("ignored" if name.startswith("payout.downtime") else "unreadable"), None
-    outcome = apply_report(session, report, "webhook")
-    return outcome, _withdrawal_of(session, report)
+        return "unreadable"
+    kept.occurred_at = event.occurred_at
+    if event.report is None:
+        return "unreadable"  # a payout event without a payout is not what we know
+    outcome = apply_report(session, event.report, "webhook")
+    kept.withdrawal_id = _withdrawal_of(session, event.report)
+    kept.reference_id = event.report.reference_id
+    return outcome
 
 
 def _withdrawal_of(session: Session, report: PayoutReport) -> UUID | None:
-    return session.scalar(
-        select(PayoutAttempt.withdrawal_id).where(PayoutAttempt.payout_id == report.payout_id)
-    )
+    """By our reference as a rule: that attempt was just read."""
+    reference = parse_id(report.reference_id) if report.reference_id else None
+    attempt = session.get(PayoutAttempt, reference) if reference else None
+    if attempt is not None:
+        return attempt.withdrawal_id
+    by_payout = select(PayoutAttempt.withdrawal_id).where(PayoutAttempt.payout_id == report.payout_id)
+    return session.scalar(by_payout)
 
 
 def _try_again_later(event_id: str) -> None:

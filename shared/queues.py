@@ -1,6 +1,8 @@
 """Where messages go, by name. A message is a nudge that carries an id; losing one costs time, not money."""
 
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -12,15 +14,27 @@ from celery import Celery
 from shared.settings import settings
 
 # The sweep has a queue of its own: behind a thousand slow polls it would find nothing for an hour.
-PAYOUTS, WEBHOOKS, MAINTENANCE, SWEEPS = "payouts", "webhooks", "maintenance", "sweeps"
+# In BACKLOG wait the many of one user, so that PAYOUTS stays short for others (withdrawals/sweeping.py).
+PAYOUTS, BACKLOG, WEBHOOKS = "payouts", "backlog", "webhooks"
+MAINTENANCE, SWEEPS = "maintenance", "sweeps"
 SUBMIT, POLL, APPLY, SWEEP = "submit_withdrawal", "poll_payout", "apply_webhook", "sweep"
+WATCH, SEAL, RECONCILE = "watch", "seal", "reconcile"
 
-QUEUE_OF = {SUBMIT: PAYOUTS, POLL: MAINTENANCE, APPLY: WEBHOOKS, SWEEP: SWEEPS}
+QUEUE_OF = {
+    SUBMIT: PAYOUTS,
+    POLL: MAINTENANCE,
+    APPLY: WEBHOOKS,
+    SWEEP: SWEEPS,
+    WATCH: MAINTENANCE,
+    SEAL: MAINTENANCE,
+    RECONCILE: MAINTENANCE,
+}
+QUEUES = (SWEEPS, WEBHOOKS, PAYOUTS, MAINTENANCE, BACKLOG)
 
 # A redelivery costs one look at the row, so this only has to be longer than any delay that we ask for.
 VISIBILITY_SECONDS = 3600
-# A worker keeps a delayed message in its memory; what is due so late, the sweep finds as well.
-MAX_DELAY_SECONDS = 900
+# One sweep serves all requests that fall due within so long: a burst of them makes few messages, not many.
+SWEEP_STEP_SECONDS = 0.25
 # The caller is a user who waits: better no nudge than a slow answer. The sweep finds the row.
 BROKER_SECONDS = 0.5
 # After a failure the broker is left alone for so long, or every request would wait for it in vain.
@@ -28,6 +42,7 @@ QUIET_SECONDS = 2.0
 
 log = structlog.get_logger()
 _quiet_until = 0.0
+_swept_at = 0.0
 
 
 def celery_settings() -> dict[str, Any]:
@@ -44,6 +59,8 @@ def celery_settings() -> dict[str, Any]:
             # back into a broker that has just gone away (seen in 2 of 20 restarts of Redis, 0 of 20 without).
             "ack_emulation": False,
             "health_check_interval": 10,
+            # One list for each queue; kombu would ask for three more, of other priorities, with each message.
+            "priority_steps": [0],
         },
         "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF.items()},
         "task_default_queue": MAINTENANCE,
@@ -66,22 +83,60 @@ def sender() -> Celery:
     return celery
 
 
-def nudge(task: str, key: UUID | str, *, in_seconds: float = 0) -> bool:
-    """Tell a worker that `key` is due, at once or in a while. False when it is left to the sweep instead:
-    the delay is long, or the broker is away, which is logged.
+def nudge(task: str, key: UUID | str, *, queue: str | None = None) -> bool:
+    """Tell a worker that `key` is due. False when the broker is away, which is logged: a sweep will do it."""
+    return _send(task, [str(key)], queue=queue)
+
+
+def nudge_new(task: str, keys: Iterable[UUID | str], *, room: int, queue: str | None = None) -> int:
+    """Nudge the first `room` keys that no message waits for yet; how many were sent. Raises redis.RedisError.
+
+    A mark in Redis says that a message waits. Whoever takes the message takes the mark (`taken`); the mark of
+    a lost message fades. Losing the marks costs a message that finds nothing due.
     """
-    if in_seconds > MAX_DELAY_SECONDS:
-        return False
+    asked = [str(key) for key in keys]
+    marks = broker().mget([_mark(key) for key in asked]) if asked else []
+    new = [key for key, mark in zip(asked, marks, strict=True) if mark is None][:room]
+    with broker().pipeline(transaction=False) as pipe:
+        for key in new:
+            pipe.set(_mark(key), 1, px=max(1, int(settings().lease_seconds / 3 * 1000)))
+        pipe.execute()
+    return sum(nudge(task, key, queue=queue) for key in new)
+
+
+def taken(key: str) -> None:
+    """A worker has the message of this key in hand: from now on it may be nudged anew."""
+    with suppress(redis.RedisError):
+        broker().delete(_mark(key))
+
+
+def _mark(key: str) -> str:
+    return f"nudged:{key}"
+
+
+def nudge_sweep(*, in_seconds: float) -> None:
+    """Ask for a sweep at the moment when what was just written is due.
+
+    A delayed message per withdrawal would wait in a worker's memory, out of turn and lost with it. So there
+    is one for all that fall due about then, and the sweep brings them into their order.
+    """
+    global _swept_at  # noqa: PLW0603  one fact for the whole process
+    due = time.time() + in_seconds
+    if due <= _swept_at:
+        return
+    if _send(SWEEP, [], countdown=in_seconds + SWEEP_STEP_SECONDS):
+        _swept_at = due + SWEEP_STEP_SECONDS
+
+
+def _send(task: str, arguments: list[str], **options: Any) -> bool:
     global _quiet_until  # noqa: PLW0603  one fact about the broker, for the whole process
     if time.monotonic() < _quiet_until:
         return False
     try:
-        sender().send_task(
-            task, args=[str(key)], countdown=in_seconds or None, retry=False, ignore_result=True
-        )
+        sender().send_task(task, args=arguments, retry=False, ignore_result=True, **options)
     except Exception as error:  # whatever the broker's client raises: the row is the job, this is a nudge
         _quiet_until = time.monotonic() + QUIET_SECONDS
-        log.warning("[PAYOUT] nudge lost", task=task, key=str(key), error=type(error).__name__)
+        log.warning("[PAYOUT] nudge lost", task=task, key=arguments[:1], error=type(error).__name__)
         return False
     return True
 

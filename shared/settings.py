@@ -1,5 +1,6 @@
 """Every setting, typed, from the environment. All faults are named at once; secrets have no default."""
 
+import base64
 import ipaddress
 from functools import cache
 from typing import Annotated, Literal
@@ -11,7 +12,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.errors import SettingsError
 
 MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpayx.md §6)
+ABSENT_LIVE_SECONDS = 3600
 MIN_KEY_CHARACTERS = 16  # shorter keys can be guessed by trying
+CERTIFICATE_KEY_BYTES = 32  # the seed of an Ed25519 key (RFC 8032 §5.1.5)
 
 
 class Settings(BaseSettings):
@@ -31,7 +34,7 @@ class Settings(BaseSettings):
     api_threads: int = Field(8, ge=1, le=64, description="Threads per API process")
     api_auth: Literal["on", "off"] = Field("on", description="`off` only where the API listens on loopback")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="App keys, comma-separated; required unless `API_AUTH=off`"
+        (), description="App keys that may do everything, comma-separated; others: `payouts keys`"
     )
     max_body_bytes: int = Field(64 * 1024, ge=1024, description="Largest body that an app may send")
     max_webhook_bytes: int = Field(512 * 1024, ge=1024, description="Largest webhook taken from the provider")
@@ -46,6 +49,9 @@ class Settings(BaseSettings):
 
     # --- paying
     worker_threads: int = Field(8, ge=1, le=256, description="Payouts in hand at once per worker process")
+    task_events: Literal["on", "off"] = Field(
+        "on", description="Whether workers tell Flower of each task; without Flower they need not"
+    )
     lease_seconds: float = Field(
         90, ge=1, description="How long a claimed step may take before another worker takes it"
     )
@@ -62,8 +68,50 @@ class Settings(BaseSettings):
         (3600.0, 86_400.0, 259_200.0, 432_000.0, 691_200.0),
         description="How long after completion a payout is looked at once more: a bank may send it back",
     )
-    retry_seconds: float = Field(1800, gt=0, description="Wait before a new attempt after a passing failure")
-    max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a passing failure is final")
+    retry_seconds: float = Field(
+        1800, gt=0, description="Wait where the table of reasons says half an hour; its others in proportion"
+    )
+    max_attempts: int = Field(
+        100, ge=1, le=1000, description="Most attempts for a withdrawal, whatever the table of reasons says"
+    )
+
+    absent_seconds: float = Field(
+        3600,
+        gt=0,
+        description="How long look-ups must be answered with none before a payout counts as failed",
+    )
+
+    # --- pacing and pauses
+    payouts_per_second: float = Field(
+        8, gt=0, le=10_000, description="Most calls to RazorpayX in any second, all workers together"
+    )
+    payouts_per_user: int = Field(
+        10,
+        ge=1,
+        description="Waiting payouts of one user that queue with everybody's; the others wait behind",
+    )
+    auto_pause: Literal["on", "off"] = Field(
+        "on", description="Whether the system may pause payouts by itself"
+    )
+    auto_pause_unknowns: int = Field(
+        10, ge=1, description="Unanswered payouts in a row after which all payouts pause"
+    )
+    auto_pause_handle_failures: int = Field(
+        5,
+        ge=1,
+        description="Payouts in a row that a handle's bank, or the network, could not take before a pause",
+    )
+    probe_seconds: float = Field(
+        60,
+        gt=0,
+        description="First wait before one payout tries whether a pause is over; each doubles",
+    )
+    probe_max_seconds: float = Field(3600, gt=0, description="Longest wait between such tries")
+    webhook_silence_seconds: float = Field(
+        1800, gt=0, description="How long payouts may end without any webhook before operators are warned"
+    )
+    seal_seconds: float = Field(60, ge=0.1, description="How often new journal lines and events are sealed")
+    watch_seconds: float = Field(60, ge=0.1, description="How often webhooks and balance are looked after")
 
     # --- RazorpayX
     razorpayx_base_url: str = Field("https://api.razorpay.com", description="Where RazorpayX is")
@@ -80,6 +128,11 @@ class Settings(BaseSettings):
         "Coin withdrawal", pattern=r"^[A-Za-z0-9 ]{1,30}$", description="What the payee's bank shows"
     )
     razorpayx_purpose: str = Field("payout", min_length=1, description="RazorpayX's word for why")
+
+    # --- proof
+    certificate_key: SecretStr | None = Field(
+        None, description="Signs a day's certificate: base64 of 32 bytes; `payouts certificate-key` makes one"
+    )
 
     # --- Flower
     flower_host: str = Field("127.0.0.1", description="Address that Flower listens on")
@@ -103,6 +156,19 @@ class Settings(BaseSettings):
         if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return url
+
+    @field_validator("certificate_key", mode="after")
+    @classmethod
+    def _seed_of_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is None:
+            return None
+        try:
+            is_whole = len(base64.b64decode(key.get_secret_value(), validate=True)) == CERTIFICATE_KEY_BYTES
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            raise ValueError("must be the base64 of 32 bytes; `payouts certificate-key` makes one")
+        return key
 
     @field_validator("api_keys", "resend_seconds", "recheck_seconds", mode="before")
     @classmethod
@@ -146,6 +212,9 @@ class Settings(BaseSettings):
         threads = max(self.api_threads, self.worker_threads)
         if self.database_pool_size < threads:
             faults.append(f"DATABASE_POOL_SIZE: must be at least the {threads} threads that share it")
+        if self.razorpayx_key_id.startswith("rzp_live_") and self.absent_seconds < ABSENT_LIVE_SECONDS:
+            # An absent payout counts as failed after an hour, and not a minute sooner (razorpayx.md §3).
+            faults.append(f"ABSENT_SECONDS: must be at least {ABSENT_LIVE_SECONDS} where money is real")
         patience = self.razorpayx_connect_seconds + self.razorpayx_read_seconds
         if self.lease_seconds <= patience:
             # A lease that ends while a call may still be under way hands one payout to two workers.

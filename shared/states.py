@@ -57,10 +57,21 @@ LIVE = frozenset(
 UNSETTLED = LIVE - {AttemptState.PAID}
 
 
+class Decision(StrEnum):
+    """What two people can decide about a withdrawal that the system cannot end (`withdrawals.propose`)."""
+
+    GO_ON = "go_on"  # it is explained: the system takes it up again where it stands
+    PAID = "paid"  # the rupees have arrived, whatever the provider says
+    REFUND = "refund"  # they have not and will not: the coins go back
+
+
 class Reason(StrEnum):
     """Why a withdrawal that is not final waits (`status_reason`)."""
 
     CANCEL_WINDOW = "cancel_window"
+    PACED = "paced"
+    PAUSED = "paused"
+    HANDLE_PAUSED = "handle_paused"
     PREPARING = "preparing"
     SENDING = "sending"
     PROVIDER_BUSY = "provider_busy"
@@ -78,6 +89,9 @@ HOUR, DAY = 3600, 86_400
 # A bank that cannot say has three working days (razorpayx.md §2): five days cover any weekend.
 WAITING: dict[Reason, tuple[str, int]] = {
     Reason.CANCEL_WINDOW: ("You can still cancel; the payment starts after that.", 60),
+    Reason.PACED: ("Many payments are being made; this one waits for its turn.", HOUR),
+    Reason.PAUSED: ("Payments are paused; your coins are safe and it is paid as soon as they go on.", DAY),
+    Reason.HANDLE_PAUSED: ("Your UPI app's bank has problems; it is paid as soon as they are over.", DAY),
     Reason.PREPARING: ("The payment is being prepared.", 5 * 60),
     Reason.SENDING: ("The payment is being sent.", 5 * 60),
     Reason.PROVIDER_BUSY: ("The payment service is busy; the payment is sent again by itself.", HOUR),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.services import Databases, broker, database
-from shared.migrations import migrate
+from tests.databases import EmptyDatabases
 from tests.simulator import Simulator
 from tests.world import World
 
@@ -23,12 +23,11 @@ def databases() -> Iterator[Databases]:
 
 
 @pytest.fixture(scope="session")
-def template(databases: Databases) -> Iterator[str]:
-    """A migrated, empty database, from which each test gets its own."""
-    name = f"template_{os.getpid()}"
-    migrate(psycopg_url(databases.create_database(name)))
-    yield name
-    databases.drop_database(name)
+def empty_databases(databases: Databases) -> Iterator[EmptyDatabases]:
+    """Migrated databases, one for each test at a time."""
+    empty = EmptyDatabases(databases)
+    yield empty
+    empty.close()
 
 
 @pytest.fixture(scope="session")
@@ -52,17 +51,12 @@ def simulator(simulator_process: Simulator) -> Simulator:
 
 @pytest.fixture
 def world(
-    databases: Databases,
-    template: str,
+    empty_databases: EmptyDatabases,
     redis_url: str,
     simulator: Simulator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[World]:
     """The system in this process, on a database of its own. At its end every promise must hold."""
-    with World.made(databases, template, redis_url, simulator, monkeypatch) as world:
+    with World.made(empty_databases, redis_url, simulator, monkeypatch) as world:
         yield world
         world.check()
-
-
-def psycopg_url(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)

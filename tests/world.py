@@ -18,7 +18,6 @@ import pytest
 from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError
 
-from sandbox.services import Databases
 from shared import checks, db, inbox, queues, wallet, withdrawals
 from shared.models import Withdrawal
 from shared.razorpayx.answers import Answer
@@ -26,6 +25,7 @@ from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
 from shared.steps import Prepare, Send, Step
 from tests import simulator as outside
+from tests.databases import EmptyDatabases
 from tests.simulator import Simulator
 from worker.tasks import bring_on
 
@@ -38,24 +38,24 @@ class World:
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
-        self.broken_on_purpose = False
+        self.broken_on_purpose = self.altered = False
 
     @classmethod
     @contextmanager
     def made(
         cls,
-        databases: Databases,
-        template: str,
+        databases: EmptyDatabases,
         redis_url: str,
         simulator: Simulator,
         patch: pytest.MonkeyPatch,
     ) -> Iterator["World"]:
-        name = f"world_{os.getpid()}_{next(_numbers)}"
+        name = databases.take()
         environment = {
-            "DATABASE_URL": databases.create_database(name, template=template),
+            "DATABASE_URL": databases.url(name),
             "REDIS_URL": redis_url,
             "API_KEYS": KEY,
             "CANCEL_WINDOW_SECONDS": "10",
+            "PAYOUTS_PER_SECOND": "1000",
             "RAZORPAYX_BASE_URL": simulator.url,
             "RAZORPAYX_KEY_ID": outside.KEY_ID,
             "RAZORPAYX_KEY_SECRET": outside.KEY_SECRET,
@@ -68,13 +68,15 @@ class World:
         for variable, value in environment.items():
             patch.setenv(variable, value)
         forget_settings()
-        queues.broker().delete(*set(queues.QUEUE_OF.values()))  # no more: the server may be somebody's own
+        queues.broker().delete(*queues.QUEUES)  # no more: the server may be somebody's own
+        world, whole = cls(simulator), False
         try:
-            yield cls(simulator)
+            yield world
+            whole = not world.broken_on_purpose and not world.altered
         finally:
             db.engine().dispose()
             forget_settings()
-            databases.drop_database(name)
+            databases.give_back(name, as_it_was=whole)
 
     # --- what people do
 
@@ -119,6 +121,7 @@ class World:
             s=seconds,
         )
         self.sql("UPDATE webhook_events SET due_at = due_at - make_interval(secs => :s)", s=seconds)
+        self.sql("UPDATE switches SET probe_at = probe_at - make_interval(secs => :s)", s=seconds)
 
     def step(self, withdrawal_id: UUID, *, seconds: float = 3600) -> str:
         """Wait, then do what is due; returns the status."""
@@ -143,6 +146,10 @@ class World:
 
     # --- what one can see
 
+    def forget_settings(self) -> None:
+        """Let the next use read the environment anew."""
+        forget_settings()
+
     def read(self, withdrawal_id: UUID) -> Withdrawal:
         with db.transaction() as session:
             return withdrawals.find(session, withdrawal_id)
@@ -166,6 +173,7 @@ class World:
         return self.sql(sql, id=withdrawal_id)[0].n
 
     def sql(self, statement: str, **values: Any) -> list[Row[Any]]:
+        self.altered |= statement.startswith("ALTER")
         with db.one_statement() as connection:
             result = connection.execute(text(statement), values)
             return list(result) if result.returns_rows else []
@@ -224,4 +232,4 @@ def forget_settings() -> None:
     """Let the next use read the environment anew."""
     for remembered in (settings, db.engine, queues.sender, queues.broker):
         remembered.cache_clear()
-    queues._quiet_until = 0.0
+    queues._quiet_until = queues._swept_at = 0.0

@@ -5,21 +5,27 @@ from typing import Any
 from celery import Celery, signals
 
 from shared import log, queues
+from shared.settings import settings
 from worker.schedule import schedule
 
 celery = Celery("coin-payouts", include=["worker.tasks"])
 
 
 def _settings() -> dict[str, Any]:
+    ours = queues.celery_settings()
     return {
-        **queues.celery_settings(),
+        **ours,
+        "broker_transport_options": {
+            **ours["broker_transport_options"],
+            "queue_order_strategy": "worker.turns:UrgentFirst",
+        },
         "beat_schedule": schedule(),
         # A message is done when its task is: a worker that dies leaves it for another.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
         # For Flower.
-        "worker_send_task_events": True,
+        "worker_send_task_events": settings().task_events == "on",
         "task_track_started": True,
         "worker_hijack_root_logger": False,
         "broker_connection_retry_on_startup": True,

@@ -5,8 +5,16 @@ from typing import Any
 from shared import queues
 from shared.settings import settings
 
+NIGHTLY_ASKS_SECONDS = 900
+
 
 def schedule() -> dict[str, dict[str, Any]]:
     """The schedule for beat."""
     # No expiry: a worker whose clock is ahead would throw every sweep away.
-    return {"sweep": {"task": queues.SWEEP, "schedule": settings().sweep_seconds}}
+    return {
+        "sweep": {"task": queues.SWEEP, "schedule": settings().sweep_seconds},
+        # Not once a day, for beat may be down at that hour: each time it asks whether yesterday is compared.
+        "reconcile": {"task": queues.RECONCILE, "schedule": NIGHTLY_ASKS_SECONDS},
+        "seal": {"task": queues.SEAL, "schedule": settings().seal_seconds},
+        "watch": {"task": queues.WATCH, "schedule": settings().watch_seconds},
+    }

@@ -5,12 +5,13 @@ from uuid import UUID
 
 import structlog
 
-from shared import inbox, queues, withdrawals
+from shared import idempotency, inbox, queues, sealing, watching, withdrawals
 from shared.errors import Unavailable
 from shared.ids import parse_id
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
 from worker.app import celery
+from worker.reconcile import nightly
 
 log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ def poll_payout(withdrawal_id: str) -> None:
 @celery.task(name=queues.APPLY)
 def apply_webhook(event_id: str) -> None:
     """Let a kept webhook do what it means."""
+    queues.taken(event_id)
     inbox.apply(event_id)
 
 
@@ -39,7 +41,33 @@ def sweep() -> None:
     withdrawals.sweep()
 
 
+@celery.task(name=queues.WATCH)
+def watch() -> None:
+    """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?"""
+    watching.warn_of_overdue()
+    watching.warn_of_silence()
+    idempotency.forget_old()
+    balance = _razorpayx().balance()
+    if isinstance(balance, int):
+        watching.learn_balance(balance)
+    else:
+        log.warning("[PAYOUT] balance not told", answer=type(balance).__name__)
+
+
+@celery.task(name=queues.SEAL)
+def seal() -> None:
+    """Seal what was written since: from then on any change of it can be proved."""
+    sealing.seal()
+
+
+@celery.task(name=queues.RECONCILE)
+def reconcile() -> None:
+    """Compare yesterday's books with the provider's, once a night."""
+    nightly()
+
+
 def _go_on(key: str) -> None:
+    queues.taken(key)
     withdrawal_id = parse_id(key)
     if withdrawal_id is None:
         log.error("[PAYOUT] not an id", key=key[:50])

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import control, errors, faults, routes
+from . import control, errors, faults, routes, tampering
 from .config import Config
 from .core import SIM, Sim
 
@@ -28,6 +28,7 @@ def build(config: Config) -> web.Application:
     app[faults.STOPPING] = asyncio.Event()
     app.add_routes(routes.ROUTES)
     app.add_routes(control.ROUTES)
+    app.add_routes(tampering.ROUTES)
     app.cleanup_ctx.append(_webhooks_running)
     return app
 

@@ -41,7 +41,8 @@ async def guarded(
         return json_reply({"error": f"{request.method} {request.path}: {error.reason}."}, error.status)
 
 
-async def _body(request: web.Request, *allowed: str) -> dict[str, Any]:
+async def body_of(request: web.Request, *allowed: str) -> dict[str, Any]:
+    """The JSON object that was sent, with no other fields than these."""
     raw = await request.read()
     try:
         body = json.loads(raw or b"{}")
@@ -109,10 +110,11 @@ async def payouts(request: web.Request) -> web.Response:
         some = [payout for payout in some if payout.key == query["idempotency_key"]]
     if "status" in query:
         some = [payout for payout in some if payout.status == query["status"]]
-    return json_reply({"count": len(some), "items": [_payout_row(sim, payout) for payout in some]})
+    return json_reply({"count": len(some), "items": [payout_row(sim, payout) for payout in some]})
 
 
-def _payout_row(sim: Sim, payout: Payout) -> dict[str, Any]:
+def payout_row(sim: Sim, payout: Payout) -> dict[str, Any]:
+    """A payout as control shows it."""
     record = sim.world.keys.get(payout.key)
     return {
         "id": payout.id,
@@ -172,7 +174,7 @@ def _delivery_row(delivery: Delivery) -> dict[str, Any]:
 async def set_scenario(request: web.Request) -> web.Response:
     """POST /_sim/scenario: for one reference id, one VPA, the next N creates, or all others."""
     rules = request.app[SIM].world.rules
-    body = await _body(request, "scenario", "reference_id", "vpa", "next", "default")
+    body = await body_of(request, "scenario", "reference_id", "vpa", "next", "default")
     scenario = _scenario(body.get("scenario"))
     targets = [
         name for name in ("reference_id", "vpa", "next", "default") if body.get(name) not in (None, False)
@@ -203,7 +205,7 @@ def _scenario(name: Any) -> Scenario:
 async def set_balance(request: web.Request) -> web.Response:
     """POST /_sim/balance."""
     sim = request.app[SIM]
-    body = await _body(request, "paise")
+    body = await body_of(request, "paise")
     sim.payouts.set_balance(int(_number(body, "paise", 0, MAX_PAISE, whole=True)))
     return json_reply({"balance_paise": sim.world.balance_paise})
 
@@ -211,14 +213,14 @@ async def set_balance(request: web.Request) -> web.Response:
 async def set_speed(request: web.Request) -> web.Response:
     """POST /_sim/speed."""
     sim = request.app[SIM]
-    sim.clock.set_speed(_number(await _body(request, "speed"), "speed", 0.001, 100_000))
+    sim.clock.set_speed(_number(await body_of(request, "speed"), "speed", 0.001, 100_000))
     return json_reply({"speed": sim.clock.speed})
 
 
 async def set_settings(request: web.Request) -> web.Response:
     """POST /_sim/settings: any of the switches; all of them come back."""
     sim = request.app[SIM]
-    fault = switches.change(sim.settings, await _body(request))
+    fault = switches.change(sim.settings, await body_of(request))
     if fault is not None:
         raise BadControl(fault)
     return json_reply(asdict(sim.settings))
@@ -227,11 +229,12 @@ async def set_settings(request: web.Request) -> web.Response:
 async def advance(request: web.Request) -> web.Response:
     """POST /_sim/advance."""
     sim = request.app[SIM]
-    await sim.clock.advance(_number(await _body(request, "seconds"), "seconds", 0, MAX_ADVANCE_SECONDS))
+    await sim.clock.advance(_number(await body_of(request, "seconds"), "seconds", 0, MAX_ADVANCE_SECONDS))
     return json_reply({"now": sim.clock.now()})
 
 
-def _known_payout(sim: Sim, payout_id: Any) -> Payout:
+def known_payout(sim: Sim, payout_id: Any) -> Payout:
+    """The payout with this id; BadControl when there is none."""
     payout = sim.world.payouts.get(payout_id) if isinstance(payout_id, str) else None
     if payout is None:
         raise BadControl(f"There is no payout {payout_id!r}.")
@@ -241,8 +244,8 @@ def _known_payout(sim: Sim, payout_id: Any) -> Payout:
 async def set_status(request: web.Request) -> web.Response:
     """POST /_sim/payouts/{id}/status: like Change Status on the test dashboard."""
     sim = request.app[SIM]
-    payout = _known_payout(sim, request.match_info["id"])
-    body = await _body(request, "status", "reason")
+    payout = known_payout(sim, request.match_info["id"])
+    body = await body_of(request, "status", "reason")
     status = body.get("status")
     if not isinstance(status, str) or status not in STATUSES:
         raise BadControl(f"status must be one of {', '.join(sorted(STATUSES))}.")
@@ -250,20 +253,20 @@ async def set_status(request: web.Request) -> web.Response:
     if reason is not None and (not isinstance(reason, str) or reason not in REASONS):
         raise BadControl(f"reason must be null or one of {', '.join(sorted(REASONS))}.")
     sim.payouts.set_status(payout, status, reason)
-    return json_reply(_payout_row(sim, payout))
+    return json_reply(payout_row(sim, payout))
 
 
 async def replay(request: web.Request) -> web.Response:
     """POST /_sim/webhooks/replay: same event ids, current secret."""
     sim = request.app[SIM]
-    payout = _known_payout(sim, (await _body(request, "payout_id")).get("payout_id"))
+    payout = known_payout(sim, (await body_of(request, "payout_id")).get("payout_id"))
     return json_reply({"replayed": sim.webhooks.replay(payout)})
 
 
 async def rotate_secret(request: web.Request) -> web.Response:
     """POST /_sim/webhooks/secret: the current secret becomes the previous one."""
     hooks = request.app[SIM].webhooks
-    secret = (await _body(request, "secret")).get("secret")
+    secret = (await body_of(request, "secret")).get("secret")
     if not isinstance(secret, str) or not secret:
         raise BadControl("secret must be a non-empty string.")
     hooks.previous_secret, hooks.secret = hooks.secret, secret

@@ -234,12 +234,7 @@ async def list_transactions(request: web.Request) -> web.Response:
     rules.known_fields(query, ("account_number", *PAGING))
     _our_account(sim, query)
     start, end = _whole(query, "from", None), _whole(query, "to", None)
-    some = (
-        t
-        for t in reversed(sim.world.transactions)
-        if (start is None or t["created_at"] >= start) and (end is None or t["created_at"] <= end)
-    )
-    return _page(some, query, dict)
+    return _page(sim.world.transactions_between(start, end)[::-1], query, dict)
 
 
 async def get_transaction(request: web.Request) -> web.Response:

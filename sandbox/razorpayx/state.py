@@ -190,6 +190,12 @@ class World:
         high = len(self.in_order) if end is None else bisect_right(self.in_order, end, key=_whole_second)
         return self.in_order[low:high]
 
+    def transactions_between(self, start: int | None, end: int | None) -> list[dict[str, Any]]:
+        """Lines of the statement in that interval, oldest first; both ends included."""
+        low = 0 if start is None else bisect_left(self.transactions, start, key=_line_time)
+        high = len(self.transactions) if end is None else bisect_right(self.transactions, end, key=_line_time)
+        return self.transactions[low:high]
+
     def next_utr(self) -> str:
         """12 digits, never the same twice."""
         self.utrs += 1
@@ -198,6 +204,10 @@ class World:
 
 def _whole_second(payout: Payout) -> int:
     return int(payout.created_at)
+
+
+def _line_time(line: dict[str, Any]) -> int:
+    return line["created_at"]
 
 
 def digest(raw: bytes) -> bytes:

@@ -71,7 +71,7 @@ class Refused:
 class Throttled:
     """The provider did not look at it: the same key and body may go again later."""
 
-    because: Literal["busy", "refuses_us", "unreachable"]
+    because: Literal["busy", "refuses_us", "unreachable", "paced"]
     description: str
     retry_after_seconds: float | None = None
 
@@ -116,7 +116,7 @@ def read_payout(reply: Reply, *, reference_id: str | None, amount_paise: int) ->
     """The answer to a create or a fetch of the payout that we asked for, and of no other."""
     if not 200 <= reply.status < 300:
         return read_error(reply)
-    report = parse_report(_json(reply.body))
+    report = parse_report(read_json(reply.body))
     if report is None:
         return Unknown("The answer is not a payout", reply.status)
     if report.amount_paise != amount_paise or (reference_id and report.reference_id != reference_id):
@@ -128,7 +128,7 @@ def read_list(reply: Reply, *, reference_id: str) -> Found | NotTaken:
     """The answer to a look-up by `reference_id`."""
     if not 200 <= reply.status < 300:
         return read_error(reply)
-    page = _json(reply.body)
+    page = read_json(reply.body)
     items = page.get("items") if isinstance(page, dict) else None
     if not isinstance(items, list):
         return Unknown("The answer is not a list", reply.status)
@@ -142,22 +142,36 @@ def read_id(reply: Reply, *, prefix: str) -> str | NotTaken:
     """The id of the contact (`cont_`) or fund account (`fa_`) that a create answered with."""
     if not 200 <= reply.status < 300:
         return read_error(reply)
-    entity = _json(reply.body)
+    entity = read_json(reply.body)
     found = entity.get("id") if isinstance(entity, dict) else None
     if isinstance(found, str) and found.startswith(prefix):
         return found
     return Unknown(f"The answer names no {prefix}…", reply.status)
 
 
+def read_balance(reply: Reply, *, account_number: str) -> int | NotTaken:
+    """What one account can pay, in paise, from the list of balances."""
+    if not 200 <= reply.status < 300:
+        return read_error(reply)
+    page = read_json(reply.body)
+    items = page.get("items") if isinstance(page, dict) else None
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("account_number") == account_number:
+            available = paise(item.get("available_amount"))
+            if available is not None:
+                return available
+    return Unknown("The answer does not tell our balance", reply.status)
+
+
 def read_error(reply: Reply) -> NotTaken:
     """What an answer that is no success means (razorpayx.md §4). HTTP status first, words last."""
     if reply.status == 429:
         return Throttled("busy", "Too many requests", _retry_after(reply.retry_after))
-    envelope = _json(reply.body)
+    envelope = read_json(reply.body)
     error = envelope.get("error") if isinstance(envelope, dict) else None
     if not isinstance(error, dict):
         return Unknown("Not an answer of RazorpayX", reply.status)
-    description = _word(error.get("description")) or "No description"
+    description = word(error.get("description")) or "No description"
     if reply.status in (401, 403):
         return Throttled("refuses_us", description)
     if reply.status == 400 and error.get("code") == "BAD_REQUEST_ERROR":
@@ -167,7 +181,7 @@ def read_error(reply: Reply) -> NotTaken:
 
 
 def _read_refusal(error: dict[str, Any], description: str) -> NotTaken:
-    reason, where = _word(error.get("reason")), _word(error.get("field"))
+    reason, where = word(error.get("reason")), word(error.get("field"))
     words = description.lower()
     if "idempotency" in words:
         # Whatever went wrong with the key, something may stand behind it: look before anything else.
@@ -185,7 +199,7 @@ def parse_report(entity: Any) -> PayoutReport | None:
     """A payout entity, or None when it lacks what we need. Unknown keys and odd nulls are usual there."""
     if not isinstance(entity, dict):
         return None
-    payout_id, status, amount = _word(entity.get("id")), _word(entity.get("status")), entity.get("amount")
+    payout_id, status, amount = word(entity.get("id")), word(entity.get("status")), entity.get("amount")
     if not payout_id or not PAYOUT_ID.fullmatch(payout_id) or type(amount) is not int:
         return None
     if status not in PROGRESS and status not in NOT_PAID | {PAID, REVERSED}:
@@ -196,33 +210,44 @@ def parse_report(entity: Any) -> PayoutReport | None:
         payout_id=payout_id,
         status=status,
         amount_paise=amount,
-        reference_id=_word(entity.get("reference_id")),
-        reason=_word(details.get("reason")),
-        details={key: _word(details.get(key)) for key in ("reason", "source", "description")},
-        utr=_word(entity.get("utr")),
-        fees_paise=_paise(entity.get("fees")),
-        tax_paise=_paise(entity.get("tax")),
+        reference_id=word(entity.get("reference_id")),
+        reason=word(details.get("reason")),
+        details={key: word(details.get(key)) for key in ("reason", "source", "description")},
+        utr=word(entity.get("utr")),
+        fees_paise=paise(entity.get("fees")),
+        tax_paise=paise(entity.get("tax")),
     )
 
 
-def parse_event(body: bytes) -> tuple[str, PayoutReport | None] | None:
-    """The event's name and, for a payout event, its report. None when the body is no event at all."""
-    event = _json(body)
+@dataclass(frozen=True, slots=True)
+class ProviderEvent:
+    """One webhook: its name, the report that it carries (a payout event's), and when it happened."""
+
+    name: str
+    report: PayoutReport | None
+    occurred_at: datetime | None
+
+
+def parse_event(body: bytes) -> ProviderEvent | None:
+    """What a webhook says. None when the body is no event at all."""
+    event = read_json(body)
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
     payload = event.get("payload")
     payout = payload.get("payout") if isinstance(payload, dict) else None
-    return event["event"], parse_report(payout.get("entity") if isinstance(payout, dict) else None)
+    report = parse_report(payout.get("entity") if isinstance(payout, dict) else None)
+    return ProviderEvent(event["event"], report, moment(event.get("created_at")))
 
 
-def _json(body: bytes) -> Any:
+def read_json(body: bytes) -> Any:
+    """What the bytes say, or None when they are no JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
 
 
-def _word(value: Any) -> str | None:
+def word(value: Any) -> str | None:
     """A text that says something: RazorpayX also writes null as `"null"`, `"NA"` and `""`."""
     if not isinstance(value, str) or value in ("", "null", "NA"):
         return None
@@ -230,8 +255,16 @@ def _word(value: Any) -> str | None:
     return value.replace("\x00", "").encode("utf-8", "replace").decode()[:1000]
 
 
-def _paise(value: Any) -> int | None:
+def paise(value: Any) -> int | None:
+    """An amount of money that we can store, or None."""
     return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def moment(value: Any) -> datetime | None:
+    """A time as RazorpayX writes it: Unix seconds."""
+    if type(value) is not int or not 0 < value < 2**33:
+        return None
+    return datetime.fromtimestamp(value, UTC)
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 import certifi
 import razorpay
 
+from shared import pace
 from shared.razorpayx import answers, bodies
 from shared.razorpayx.answers import Answer, Found, NotTaken, Prepared, Reply, Throttled, Unknown
 from shared.razorpayx.wire import Answered, NoReply, Wire
@@ -20,7 +21,9 @@ from shared.steps import LookUp, Poll, Prepare, Send, Step
 
 
 class RazorpayX:
-    """Asks RazorpayX. Every method returns an answer and never raises for the wire."""
+    """Asks RazorpayX, each call in its turn (`pace.py`). Every method returns an answer and never raises for
+    the wire; Unavailable when the database cannot say whose turn it is.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,12 +54,10 @@ class RazorpayX:
 
     def send(self, step: Send) -> Answer:
         """Create the payout: the stored bytes, under the attempt's key."""
-        if time.time() > step.until:
-            # Asleep since the claim (a stopped process, a frozen machine): others have gone on without us,
-            # and may by now have given the coins back.
-            return Throttled("unreachable", "The lease ran out before the call")
         key = str(step.attempt_id)
-        reply = self._call("post", "/v1/payouts", data=step.body, headers=_json_headers(key))
+        reply = self._call(
+            "post", "/v1/payouts", until=step.until, data=step.body, headers=_json_headers(key)
+        )
         if not isinstance(reply, Reply):
             return reply
         return answers.read_payout(reply, reference_id=key, amount_paise=step.amount_paise)
@@ -75,14 +76,36 @@ class RazorpayX:
             return reply
         return answers.read_payout(reply, reference_id=str(step.attempt_id), amount_paise=step.amount_paise)
 
+    def balance(self) -> int | NotTaken:
+        """What our account can pay, in paise. The provider's own number is some minutes old (§1.7)."""
+        reply = self._call("get", "/v1/banking_balances", params={"count": 100})
+        if not isinstance(reply, Reply):
+            return reply
+        return answers.read_balance(reply, account_number=self._settings.razorpayx_account_number)
+
+    def get(self, path: str, query: dict[str, str | int]) -> Reply | Throttled | Unknown:
+        """One page of a list, or one payout: what `listing.py` asks for."""
+        return self._call("get", path, params=query)
+
     def _create(self, path: str, body: bytes, *, prefix: str) -> str | NotTaken:
         reply = self._call("post", path, data=body, headers=_json_headers())
         return answers.read_id(reply, prefix=prefix) if isinstance(reply, Reply) else reply
 
-    def _call(self, verb: str, path: str, **options: Any) -> Reply | Throttled | Unknown:
+    def _call(
+        self, verb: str, path: str, *, until: float | None = None, **options: Any
+    ) -> Reply | Throttled | Unknown:
+        turn = pace.wait_for_turn(self._settings.lease_seconds / 3)
+        if turn is None:
+            return Throttled("paced", "Too many calls wait for their turn")
+        if until is not None and time.time() > until:
+            # Asleep since the claim (a stopped process, a frozen machine): others have gone on without us,
+            # and may by now have given the coins back.
+            return Throttled("paced", "The lease ran out before the call")
+        sdk = self._sdk()
+        sdk.session.tell(lambda: pace.has_left(turn))
         try:
             # `request` and not `post`: the SDK's verbs would encode the stored bytes anew.
-            self._sdk().request(verb, path, **options)
+            sdk.request(verb, path, **options)
         except Answered as answered:
             return answered.reply
         except NoReply as broken:

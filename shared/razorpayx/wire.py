@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import requests
@@ -32,10 +33,13 @@ class NoReply(Exception):
 
 
 class _Line(threading.local):
-    """The socket that this thread speaks over, so that a watchdog in another thread can hang up."""
+    """The socket that this thread speaks over, so that a watchdog in another thread can hang up; and whom to
+    tell when a request has been written to it.
+    """
 
     def __init__(self) -> None:
         self.holder: dict[str, socket.socket | None] = {"socket": None}
+        self.has_left: Callable[[], None] = lambda: None
 
 
 _line = _Line()
@@ -46,11 +50,19 @@ class _Plain(HTTPConnection):
         super().connect()
         _line.holder["socket"] = self.sock
 
+    def request(self, *arguments: Any, **named: Any) -> None:
+        super().request(*arguments, **named)
+        _line.has_left()
+
 
 class _Secure(HTTPSConnection):
     def connect(self) -> None:
         super().connect()
         _line.holder["socket"] = self.sock
+
+    def request(self, *arguments: Any, **named: Any) -> None:
+        super().request(*arguments, **named)
+        _line.has_left()
 
 
 class _PlainPool(HTTPConnectionPool):
@@ -81,6 +93,10 @@ class Wire(requests.Session):
         self.trust_env = False  # no proxy, no .netrc: credentials go to RazorpayX and nowhere else
         self.mount("http://", _Adapter(max_retries=0))
         self.mount("https://", _Adapter(max_retries=0))
+
+    def tell(self, has_left: Callable[[], None]) -> None:
+        """Whom to tell, in this thread, when the next request has been written."""
+        _line.has_left = has_left
 
     def request(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Do one call. Raises Answered or NoReply, always."""

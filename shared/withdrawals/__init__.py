@@ -5,27 +5,36 @@
     record_answer              and writes down what came of it       recording.py
     apply_report               the one door for what RazorpayX says  reporting.py
     sweep                      due work that nobody holds            sweeping.py
+    pause    resume            when payouts must not be sent         pausing.py
+    propose  approve  reject   people decide                         resolving.py
     find     history           what callers may read                 reading.py
 
 A status changes in `journey.py`, and nowhere else.
 """
 
 from shared.withdrawals.claiming import claim
+from shared.withdrawals.pausing import pause, resume
 from shared.withdrawals.reading import Page, find, history
 from shared.withdrawals.recording import put_off, record_answer
 from shared.withdrawals.reporting import apply_report
 from shared.withdrawals.requesting import cancel, request
+from shared.withdrawals.resolving import approve, propose, reject
 from shared.withdrawals.sweeping import sweep
 
 __all__ = [
     "Page",
     "apply_report",
+    "approve",
     "cancel",
     "claim",
     "find",
     "history",
+    "pause",
+    "propose",
     "put_off",
     "record_answer",
+    "reject",
     "request",
+    "resume",
     "sweep",
 ]

@@ -5,27 +5,56 @@ Between claim and record a worker may die at any line. What it leaves is a lease
 on with the same key and the same bytes, which RazorpayX answers with the same payout (razorpayx.md §3).
 """
 
+import hashlib
 import json
 import time
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from shared import ids
+from shared import ids, switches
 from shared.db import transaction
-from shared.models import Destination, PayoutAttempt, Wallet, Withdrawal
+from shared.models import Destination, PayoutAttempt, Wallet, WebhookEvent, Withdrawal
 from shared.razorpayx import bodies
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason, Status
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-from shared.withdrawals import journey
+from shared.withdrawals import journey, pausing
 
 WORKER = "worker"
 # RazorpayX forgets a key after 7 days and would then pay again (razorpayx.md §3): stop well before.
 RESEND_WITHIN_DAYS = 6
+
+# The statements of every payment are made once, here: to make one anew costs as much as to run it.
+DUE = (
+    select(Withdrawal)
+    .where(
+        Withdrawal.id == bindparam("withdrawal_id"),
+        Withdrawal.status.in_(OPEN),
+        Withdrawal.due_at <= func.now(),
+    )
+    .with_for_update(skip_locked=True)
+)
+UNSETTLED_ATTEMPT = select(PayoutAttempt).where(
+    PayoutAttempt.withdrawal_id == bindparam("withdrawal_id"), PayoutAttempt.state.in_(UNSETTLED)
+)
+PAYEE = select(Destination).where(
+    Destination.user_id == bindparam("user_id"), Destination.upi_id == bindparam("upi_id")
+)
+# Webhooks that named this reference before we knew it (after a restored backup) count now.
+HEAR_AGAIN = (
+    update(WebhookEvent)
+    .where(WebhookEvent.outcome == "unmatched", WebhookEvent.reference_id == bindparam("reference"))
+    .values(
+        outcome=None,
+        applied_at=None,
+        due_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease_seconds")),
+    )
+    .execution_options(synchronize_session=False)
+)
 
 
 def claim(withdrawal_id: UUID) -> Step | None:
@@ -35,13 +64,7 @@ def claim(withdrawal_id: UUID) -> Step | None:
     Raises Unavailable.
     """
     with transaction() as session:
-        withdrawal = session.scalar(
-            select(Withdrawal)
-            .where(
-                Withdrawal.id == withdrawal_id, Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now()
-            )
-            .with_for_update(skip_locked=True)
-        )
+        withdrawal = session.scalar(DUE, {"withdrawal_id": withdrawal_id})
         return _next_step(session, withdrawal) if withdrawal else _recheck(session, withdrawal_id)
 
 
@@ -61,7 +84,12 @@ def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
         attempt.state = AttemptState.UNKNOWN
         journey.note(session, withdrawal, "worker_lost", actor=WORKER, attempt_id=str(attempt.id))
     if _may_send_again(session, withdrawal, attempt):
-        return _send(session, withdrawal, attempt)
+        off = switches.off_for(session, withdrawal.upi_id, withdrawal.id)
+        if off is None:
+            return _send(session, withdrawal, attempt)
+        if not attempt.in_doubt:
+            pausing.hold_back(session, withdrawal, off)
+            return None
     return _look_up(session, withdrawal, attempt)
 
 
@@ -70,7 +98,11 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     if journey.is_blocked(withdrawal):
         journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
         return None
-    destination = session.get(Destination, (withdrawal.user_id, withdrawal.upi_id))
+    if (off := switches.off_for(session, withdrawal.upi_id, withdrawal.id)) is not None:
+        pausing.hold_back(session, withdrawal, off)
+        return None
+    payee = {"user_id": withdrawal.user_id, "upi_id": withdrawal.upi_id}
+    destination = session.scalar(PAYEE, payee)
     if destination is None or destination.known_to != settings().razorpayx_identity:
         journey.wait(withdrawal, Reason.PREPARING, settings().lease_seconds)
         journey.note(session, withdrawal, "preparing", actor=WORKER)
@@ -78,7 +110,7 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
         return Prepare(withdrawal.id, withdrawal.version, withdrawal.user_id, name, withdrawal.upi_id)
     attempt = _new_attempt(session, withdrawal, destination)
     journey.wait(withdrawal, Reason.SENDING, settings().lease_seconds)
-    evidence: dict[str, Any] = {"attempt_id": str(attempt.id), "number": attempt.number}
+    evidence: dict[str, Any] = {**_request(attempt), "number": attempt.number}
     if withdrawal.status == Status.PENDING:
         journey.move(session, withdrawal, Status.PROCESSING, actor=WORKER, reason="claimed", **evidence)
     else:
@@ -87,10 +119,8 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
 
 
 def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destination) -> PayoutAttempt:
-    number = session.scalar(
-        select(func.count()).where(PayoutAttempt.withdrawal_id == withdrawal.id).select_from(PayoutAttempt)
-    )
-    attempt_id = ids.attempt_id(withdrawal.id, (number or 0) + 1)
+    number = _attempts_so_far(session, withdrawal) + 1
+    attempt_id = ids.attempt_id(withdrawal.id, number)
     body = bodies.payout(
         settings=settings(),
         attempt_id=str(attempt_id),
@@ -100,7 +130,7 @@ def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destinat
     attempt = PayoutAttempt(
         id=attempt_id,
         withdrawal_id=withdrawal.id,
-        number=(number or 0) + 1,
+        number=number,
         request_body=body,
         state=AttemptState.SENDING,
         sends=1,
@@ -110,7 +140,23 @@ def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destinat
     )
     session.add(attempt)
     session.flush()
+    session.execute(HEAR_AGAIN, {"reference": str(attempt.id), "lease_seconds": settings().lease_seconds})
     return attempt
+
+
+def _attempts_so_far(session: Session, withdrawal: Withdrawal) -> int:
+    if withdrawal.status == Status.PENDING:
+        return 0  # the first attempt and the move to processing are one transaction
+    theirs = select(func.count()).where(PayoutAttempt.withdrawal_id == withdrawal.id)
+    return session.scalar(theirs.select_from(PayoutAttempt)) or 0
+
+
+def _request(attempt: PayoutAttempt) -> dict[str, Any]:
+    """What was asked for, as evidence: the attempt and the hash of its bytes."""
+    return {
+        "attempt_id": str(attempt.id),
+        "request_sha256": hashlib.sha256(attempt.request_body).hexdigest(),
+    }
 
 
 def _never_taken_by_another(attempt: PayoutAttempt) -> bool:
@@ -135,9 +181,7 @@ def _send(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> S
     journey.wait(
         withdrawal, Reason.CONFIRMING if attempt.in_doubt else Reason.SENDING, settings().lease_seconds
     )
-    journey.note(
-        session, withdrawal, "sent_again", actor=WORKER, attempt_id=str(attempt.id), sends=attempt.sends
-    )
+    journey.note(session, withdrawal, "sent_again", actor=WORKER, **_request(attempt), sends=attempt.sends)
     return _sending(withdrawal, attempt)
 
 
@@ -204,11 +248,7 @@ def next_recheck(session: Session, withdrawal: Withdrawal) -> datetime | None:
 
 
 def _unsettled_attempt(session: Session, withdrawal: Withdrawal) -> PayoutAttempt | None:
-    return session.scalar(
-        select(PayoutAttempt).where(
-            PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state.in_(UNSETTLED)
-        )
-    )
+    return session.scalar(UNSETTLED_ATTEMPT, {"withdrawal_id": withdrawal.id})
 
 
 def is_older(session: Session, moment: datetime | None, seconds: float) -> bool:

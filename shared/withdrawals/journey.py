@@ -8,13 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import func
+from sqlalchemy import func, insert
 from sqlalchemy.orm import Session
 
-from shared import wallet
+from shared import exception_records, wallet
 from shared.models import Withdrawal, WithdrawalEvent
 from shared.states import EDGES, FINAL, OPEN, REFUNDED, WAITING, Reason, Status
 
+EVENT = insert(WithdrawalEvent.__table__)  # type: ignore[arg-type]
 REVIEW_SECONDS = 600  # how often a withdrawal that waits for a person is looked at
 
 log = structlog.get_logger()
@@ -33,7 +34,7 @@ def move(
 ) -> None:
     """Move to another status; final ones that did not pay give the coins back in the same transaction."""
     came_from = Status(withdrawal.status)
-    answered(withdrawal)
+    answered(session, withdrawal)
     assert not (to in REFUNDED and is_blocked(withdrawal)), "only people refund what contradicts itself"
     assert (came_from, to) in EDGES, f"{came_from} -> {to} is no move of a withdrawal"
     assert (failure_reason is not None) == (to is Status.FAILED), "a failure says why, nothing else does"
@@ -57,17 +58,22 @@ def move(
 
 
 # Why a person is told although the system goes on by itself; every other reason to look stops it.
-TOLD_ONLY = "unanswered"
+UNANSWERED, WORKER_ERROR = "unanswered", "worker_error"
+TOLD_ONLY = frozenset({UNANSWERED, WORKER_ERROR})
 
 
 def is_blocked(withdrawal: Withdrawal) -> bool:
     """Whether this withdrawal contradicts itself, so that only people may move coins or rupees for it."""
-    return withdrawal.review not in (None, TOLD_ONLY)
+    return withdrawal.review is not None and withdrawal.review not in TOLD_ONLY
 
 
-def answered(withdrawal: Withdrawal) -> None:
+def answered(session: Session, withdrawal: Withdrawal) -> None:
     """What a person was told about has ended by itself."""
-    if withdrawal.review == TOLD_ONLY:
+    if withdrawal.review in TOLD_ONLY:
+        over = "it went on by itself"
+        exception_records.close_all(
+            session, kind=withdrawal.review, withdrawal_id=withdrawal.id, resolution=over, actor="system"
+        )
         withdrawal.review = None
 
 
@@ -90,7 +96,10 @@ def note(session: Session, withdrawal: Withdrawal, reason: str, *, actor: str, *
 
 
 def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **data: Any) -> None:
-    """Ask a person to look. But for TOLD_ONLY, nothing is sent and no coin moves until they have decided."""
+    """Ask a person to look, with an exception record that holds both sides.
+
+    But for TOLD_ONLY, nothing is sent and no coin moves until people have decided.
+    """
     if withdrawal.review == why:
         return  # they know
     if not is_blocked(withdrawal):
@@ -99,20 +108,41 @@ def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **da
     if is_blocked(withdrawal) and withdrawal.status in OPEN:
         wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
     _event(session, withdrawal, Status(withdrawal.status), actor, f"flagged:{why}", data)
+    exception_records.open_record(
+        session,
+        kind=why,
+        subject=str(withdrawal.id),
+        source=actor,
+        withdrawal_id=withdrawal.id,
+        ours=_our_side(withdrawal),
+        theirs={key: value for key, value in data.items() if value is not None},
+    )
     log.error("[PAYOUT] needs a person", withdrawal_id=str(withdrawal.id), why=why)
+
+
+def _our_side(withdrawal: Withdrawal) -> dict[str, Any]:
+    return {
+        "status": withdrawal.status,
+        "status_reason": withdrawal.status_reason,
+        "coins": withdrawal.coins_amount,
+        "amount_paise": withdrawal.amount_paise,
+        "utr": withdrawal.utr,
+    }
 
 
 def _event(
     session: Session, withdrawal: Withdrawal, came_from: Status, actor: str, reason: str, data: dict[str, Any]
 ) -> None:
-    session.add(
-        WithdrawalEvent(
-            withdrawal_id=withdrawal.id,
-            from_status=came_from,
-            to_status=withdrawal.status,
-            actor=actor,
-            reason=reason,
-            data={key: value for key, value in data.items() if value is not None},
-        )
+    session.flush()  # the row first, its story second
+    # Not as an object: of all that a payment writes there are most of these, and nobody reads them back here.
+    session.connection().execute(
+        EVENT,
+        {
+            "withdrawal_id": withdrawal.id,
+            "from_status": came_from,
+            "to_status": withdrawal.status,
+            "actor": actor,
+            "reason": reason,
+            "data": {key: value for key, value in data.items() if value is not None},
+        },
     )
-    session.flush()

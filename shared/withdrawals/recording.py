@@ -9,34 +9,44 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared.db import transaction
-from shared.models import Destination, PayoutAttempt, Withdrawal
+from shared.models import Destination, PayoutAttempt, Withdrawal, WithdrawalEvent
 from shared.razorpayx.answers import Accepted, Answer, Found, Prepared, Refused, Throttled
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-from shared.withdrawals import journey, reporting
+from shared.withdrawals import journey, pausing, reporting
 from shared.withdrawals.claiming import begin, is_older
 
 # After an hour the provider's page counts an absent payout as failed (razorpayx.md §3). What it did not
 # answer in that hour does not count: then a person is told, and nothing is given back.
 # A number of look-ups as well: a clock that jumps an hour must not end it.
-ABSENT_SECONDS, ABSENT_LOOKS, UNANSWERED_SECONDS = 3600, 6, 3600
-MAX_WAIT_SECONDS, PUT_OFF_SECONDS = 600, 300
+ABSENT_LOOKS, UNANSWERED_SECONDS = 6, 3600
+MAX_WAIT_SECONDS, PUT_OFF_SECONDS, ERRORS_UNTIL_TOLD = 600, 300, 3
+
+
+WAITS_FOR = {"refuses_us": Reason.PROVIDER_REFUSES_US, "paced": Reason.PACED}
+
+
+LOCKED = select(Withdrawal).where(Withdrawal.id == bindparam("withdrawal_id")).with_for_update()
+ATTEMPT = select(PayoutAttempt).where(PayoutAttempt.id == bindparam("attempt_id"))
 
 
 def record_answer(step: Step, answer: Answer) -> Step | None:
     """Write down what came of a step; returns the step that follows at once, if any. Raises Unavailable."""
     with transaction() as session:
-        withdrawal = session.get_one(Withdrawal, step.withdrawal_id, with_for_update=True)
+        withdrawal = session.scalars(LOCKED, {"withdrawal_id": step.withdrawal_id}).one()
         if isinstance(step, Prepare):
             return _record_preparation(session, withdrawal, step, answer)
-        attempt = session.get_one(PayoutAttempt, step.attempt_id, populate_existing=True)
+        attempt = session.scalars(ATTEMPT, {"attempt_id": step.attempt_id}).one()
         _record(session, withdrawal, attempt, step, answer)
+        if isinstance(step, Send):
+            # Last, here and everywhere: whoever locks wallet and switch locks them in this order.
+            pausing.learn_from_answer(session, withdrawal, answer)
         return None
 
 
@@ -48,7 +58,9 @@ def put_off(withdrawal_id: UUID, error: Exception) -> None:
             return
         withdrawal.due_at = func.now() + timedelta(seconds=PUT_OFF_SECONDS)
         told = f"{type(error).__name__}: {error}"[:500]
-        journey.note(session, withdrawal, "worker_error", actor="worker", error=told)
+        journey.note(session, withdrawal, journey.WORKER_ERROR, actor="worker", error=told)
+        if _times_noted(session, withdrawal, journey.WORKER_ERROR) >= ERRORS_UNTIL_TOLD:
+            journey.flag(session, withdrawal, journey.WORKER_ERROR, actor="worker", error=told)
 
 
 def _record_preparation(
@@ -62,13 +74,20 @@ def _record_preparation(
         return begin(session, withdrawal)
     if isinstance(answer, Refused):
         _end_unsent(session, withdrawal, answer)
+        pausing.learn_from_answer(session, withdrawal, answer)
         return None
-    # Nothing was sent. It waits about as long again as it has waited so far.
-    waited = session.scalar(select(func.extract("epoch", func.now() - withdrawal.created_at)))
+    # Nothing was sent. Each time it waits twice as long.
+    seconds = settings().throttle_seconds * 2 ** min(_times_noted(session, withdrawal, "not_prepared"), 10)
     description = getattr(answer, "description", None)
     journey.note(session, withdrawal, "not_prepared", actor="reply", description=description)
-    _wait_for_provider(withdrawal, answer, seconds=float(waited or 0))
+    _wait_for_provider(withdrawal, answer, seconds=seconds)
+    pausing.learn_from_answer(session, withdrawal, answer)
     return None
+
+
+def _times_noted(session: Session, withdrawal: Withdrawal, reason: str) -> int:
+    told = (WithdrawalEvent.withdrawal_id == withdrawal.id) & (WithdrawalEvent.reason == reason)
+    return session.scalar(select(func.count()).select_from(WithdrawalEvent).where(told)) or 0
 
 
 def _remember(session: Session, step: Prepare, answer: Prepared) -> None:
@@ -199,12 +218,12 @@ def _not_found(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt,
         attempt.absent_since, attempt.absent_looks = None, 0
         journey.note(session, withdrawal, "looked_up:no_answer", actor="lookup", **evidence)
         if is_older(session, attempt.created_at, UNANSWERED_SECONDS):
-            journey.flag(session, withdrawal, journey.TOLD_ONLY, actor="lookup", **evidence)
+            journey.flag(session, withdrawal, journey.UNANSWERED, actor="lookup", **evidence)
         return
     journey.note(session, withdrawal, "looked_up:none", actor="lookup", **evidence)
     attempt.absent_since = attempt.absent_since or session.scalar(select(func.now()))
     attempt.absent_looks += 1
-    for_an_hour = is_older(session, attempt.absent_since, ABSENT_SECONDS)
+    for_an_hour = is_older(session, attempt.absent_since, settings().absent_seconds)
     if for_an_hour and attempt.absent_looks >= ABSENT_LOOKS and not journey.is_blocked(withdrawal):
         attempt.state = AttemptState.REFUSED
         attempt.ended_at = func.now()
@@ -215,7 +234,7 @@ def _wait_for_provider(withdrawal: Withdrawal, answer: Answer, *, seconds: float
     """Wait `seconds`, within bounds, or as long as the provider asks for."""
     asked = getattr(answer, "retry_after_seconds", None) or 0
     seconds = max(settings().throttle_seconds, min(seconds, MAX_WAIT_SECONDS), asked)
-    refuses_us = isinstance(answer, Throttled) and answer.because == "refuses_us"
-    why = Reason.PROVIDER_REFUSES_US if refuses_us else Reason.PROVIDER_BUSY
+    because = answer.because if isinstance(answer, Throttled) else "busy"
+    why = WAITS_FOR.get(because, Reason.PROVIDER_BUSY)
     # Spread out, so that all who were sent away do not come back at once.
     journey.wait(withdrawal, why, seconds * random.uniform(1.0, 1.25))  # noqa: S311  no secret

@@ -7,16 +7,16 @@ money against an end that we already acted on moves nothing and calls a person.
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared.ids import parse_id
 from shared.models import PayoutAttempt, Withdrawal
 from shared.razorpayx.answers import PROGRESS, Outcome, PayoutReport
-from shared.razorpayx.reasons import REVERSED, in_plain_words, is_passing
+from shared.razorpayx.reasons import REVERSED, in_plain_words, policy
 from shared.settings import settings
 from shared.states import UNSETTLED, AttemptState, Reason, Status
-from shared.withdrawals import journey
+from shared.withdrawals import journey, pausing
 
 Effect = Literal["follow", "pay", "fail", "reverse", "repeat", "late", "conflict"]
 
@@ -46,6 +46,29 @@ MEANING: dict[tuple[str, Outcome], Effect] = {
     (AttemptState.REVERSED, "reversed"): "repeat",
 }
 
+_is_meant = or_(PayoutAttempt.id == bindparam("reference"), PayoutAttempt.payout_id == bindparam("payout_id"))
+_ours_first = (PayoutAttempt.id == bindparam("reference")).desc().nulls_last()
+OWNER_LOCKED = (
+    select(Withdrawal)
+    .where(
+        Withdrawal.id
+        == select(PayoutAttempt.withdrawal_id)
+        .where(_is_meant)
+        .order_by(_ours_first)
+        .limit(1)
+        .scalar_subquery()
+    )
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+MEANT = (
+    select(PayoutAttempt)
+    .where(PayoutAttempt.withdrawal_id == bindparam("withdrawal_id"), _is_meant)
+    .order_by(_ours_first)
+    .limit(1)
+    .execution_options(populate_existing=True)
+)
+
 
 def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
     """Let a report do what it means, all or nothing, in the caller's transaction.
@@ -74,10 +97,10 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
         _follow(session, withdrawal, attempt, report, channel, evidence)
     elif effect in ("pay", "fail", "reverse"):
         _end(session, withdrawal, attempt, report, channel, evidence)
-    elif effect == "repeat" and report.utr and report.utr != attempt.utr:
+    elif effect == "repeat" and _tells_more(attempt, report):
         _learn(attempt, report)
-        withdrawal.utr = report.utr if attempt.state == AttemptState.PAID else withdrawal.utr
-        journey.note(session, withdrawal, "utr_learnt", actor=channel, **evidence, utr=report.utr)
+        withdrawal.utr = attempt.utr if attempt.state == AttemptState.PAID else withdrawal.utr
+        journey.note(session, withdrawal, "learnt", actor=channel, **evidence, utr=report.utr)
     return effect
 
 
@@ -90,14 +113,17 @@ def end_or_retry(
     reason: str | None,
     **data: Any,
 ) -> None:
-    """After a definite failure: a new attempt later where the cause may pass, else the coins back."""
+    """After a definite failure the table of reasons says: a new attempt, a person, or the coins back."""
     data["attempt_id"] = str(attempt.id)
-    may_retry = is_passing(reason) and attempt.number < settings().max_attempts
+    then = policy(reason)
+    may_retry = then.action == "retry" and attempt.number < min(then.attempts, settings().max_attempts)
     if journey.is_blocked(withdrawal):
         # This attempt is over, but something else may have been paid: the coins stay where they are.
         journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
     elif may_retry and withdrawal.status == Status.PROCESSING:
-        journey.wait(withdrawal, Reason.RETRY_LATER, settings().retry_seconds)
+        journey.wait(withdrawal, Reason.RETRY_LATER, settings().retry_seconds * then.minutes / 30)
+    elif then.action == "hold" and withdrawal.status == Status.PROCESSING:
+        journey.flag(session, withdrawal, f"held:{reason}", actor=actor, **data)
     else:
         fail(session, withdrawal, actor=actor, reason=reason, **data)
         return
@@ -127,19 +153,11 @@ def seconds_to_next_poll(attempt: PayoutAttempt) -> float:
 def _locked(session: Session, report: PayoutReport) -> tuple[Withdrawal | None, PayoutAttempt | None]:
     """The attempt that the report is about, by our reference first, read under its withdrawal's lock."""
     reference = parse_id(report.reference_id) if report.reference_id else None
-    found = session.execute(
-        select(PayoutAttempt.id, PayoutAttempt.withdrawal_id)
-        .where(or_(PayoutAttempt.id == reference, PayoutAttempt.payout_id == report.payout_id))
-        .order_by((PayoutAttempt.id == reference).desc().nulls_last())
-        .limit(1)
-    ).one_or_none()
-    if found is None:
+    named = {"reference": reference, "payout_id": report.payout_id}
+    withdrawal = session.scalar(OWNER_LOCKED, named)
+    if withdrawal is None:
         return None, None
-    session.flush()
-    withdrawal = session.get_one(
-        Withdrawal, found.withdrawal_id, with_for_update=True, populate_existing=True
-    )
-    return withdrawal, session.get_one(PayoutAttempt, found.id, populate_existing=True)
+    return withdrawal, session.scalars(MEANT, {**named, "withdrawal_id": withdrawal.id}).one()
 
 
 def _contradiction(
@@ -150,9 +168,10 @@ def _contradiction(
         return "two_payouts"
     if report.amount_paise != withdrawal.amount_paise:
         return "wrong_amount"
-    owner = session.scalar(select(PayoutAttempt.id).where(PayoutAttempt.payout_id == report.payout_id))
-    if owner not in (None, attempt.id):
-        return "payout_of_another"
+    if attempt.payout_id is None:  # else it is this one's, and the database lets nobody else have it
+        owner = session.scalar(select(PayoutAttempt.id).where(PayoutAttempt.payout_id == report.payout_id))
+        if owner is not None:
+            return "payout_of_another"
     return None
 
 
@@ -164,9 +183,12 @@ def _follow(
     channel: str,
     evidence: dict[str, Any],
 ) -> None:
-    journey.answered(withdrawal)
-    known = PROGRESS.get(attempt.provider_status or "", 0)
     news = attempt.state != AttemptState.ACCEPTED or report.status != attempt.provider_status
+    if channel == "webhook" and not news and attempt.status_details == (report.details or None):
+        return  # told already: nothing is written, and the next poll stays as planned
+    journey.answered(session, withdrawal)
+    pausing.learn_from_report(session, withdrawal, report)
+    known = PROGRESS.get(attempt.provider_status or "", 0)
     if PROGRESS[report.status] >= known:
         _learn(attempt, report)
     attempt.state = AttemptState.ACCEPTED
@@ -192,6 +214,7 @@ def _end(
         journey.move(
             session, withdrawal, Status.COMPLETED, actor=channel, reason="paid", utr=report.utr, **evidence
         )
+        pausing.learn_from_report(session, withdrawal, report)
         return
     attempt.recheck_at = None
     attempt.state = AttemptState.REVERSED if report.outcome == "reversed" else AttemptState.FAILED
@@ -201,6 +224,19 @@ def _end(
         return
     reason = report.reason or report.status
     end_or_retry(session, withdrawal, attempt, actor=channel, reason=reason, **evidence)
+    pausing.learn_from_report(session, withdrawal, report)
+
+
+def _tells_more(attempt: PayoutAttempt, report: PayoutReport) -> bool:
+    """Whether it fills in what we do not know yet. What differs from what we know is for reconciliation."""
+    if report.utr and attempt.utr and report.utr != attempt.utr:
+        return False
+    pairs = (
+        (attempt.utr, report.utr),
+        (attempt.fees_paise, report.fees_paise),
+        (attempt.tax_paise, report.tax_paise),
+    )
+    return any(ours is None and theirs is not None for ours, theirs in pairs)
 
 
 def _learn(attempt: PayoutAttempt, report: PayoutReport) -> None:

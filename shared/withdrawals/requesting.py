@@ -9,12 +9,14 @@ import structlog
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from shared import queues, wallet
 from shared.db import one_statement, told_plainly, transaction
 from shared.errors import BadRequest, Unavailable
+from shared.idempotency import Reused
 from shared.ids import new_id
-from shared.models import Wallet, Withdrawal
+from shared.models import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.money import coins_to_paise
 from shared.settings import settings
 from shared.states import WAITING, Reason, Status
@@ -24,20 +26,23 @@ log = structlog.get_logger()
 
 # Debit, withdrawal, journal and event as one statement: one round trip, one transaction.
 # Each part reads the rows of the part before it, so that without the debit there is nothing.
+# The event repeats what was asked for: events are sealed, so payee and amount are too (checks.py compares).
 REQUEST = text(f"""
     WITH taken AS ({wallet.TAKE_COINS}),
     withdrawal AS (
         INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason,
-                                 due_at, expected_by)
+                                 due_at, expected_by, idempotency_key, request_fingerprint)
         SELECT :id, user_id, :coins, :amount_paise, :upi_id, '{Status.PENDING}', '{Reason.CANCEL_WINDOW}',
-               now() + make_interval(secs => :window), now() + make_interval(secs => :expected)
+               now() + make_interval(secs => :window), now() + make_interval(secs => :expected),
+               :idempotency_key, :fingerprint
         FROM taken
-        RETURNING id, created_at
+        RETURNING id, created_at, amount_paise, upi_id
     ),
     journal AS ({wallet.WRITE_TAKEN}),
     event AS (
-        INSERT INTO withdrawal_events (withdrawal_id, to_status, actor, reason)
-        SELECT id, '{Status.PENDING}', :actor, 'requested' FROM withdrawal
+        INSERT INTO withdrawal_events (withdrawal_id, to_status, actor, reason, data)
+        SELECT id, '{Status.PENDING}', :actor, 'requested',
+               jsonb_build_object('amount_paise', amount_paise, 'upi_id', upi_id) FROM withdrawal
     )
     SELECT taken.balance_coins AS remaining_coins, withdrawal.created_at FROM taken, withdrawal
 """)
@@ -71,14 +76,23 @@ class Requested:
     created_at: datetime
 
 
-def request(*, user_id: str, coins: int, upi_id: str, actor: str) -> Requested:
+def request(
+    *,
+    user_id: str,
+    coins: int,
+    upi_id: str,
+    actor: str,
+    key: str | None = None,
+    fingerprint: str | None = None,
+) -> Requested:
     """Take `coins` from the user and promise them rupees at `upi_id`; both or neither.
 
     The input has been checked (api/schemas.py) but for what only the wallet can tell. Raises BadRequest
     (no wallet, too few coins, above the maximum), Unavailable (nothing was taken), OutcomeUnknown.
+
+    Under a `key` of the app's own it is done once: the first with this key is returned again, or Reused is
+    raised when its `fingerprint` was another (idempotency.py).
     """
-    if coins > settings().max_withdrawal_coins:
-        raise _why_not(user_id, coins)
     amount_paise = coins_to_paise(coins, settings().coin_value_paise)
     withdrawal_id, window = new_id(), settings().cancel_window_seconds
     values = {
@@ -90,23 +104,31 @@ def request(*, user_id: str, coins: int, upi_id: str, actor: str) -> Requested:
         "actor": actor,
         "window": window,
         "expected": window + WAITING[Reason.CANCEL_WINDOW][1],
+        "idempotency_key": key,
+        "fingerprint": fingerprint,
     }
     with told_plainly():
-        row = _taken_once(values)
+        row = _taken_once(values) if coins <= settings().max_withdrawal_coins else None
     if row is None:
-        raise _why_not(user_id, coins)
+        first = _asked_before(user_id, key, fingerprint) if key else None
+        if first is None:
+            raise _why_not(user_id, coins)
+        return first
     log.info("[WITHDRAW] created", withdrawal_id=str(withdrawal_id), user_id=user_id, coins=coins)
-    queues.nudge(queues.SUBMIT, withdrawal_id, in_seconds=window)
+    queues.nudge_sweep(in_seconds=window)
     return Requested(withdrawal_id, coins, amount_paise, upi_id, row.remaining_coins, row.created_at)
 
 
-def cancel(withdrawal_id: UUID, *, reason: str, actor: str) -> tuple[Withdrawal, int]:
-    """Take a pending withdrawal back; returns it and the new balance.
+def cancel(withdrawal_id: UUID, *, reason: str, actor: str, key: str | None = None) -> tuple[Withdrawal, int]:
+    """Take a pending withdrawal back; returns it and the balance that this left. Once under a `key`.
 
     Raises NotFound, BadRequest (not pending any more), Unavailable.
     """
     with transaction() as session:
         withdrawal = reading.find(session, withdrawal_id, lock=True)
+        balance = _left_by_cancelling(session, withdrawal, actor, key)
+        if balance is not None:
+            return withdrawal, balance
         if withdrawal.status != Status.PENDING:
             raise BadRequest(
                 f"Cannot cancel withdrawal with status: {withdrawal.status}",
@@ -115,7 +137,7 @@ def cancel(withdrawal_id: UUID, *, reason: str, actor: str) -> tuple[Withdrawal,
                 current_status=withdrawal.status,
             )
         withdrawal.admin_notes = f"Cancelled: {reason}"
-        journey.move(session, withdrawal, Status.CANCELLED, actor=actor, reason=reason)
+        journey.move(session, withdrawal, Status.CANCELLED, actor=actor, reason=reason, idempotency_key=key)
         balance = wallet.find(session, withdrawal.user_id).balance_coins
     log.info("[CANCEL] cancelled", withdrawal_id=str(withdrawal_id), user_id=withdrawal.user_id)
     return withdrawal, balance
@@ -128,6 +150,10 @@ def _taken_once(values: dict[str, Any]) -> Any:
     """
     try:
         return _take(values)
+    except IntegrityError:
+        if values["idempotency_key"] is None:
+            raise
+        return None  # somebody was here with this key
     except ConnectionLost:
         log.warning("[WITHDRAW] connection lost, asking again", withdrawal_id=str(values["id"]))
     try:
@@ -162,6 +188,38 @@ def _already_taken(withdrawal_id: UUID) -> Any:
     )
     with one_statement() as connection:
         return connection.execute(query).one_or_none()
+
+
+def _asked_before(user_id: str, key: str, fingerprint: str | None) -> Requested | None:
+    """The withdrawal that was made under this key, with the balance that it left then. Raises Reused."""
+    query = (
+        select(Withdrawal, CoinTransaction.balance_after)
+        .join(CoinTransaction, CoinTransaction.withdrawal_id == Withdrawal.id)
+        .where(CoinTransaction.kind == "withdrawal")
+        .where(Withdrawal.user_id == user_id, Withdrawal.idempotency_key == key)
+    )
+    with transaction() as session:
+        found = session.execute(query).one_or_none()
+    if found is None:
+        return None
+    first, left = found
+    if first.request_fingerprint != fingerprint:
+        raise Reused
+    return Requested(first.id, first.coins_amount, first.amount_paise, first.upi_id, left, first.created_at)
+
+
+def _left_by_cancelling(session: Session, withdrawal: Withdrawal, actor: str, key: str | None) -> int | None:
+    """The balance after this caller cancelled it under this key; None when that was never done."""
+    if key is None or withdrawal.status != Status.CANCELLED:
+        return None
+    query = (
+        select(CoinTransaction.balance_after)
+        .join(WithdrawalEvent, WithdrawalEvent.withdrawal_id == CoinTransaction.withdrawal_id)
+        .where(CoinTransaction.withdrawal_id == withdrawal.id, CoinTransaction.kind == "refund")
+        .where(WithdrawalEvent.to_status == Status.CANCELLED, WithdrawalEvent.actor == actor)
+        .where(WithdrawalEvent.data["idempotency_key"].astext == key)
+    )
+    return session.scalar(query.limit(1))
 
 
 def _why_not(user_id: str, coins: int) -> BadRequest:

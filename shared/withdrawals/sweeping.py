@@ -1,16 +1,26 @@
-"""Due work that nobody holds: after a lost message, a dead worker, a wiped broker, or simply in time."""
+"""Due work that nobody holds: after a lost message, a dead worker, a wiped broker, or simply in time.
 
+The sweep also decides the order. The queues are first in, first out, so one user's five thousand would keep
+everybody waiting: a user's first few go to the queue that all share, the others to the backlog behind it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 import structlog
-from sqlalchemy import exists, func, select
+from sqlalchemy import CTE, Select, exists, func, select, text
 
-from shared import queues
+from shared import queues, switches
 from shared.db import transaction
 from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
 from shared.settings import settings
-from shared.states import OPEN, AttemptState
+from shared.states import OPEN, AttemptState, Reason, Status
+from shared.withdrawals import pausing
+
+# What has waited so long after its time waits for its turn, and is told so.
+PACED_AFTER_SECONDS, PACED_AT_ONCE = 5, 5000
 
 log = structlog.get_logger()
 
@@ -25,43 +35,116 @@ class Swept:
 
 
 def sweep() -> Swept:
-    """Nudge everything that is due, oldest first, up to what the queues should hold. Raises Unavailable.
+    """Nudge everything that is due: what was begun and the oldest first, up to what the queues should hold.
 
-    It changes no row: what is due stays due until someone claims it. So that a long queue is not filled
-    again with what waits in it, a queue that holds `sweep_batch` messages gets no more.
+    Raises Unavailable. What is due stays due until someone claims it. So that a long queue is not filled
+    again with what waits in it, a queue gets no more until half of `sweep_batch` is gone.
     """
-    accepted = exists().where(
-        PayoutAttempt.withdrawal_id == Withdrawal.id, PayoutAttempt.state == AttemptState.ACCEPTED
-    )
-    due = select(Withdrawal.id).where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now())
-    due = due.order_by(Withdrawal.due_at)
-    completed = (
-        select(PayoutAttempt.withdrawal_id)
-        .where(PayoutAttempt.recheck_at <= func.now())
-        .order_by(PayoutAttempt.recheck_at)
-    )
-    waiting = (
-        select(WebhookEvent.event_id)
-        .where(WebhookEvent.applied_at.is_(None), WebhookEvent.due_at <= func.now())
-        .order_by(WebhookEvent.due_at)
-    )
+    _wake()
     swept = Swept(
-        submits=_nudge_all(queues.SUBMIT, due.where(~accepted)),
-        polls=_nudge_all(queues.POLL, due.where(accepted)) + _nudge_all(queues.POLL, completed),
-        webhooks=_nudge_all(queues.APPLY, waiting),
+        submits=_nudge_all(queues.SUBMIT, _to_send(shared=True))
+        + _nudge_all(queues.SUBMIT, _to_send(shared=False), queues.BACKLOG),
+        polls=_nudge_all(queues.POLL, _to_poll()) + _nudge_all(queues.POLL, _to_recheck()),
+        webhooks=_nudge_all(queues.APPLY, _to_apply()),
     )
+    _tell_who_waits_for_a_turn()
     if swept != Swept(0, 0, 0):
         log.info("[SWEEP] nudged", submits=swept.submits, polls=swept.polls, webhooks=swept.webhooks)
     return swept
 
 
-def _nudge_all(task: str, keys) -> int:  # type: ignore[no-untyped-def]  # a select of one column
+def _to_send(*, shared: bool) -> Select[Any]:
+    """What is due and not accepted: of each user the first few (shared), or the others."""
+    due = _due_with_place()
+    first = due.c.place <= settings().payouts_per_user
+    return select(due.c.id).where(first if shared else ~first).order_by(due.c.begun.desc(), due.c.due_at)
+
+
+def _due_with_place() -> CTE:
+    # What was begun goes first: rupees may be on their way, and behind a long queue nobody would look.
+    begun = (Withdrawal.status == Status.PROCESSING) | (Withdrawal.status_reason == Reason.PREPARING)
+    order = (begun.desc(), Withdrawal.due_at)
+    place = func.row_number().over(partition_by=Withdrawal.user_id, order_by=order)
+    due = select(Withdrawal.id, Withdrawal.due_at, begun.label("begun"), place.label("place"))
+    return due.where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now(), ~_is_accepted()).cte("due")
+
+
+def _to_poll() -> Select[Any]:
+    due = select(Withdrawal.id).where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now())
+    return due.where(_is_accepted()).order_by(Withdrawal.due_at)
+
+
+def _to_recheck() -> Select[Any]:
+    """Completed payouts that a bank may have sent back."""
+    completed = select(PayoutAttempt.withdrawal_id).where(PayoutAttempt.recheck_at <= func.now())
+    return completed.order_by(PayoutAttempt.recheck_at)
+
+
+def _to_apply() -> Select[Any]:
+    waiting = select(WebhookEvent.event_id).where(
+        WebhookEvent.applied_at.is_(None), WebhookEvent.due_at <= func.now()
+    )
+    return waiting.order_by(WebhookEvent.due_at)
+
+
+def _is_accepted() -> Any:
+    return exists().where(
+        PayoutAttempt.withdrawal_id == Withdrawal.id, PayoutAttempt.state == AttemptState.ACCEPTED
+    )
+
+
+def _nudge_all(task: str, keys: Select[Any], queue: str | None = None) -> int:
+    batch = settings().sweep_batch
     try:
-        room = settings().sweep_batch - queues.depth(queues.QUEUE_OF[task])
+        waiting = queues.depth(queue or queues.QUEUE_OF[task])
+        if waiting > batch / 2:
+            return 0
+        with transaction() as session:
+            found: Sequence[Any] = session.scalars(keys.limit(2 * batch)).all()
+        return queues.nudge_new(task, found, room=batch - waiting, queue=queue)
     except redis.RedisError:
         return 0
-    if room <= 0:
-        return 0
+
+
+def _wake() -> None:
+    """A pause of the system's own is over when one payout has gone well: let the oldest try. And wake who was
+    held back at the very moment when the pause ended, unseen by whoever ended it.
+    """
     with transaction() as session:
-        found = list(session.scalars(keys.limit(room)))
-    return sum(queues.nudge(task, key) for key in found)
+        for switch in switches.half_open(session):
+            pausing.wake(session, switch, limit=1)
+        pausing.wake_forgotten(session)
+
+
+# MATERIALIZED: the planner, told of few rows before a burst, would count anew for each of them.
+TELL = text("""
+    WITH late AS MATERIALIZED
+        (SELECT id, due_at FROM withdrawals
+         WHERE status = :pending AND status_reason = :window
+           AND due_at <= now() - make_interval(secs => :after)
+         ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED),
+    before AS MATERIALIZED
+        (SELECT count(*) AS them FROM withdrawals WHERE status = :pending AND status_reason = :paced),
+    waiting AS MATERIALIZED
+        (SELECT id, before.them + row_number() OVER (ORDER BY due_at) AS place FROM late, before)
+    UPDATE withdrawals SET status_reason = :paced, updated_at = now(),
+        expected_by = now() + make_interval(secs => 60 + waiting.place / :per_second)
+    FROM waiting WHERE withdrawals.id = waiting.id
+""")
+
+
+def _tell_who_waits_for_a_turn() -> None:
+    """What is due and in nobody's hands waits for its turn, and can be told until about when.
+
+    Only the words change, of rows that nobody holds: no version is needed for that.
+    """
+    values = {
+        "paced": Reason.PACED,
+        "window": Reason.CANCEL_WINDOW,
+        "pending": Status.PENDING,
+        "after": PACED_AFTER_SECONDS,
+        "most": PACED_AT_ONCE,
+        "per_second": settings().payouts_per_second,
+    }
+    with transaction() as session:
+        session.execute(TELL, values)

@@ -1,76 +1,34 @@
-"""The worker is killed (SIGKILL) before every single line of the money path, one after the other.
+"""The worker is killed (SIGKILL) before every single line of the money path, one after the other; so is the API.
 
-A child process runs the task under a trace that counts the lines of our own code and kills itself at the
-n-th; a second worker then finds what is left. Whatever n is: one payout, completed, no refund.
+A second one then finds what is left. Whatever the line is: one payout, completed, no refund; or one refund; or one
+withdrawal for one `Idempotency-Key`.
 """
 
-import os
-import signal
-import sys
-import threading
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 from uuid import UUID
 
 import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
-from shared import db
+from api.app import create_app
+from shared.idempotency import RUNNING_SECONDS
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
-from tests.world import World
+from tests.chaos.killing import Killer, in_child, moments
+from tests.integration.app import GOOD, WITHDRAW
+from tests.world import KEY, World
 from worker.tasks import bring_on
 
-ROOT = Path(__file__).parents[2]
-PARTS = ("shared/withdrawals/", "shared/wallet.py", "shared/db.py", "shared/razorpayx/", "worker/tasks.py")
-MONEY_PATH = tuple(str(ROOT / part) for part in PARTS)
-MOST_LINES = 2000
-
-
-class Killer:
-    """Counts lines of the money path and ends the process, without a word, before the n-th."""
-
-    def __init__(self, line: int) -> None:
-        self.left = line
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(MONEY_PATH):
-            return None
-        if event == "line":
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self
-
-
-def run_in_child(withdrawal_id: UUID, line: int) -> bool:
-    """Bring the withdrawal on in a child that dies before its n-th line; True when it lived to the end."""
-    pid = os.fork()
-    if pid == 0:
-        # The parent's connections are its own: this process opens new ones.
-        db.engine().dispose(close=False)
-        provider = RazorpayX(settings())
-        sys.settrace(Killer(line))
-        threading.settrace(Killer(line))
-        try:
-            bring_on(withdrawal_id, provider)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFEXITED(status)
-
-
-def lines_of_a_whole_run(world: World) -> int:
-    """How many lines an undisturbed run has: the smallest n at which nobody dies, by bisection."""
-    low, high = 1, MOST_LINES
-    while low < high:
-        middle = (low + high) // 2
-        if run_in_child(new_withdrawal(world), middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+MONEY_PATH = (
+    "shared/withdrawals/",
+    "shared/wallet.py",
+    "shared/db.py",
+    "shared/razorpayx/",
+    "worker/tasks.py",
+)
+REQUEST_PATH = ("api/", "shared/withdrawals/", "shared/idempotency.py", "shared/db.py", "shared/queues.py")
 
 
 def new_withdrawal(world: World, upi_id: str = "user@okhdfcbank") -> UUID:
@@ -95,40 +53,83 @@ def finish_all(world: World, withdrawal_ids: Iterable[UUID]) -> None:
             return
 
 
+@pytest.mark.failure(3)
+@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_killed_before_every_line_pays_once(world: World) -> None:
+def test_killed_before_every_line_pays_once(world: World, tmp_path: Path) -> None:
     world.credit(coins=1_000_000)
     world.paid()  # the payee is known, as for all but a user's first withdrawal
-    lines = lines_of_a_whole_run(world)
-    assert 100 < lines < MOST_LINES
-    killed = {}
-    for line in range(1, lines):
+    first = new_withdrawal(world)
+    killed, lived = {}, 0
+    for moment in moments(lambda: bring_on(first, RazorpayX(settings())), tmp_path, *MONEY_PATH):
         withdrawal_id = new_withdrawal(world)
-        assert not run_in_child(withdrawal_id, line)
-        killed[withdrawal_id] = line
+        # How long the database and the turn are waited for differs by a few lines from run to run.
+        lived += in_child(lambda key=withdrawal_id: bring_on(key, RazorpayX(settings())), Killer(*moment))
+        killed[withdrawal_id] = moment
+    assert lived < len(killed) / 20
     finish_all(world, killed)
-    for withdrawal_id, line in killed.items():
-        assert world.read(withdrawal_id).status == "completed", f"line {line}: {world.story(withdrawal_id)}"
+    for withdrawal_id, moment in killed.items():
+        assert world.read(withdrawal_id).status == "completed", f"{moment}: {world.story(withdrawal_id)}"
         assert world.refunds(withdrawal_id) == 0
         payouts = [p for a in world.attempts(withdrawal_id) for p in world.simulator.payouts(str(a.id))]
-        assert len(payouts) == 1, f"line {line}: {world.story(withdrawal_id)}"
+        assert len(payouts) == 1, f"{moment}: {world.story(withdrawal_id)}"
 
 
+@pytest.mark.failure(3)
+@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_killed_before_every_line_of_a_refund_refunds_once(world: World) -> None:
+def test_killed_before_every_line_of_a_refund_refunds_once(world: World, tmp_path: Path) -> None:
     """The second run of a worker, in which the failure is told and the coins go back."""
     world.credit(coins=1_000_000)
-    start, line, lived, killed = world.balance(), 0, False, {}
-    while not lived:
-        line += 3
-        withdrawal_id = new_withdrawal(world, "fail.bank_account_closed@sim")
-        world.bring_on(withdrawal_id)
-        make_due(world, withdrawal_id)
-        lived = run_in_child(withdrawal_id, line)
-        killed[withdrawal_id] = line
-    assert line > 100
+    first = sent_in_vain(world)
+    lines = moments(lambda: bring_on(first, RazorpayX(settings())), tmp_path, *MONEY_PATH)
+    start, killed, lived = world.balance(), {}, 0
+    for moment in lines:
+        withdrawal_id = sent_in_vain(world)
+        lived += in_child(lambda key=withdrawal_id: bring_on(key, RazorpayX(settings())), Killer(*moment))
+        killed[withdrawal_id] = moment
+    assert lived < len(killed) / 20
     finish_all(world, killed)
-    for withdrawal_id, line in killed.items():
-        assert world.read(withdrawal_id).status == "failed", f"line {line}: {world.story(withdrawal_id)}"
+    for withdrawal_id, moment in killed.items():
+        assert world.read(withdrawal_id).status == "failed", f"{moment}: {world.story(withdrawal_id)}"
         assert world.refunds(withdrawal_id) == 1
     assert world.balance() == start
+
+
+def sent_in_vain(world: World) -> UUID:
+    """A withdrawal whose payout was accepted and then failed, which nobody has learnt yet."""
+    withdrawal_id = new_withdrawal(world, "fail.bank_account_closed@sim")
+    world.bring_on(withdrawal_id)
+    make_due(world, withdrawal_id)
+    return withdrawal_id
+
+
+@pytest.mark.failure(7)
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_an_api_killed_before_every_line_makes_one_withdrawal_for_one_key(
+    world: World, tmp_path: Path
+) -> None:
+    """Before the commit, and between the commit and the answer: the app sends the same again, and has one."""
+    world.credit(coins=1_000_000)
+    client = create_app().test_client()
+    keys = []
+    for moment in moments(lambda: ask(client, "first"), tmp_path, *REQUEST_PATH):
+        keys.append(f"key-{len(keys)}")
+        in_child(lambda: ask(client, keys[-1]), Killer(*moment))
+    made = len(world.sql("SELECT FROM withdrawals WHERE idempotency_key <> 'first'"))
+    assert 0 < made < len(keys), "killed before and after the commit"
+    # What was begun and never answered counts as running for a while.
+    later = "UPDATE idempotent_requests SET started_at = started_at - make_interval(secs => :s)"
+    world.sql(later, s=RUNNING_SECONDS + 1)
+    told = {ask(client, key).get_json()["data"]["withdrawal_id"] for key in keys}
+    rows = {str(row.id) for row in world.sql("SELECT id FROM withdrawals WHERE idempotency_key <> 'first'")}
+    assert told == rows and len(rows) == len(keys)
+    assert world.balance() == 1_000_000 - 500 * (len(keys) + 1)
+
+
+def ask(client: FlaskClient, key: str) -> TestResponse:
+    headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": key}
+    answer = client.post(WITHDRAW, json=GOOD, headers=headers)
+    assert answer.status_code == 201, answer.get_json()
+    return answer

@@ -1,6 +1,7 @@
 """The documents are under test: every command runs, every JSON is what is answered, every name exists."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -57,6 +58,27 @@ def test_every_curl_line_works(command: str, stack: Stack) -> None:
     assert run(command, stack)["success"] is True
 
 
+def check_sh(base: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / "examples" / "check.sh"), base]
+    environment = {"PATH": os.environ["PATH"], **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_ten_checks_hold(stack: Stack) -> None:
+    done = check_sh(stack.info()["api"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()[:10]] == [
+        ["ok", str(number)] for number in range(1, 11)
+    ]
+    assert done.stdout.splitlines()[10:] == ["0 of 10 failed"]
+
+
+def test_the_ten_checks_say_when_nobody_is_there() -> None:
+    done = check_sh("http://127.0.0.1:1")
+    assert done.returncode == 10
+    assert "nobody answers at http://127.0.0.1:1" in done.stdout
+
+
 def test_the_json_is_what_the_first_line_answers(stack: Stack) -> None:
     shown = json.loads(blocks("json")[0])
     answered = run(curls()[0], stack)
@@ -85,11 +107,11 @@ def test_every_rule_that_the_readme_names_exists() -> None:
     migration = "".join(path.read_text() for path in (ROOT / "shared/migrations/versions").glob("*.py"))
     table = README.split("## The promises")[1].split("##")[0]
     for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", table):
-        code = migration + (ROOT / "shared/models.py").read_text()
+        code = migration + "".join(path.read_text() for path in (ROOT / "shared/models").glob("*.py"))
         assert name in code or name in ("withdrawal_events",), name
 
 
-@pytest.mark.parametrize("words", re.findall(r"`payouts ([a-z]+)", README))
+@pytest.mark.parametrize("words", re.findall(r"`payouts ([a-z-]+)", README))
 def test_every_payouts_command_exists(words: str) -> None:
     assert CliRunner().invoke(main, [words, "--help"]).exit_code == 0
 

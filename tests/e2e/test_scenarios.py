@@ -189,6 +189,7 @@ def test_every_scenario_of_the_table_has_an_expected_outcome() -> None:
     assert set(EXPECTED) == set(SCENARIOS), "write down in EXPECTED how a new scenario must end"
 
 
+@pytest.mark.failure(18)
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_scenario_ends_as_it_must(results: dict[str, Told], name: str) -> None:
     told, wanted = results[name], EXPECTED[name]
@@ -203,6 +204,7 @@ def test_every_scenario_ends_as_it_must(results: dict[str, Told], name: str) -> 
     assert bool(told.item["failure_reason"]) == (wanted.status == "failed")
 
 
+@pytest.mark.failure(11)
 @pytest.mark.parametrize("name", [name for name, outcome in EXPECTED.items() if outcome.waits_for])
 def test_what_is_not_known_is_held_and_says_why_and_until_when(results: dict[str, Told], name: str) -> None:
     item = results[name].item
@@ -213,6 +215,7 @@ def test_what_is_not_known_is_held_and_says_why_and_until_when(results: dict[str
     assert (results[name].refunds, results[name].balance) == (0, HAS - COINS)
 
 
+@pytest.mark.failure(12)
 @pytest.mark.parametrize("name", ["hook.lost", "cancelled"])
 def test_without_a_webhook_polling_finds_the_end(results: dict[str, Told], name: str) -> None:
     told = results[name]
@@ -225,6 +228,7 @@ def test_without_a_webhook_polling_finds_the_end(results: dict[str, Told], name:
     assert told.item["status"] == EXPECTED[name].status
 
 
+@pytest.mark.failure(8)
 @pytest.mark.parametrize(("name", "copies"), [("hook.twice", 2), ("hook.many", 10)])
 def test_every_copy_of_a_webhook_is_accepted_and_works_once(
     results: dict[str, Told], name: str, copies: int
@@ -238,6 +242,7 @@ def test_every_copy_of_a_webhook_is_accepted_and_works_once(
     }
 
 
+@pytest.mark.failure(9, 13)
 @pytest.mark.parametrize("name", ["hook.disorder", "hook.early", "hook.oldsecret", "hook.late"])
 def test_odd_but_genuine_webhooks_are_accepted_at_once(results: dict[str, Told], name: str) -> None:
     deliveries = results[name].deliveries
@@ -253,6 +258,7 @@ def test_a_webhook_is_accepted_once_its_signature_is_right(results: dict[str, To
     }
 
 
+@pytest.mark.failure(13)
 def test_a_forged_webhook_moves_nothing(shared: System) -> None:
     user_id = shared.user()
     withdrawal_id = shared.withdraw(user_id, "never-forged@sim")
@@ -274,6 +280,7 @@ def test_a_forged_webhook_moves_nothing(shared: System) -> None:
     assert (shared.refunds(user_id), shared.balance(user_id)) == (0, 1500)
 
 
+@pytest.mark.failure(10)
 def test_a_payout_reversed_after_it_completed_gives_the_coins_back_once(shared: System) -> None:
     """The bank sends the money back days later: the one way out of `completed`."""
     user_id = shared.user()

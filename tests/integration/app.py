@@ -6,6 +6,7 @@ from werkzeug.test import TestResponse
 
 WITHDRAW, HISTORY = "/api/razorpay/withdraw/", "/api/razorpay/withdraw/history/"
 STATUS, CANCEL = "/api/razorpay/withdraw/status/", "/api/razorpay/withdraw/cancel/"
+BATCH = "/api/razorpay/withdraw/batch/"
 CREDIT, WALLET = "/api/razorpay/wallet/credit/", "/api/razorpay/wallet/"
 LINES = "/api/razorpay/wallet/transactions/"
 GOOD = {"user_id": "user123", "amount": 500, "upi_id": "user@okhdfcbank"}

@@ -95,6 +95,7 @@ def test_a_body_that_did_not_arrive_whole_is_no_order(world: World, client: Flas
     assert world.balance() == 2000
 
 
+@pytest.mark.failure(24)
 def test_a_read_only_database_is_away(world: World, client: FlaskClient) -> None:
     """As an old primary is after a failover. The answer is 503, and no UPI id reaches the log."""
     world.credit()
@@ -150,6 +151,7 @@ def test_with_the_database_away_the_answer_is_503(
     assert world.balance() == 2000
 
 
+@pytest.mark.failure(5)
 def test_with_the_broker_away_withdrawals_are_taken(
     world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,10 +13,12 @@ PLANTS = {
     "UPDATE coin_transactions SET balance_after = 7 WHERE kind = 'credit'": "every line of the journal continues the one before it",
     "UPDATE wallets SET lifetime_coins = 1": "lifetime coins are the sum of the credits",
     "DELETE FROM coin_transactions WHERE kind = 'withdrawal'": "every withdrawal took its coins, once",
-    "UPDATE payout_attempts SET state = 'accepted', recheck_at = NULL WHERE state = 'paid'": "a completed withdrawal has one paid payout, and only it has one",
+    "UPDATE payout_attempts SET state = 'accepted', recheck_at = NULL WHERE state = 'paid'": "a completed withdrawal has one paid payout, or two people's word, and only it has one",
     "DELETE FROM coin_transactions WHERE kind = 'refund'": "failed and cancelled withdrawals were refunded once, others never",
     "UPDATE payout_attempts SET state = 'accepted', ended_at = NULL WHERE state = 'failed'": "nothing was refunded while a payout may still succeed",
     "UPDATE withdrawals SET status = 'cancelled', failure_reason = NULL WHERE status = 'failed'": "the last event of every withdrawal tells its status",
+    "UPDATE withdrawals SET upi_id = 'thief@okaxis' WHERE status = 'pending'": "payee and amount are those of the request",
+    "UPDATE withdrawals SET amount_paise = 100 WHERE status = 'pending'": "payee and amount are those of the request",
     "UPDATE withdrawals SET due_at = now() - interval '1 hour' WHERE status = 'pending'": "nothing due was left lying for 600 seconds",
     "DELETE FROM wallets": "credited = balances + held + paid",
 }

@@ -217,6 +217,7 @@ def test_status(world: World, client: FlaskClient) -> None:
         )
 
 
+@pytest.mark.failure(18)
 def test_why_it_failed_is_told_in_plain_words(world: World, client: FlaskClient) -> None:
     withdrawal_id = world.paid(upi_id="fail.beneficiary_vpa_invalid@sim")
     data = client.get(STATUS, query_string={"withdrawal_id": str(withdrawal_id)}).get_json()["data"]

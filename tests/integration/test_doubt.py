@@ -12,6 +12,7 @@ from tests.simulator import ACCOUNT
 from tests.world import World, forget_settings
 
 
+@pytest.mark.failure(1)
 def test_a_lost_reply_never_pays_twice(world: World) -> None:
     """The same key and the same bytes go out again, and RazorpayX answers with the same payout."""
     world.credit()
@@ -27,6 +28,7 @@ def test_a_lost_reply_never_pays_twice(world: World) -> None:
     assert len(world.simulator.payouts()) == 1
 
 
+@pytest.mark.failure(2)
 def test_what_is_absent_for_an_hour_of_answered_look_ups_is_given_back(world: World) -> None:
     """RazorpayX's own rule. Each look-up was answered, and each answer was: none."""
     world.simulator.scenario("500.always", default=True)
@@ -49,6 +51,7 @@ def test_what_is_absent_for_an_hour_of_answered_look_ups_is_given_back(world: Wo
     assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
 
 
+@pytest.mark.failure(2)
 def test_one_look_up_without_an_answer_starts_the_hour_anew(world: World) -> None:
     world.simulator.scenario("500.always", default=True)
     world.credit()
@@ -174,6 +177,7 @@ def test_what_never_answers_stays_held_and_a_person_is_told(world: World) -> Non
     assert (world.refunds(withdrawal_id), world.balance()) == (0, 1500)
 
 
+@pytest.mark.failure(1, 19)
 def test_a_key_older_than_six_days_is_never_sent_again(world: World) -> None:
     """After seven days RazorpayX has forgotten the key, and would pay a second time."""
     world.credit()
@@ -198,6 +202,7 @@ def test_refused_while_an_earlier_send_is_in_doubt_is_no_failure(world: World) -
     assert world.attempts(send.withdrawal_id)[0].state == "unknown"
 
 
+@pytest.mark.failure(18)
 def test_refused_at_the_first_send_refunds_at_once(world: World) -> None:
     world.credit()
     send = world.first_send()
@@ -232,6 +237,7 @@ def test_a_worker_that_came_back_too_late_changes_nothing(world: World) -> None:
     assert world.read(slow.withdrawal_id).status == "processing"
 
 
+@pytest.mark.failure(14)
 def test_two_payouts_under_one_reference_are_left_to_a_person(world: World) -> None:
     world.credit()
     send = world.first_send()

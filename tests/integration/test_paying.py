@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from sandbox.processes import wait_until
 from shared import db, withdrawals
 from shared.razorpayx.answers import Unknown
 from shared.razorpayx.client import RazorpayX
-from shared.razorpayx.reasons import LASTING, PASSING
+from shared.razorpayx.reasons import POLICIES, policy
 from shared.settings import settings
 from shared.steps import Prepare
 from shared.withdrawals import claim, record_answer
@@ -43,8 +44,9 @@ SCENARIOS = {
     "500.fund_account": PAID,
     **{
         f"fail.{reason}": BACK
-        for reason in LASTING
-        if reason.startswith(("beneficiary_vpa", "bank_", "transaction"))
+        for reason in POLICIES
+        if policy(reason).action == "refund"
+        and reason.startswith(("beneficiary_vpa", "bank_", "transaction"))
     },
 }
 
@@ -61,20 +63,20 @@ def test_every_answer_of_the_provider(world: World, scenario: str) -> None:
     assert (world.read(withdrawal_id).failure_reason is None) == (status == "completed")
 
 
-@pytest.mark.parametrize("reason", ["beneficiary_psp_offline", "npci_beneficiary_timeout", "gateway_down"])
+@pytest.mark.parametrize("reason", [word for word, then in POLICIES.items() if then.action == "retry"][:9])
 def test_a_passing_failure_is_tried_anew_with_a_new_key_and_refunded_in_the_end(
     world: World, reason: str
 ) -> None:
-    assert reason in PASSING
     world.credit()
     withdrawal_id = world.request(upi_id=f"fail.{reason}@sim")
     assert world.finish(withdrawal_id) == "failed"
     keys = [payout["idempotency_key"] for payout in world.simulator.payouts()]
-    assert len(keys) == len(set(keys)) == 3
-    assert [attempt.state for attempt in world.attempts(withdrawal_id)] == ["failed"] * 3
+    assert len(keys) == len(set(keys)) == policy(reason).attempts
+    assert {attempt.state for attempt in world.attempts(withdrawal_id)} == {"failed"}
     assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
 
 
+@pytest.mark.failure(17)
 def test_a_passing_failure_that_passes_is_paid_once(world: World) -> None:
     world.credit()
     withdrawal_id = world.request()
@@ -108,10 +110,14 @@ def test_a_payee_that_cannot_be_made_known_is_asked_for_less_and_less_often(worl
     withdrawal_id = world.request()
     assert world.finish(withdrawal_id, steps=3) == "pending"
     assert world.story(withdrawal_id) == ["requested", *["preparing", "not_prepared"] * 3]
-    world.sql("UPDATE withdrawals SET created_at = created_at - interval '5 minutes'")
-    world.step(withdrawal_id)
-    wait = world.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM withdrawals")[0].s
-    assert 290 < wait < 400
+    waits = []
+    for _ in range(3):
+        world.step(withdrawal_id)
+        waits.append(float(world.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM withdrawals")[0].s))
+    # Twice as long each time, whatever else it has waited for; spread out by up to a quarter.
+    assert [5 * 2**tries <= wait + 1 <= 5 * 2**tries * 1.3 for tries, wait in enumerate(waits, 3)] == [
+        True
+    ] * 3
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,7 @@ def test_a_peer_that_drips_bytes_is_hung_up_on(world: World, drip: bytes) -> Non
         assert time.monotonic() - begun < 4
 
 
+@pytest.mark.failure(4)
 def test_two_workers_one_claim(world: World) -> None:
     world.credit(coins=2000)
     world.paid()
@@ -138,6 +145,7 @@ def test_two_workers_one_claim(world: World) -> None:
     assert len([step for step in steps if step]) == 1
 
 
+@pytest.mark.failure(23)
 def test_nothing_is_claimed_within_the_cancel_window(world: World) -> None:
     world.credit()
     withdrawal_id = world.request()
@@ -148,6 +156,7 @@ def test_nothing_is_claimed_within_the_cancel_window(world: World) -> None:
     assert claim(withdrawal_id) is not None
 
 
+@pytest.mark.failure(20)
 def test_cancelled_while_the_payee_is_prepared_is_not_sent(world: World) -> None:
     world.credit()
     withdrawal_id = world.request()
@@ -174,13 +183,17 @@ def test_no_transaction_is_open_while_the_provider_is_asked(world: World) -> Non
     with ThreadPoolExecutor(1) as threads:
         world.simulator.scenario("silent.before", default=True)
         call = threads.submit(world.perform, send)
-        busy = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND xact_start < now()"
+        wait_until(world.simulator.calls, 5)  # before it the call took its turn, which is one statement
+        # The server's own work (autovacuum) is none of ours.
+        busy = """SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()
+                  AND backend_type = 'client backend' AND xact_start < now()"""
         while not call.done():
             assert world.sql(busy)[0].n == 0
             assert db.engine().pool.checkedout() == 0  # type: ignore[attr-defined]
     assert isinstance(call.result(), Unknown)
 
 
+@pytest.mark.failure(26)
 def test_a_step_that_always_raises_is_put_off_and_blocks_nobody(world: World) -> None:
     """A row that our own code cannot handle: it stays held and visible, and is looked at again later."""
     world.credit(coins=2000)
@@ -189,6 +202,9 @@ def test_a_step_that_always_raises_is_put_off_and_blocks_nobody(world: World) ->
     world.advance()
     world.sql_without_rules(
         f"UPDATE withdrawals SET amount_paise = 99 + 1, version = 1 WHERE id = '{poison}'"
+    )
+    world.sql_without_rules(
+        f"UPDATE withdrawal_events SET data = data || '{{\"amount_paise\": 100}}' WHERE withdrawal_id = '{poison}'"
     )
     world.sql(
         "ALTER TABLE payout_attempts ADD CONSTRAINT ours CHECK (request_body NOT LIKE '%\"amount\": 100,%'::bytea)"

@@ -22,6 +22,7 @@ def events(world: World) -> list[str]:
     return [row.event_id for row in world.sql("SELECT event_id FROM webhook_events")]
 
 
+@pytest.mark.failure(13)
 @pytest.mark.parametrize("secret", [WEBHOOK_SECRET, OLD_SECRET])
 def test_signed_by_the_current_or_the_previous_secret(world: World, client: FlaskClient, secret: str) -> None:
     headers = {"X-Razorpay-Signature": sign(BODY, secret), "x-razorpay-event-id": "ev_1"}
@@ -30,6 +31,7 @@ def test_signed_by_the_current_or_the_previous_secret(world: World, client: Flas
     assert events(world) == ["ev_1"]
 
 
+@pytest.mark.failure(13)
 @pytest.mark.parametrize(
     "signature", [None, "", "nonsense", "é", sign(BODY, "another secret"), sign(BODY + b" ")]
 )

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from shared import checks, db, inbox, withdrawals
+from shared import checks, db, inbox, queues, withdrawals
 from shared.errors import Unavailable
 from shared.razorpayx.answers import Accepted, PayoutReport, Refused
 from shared.states import LIVE, AttemptState
@@ -74,6 +75,7 @@ def test_no_report_gives_coins_back_while_a_payout_lives() -> None:
             assert outcome in ("not_paid", "reversed")
 
 
+@pytest.mark.failure(9)
 @pytest.mark.parametrize(
     "order", list(itertools.permutations(["pending", "queued", "processing", "processed"]))
 )
@@ -86,6 +88,7 @@ def test_paid_whatever_the_order(world: World, order: tuple[str, ...]) -> None:
     assert world.story(send.withdrawal_id).count("paid") == 1
 
 
+@pytest.mark.failure(10)
 @pytest.mark.parametrize("order", list(itertools.permutations(["processing", "processed", "reversed"])))
 def test_reversed_whatever_the_order(world: World, order: tuple[str, ...]) -> None:
     world.credit()
@@ -96,10 +99,20 @@ def test_reversed_whatever_the_order(world: World, order: tuple[str, ...]) -> No
     assert (world.refunds(send.withdrawal_id), world.balance()) == (1, 2000)
 
 
-def test_a_reversal_after_completion_gives_the_coins_back_and_says_so(world: World) -> None:
+def paid_and_to_be_sent_back(world: World) -> UUID:
+    """A completed withdrawal that the bank sends back in a moment of the simulator, whose clock stands still."""
+    world.simulator.post("speed", {"speed": 0.001})
     world.credit()
     withdrawal_id = world.request(upi_id="reversed@sim")
+    assert world.step(withdrawal_id) == "processing"
+    world.simulator.post("advance", {"seconds": 1.5})
     assert world.finish(withdrawal_id) == "completed"
+    return withdrawal_id
+
+
+@pytest.mark.failure(10)
+def test_a_reversal_after_completion_gives_the_coins_back_and_says_so(world: World) -> None:
+    withdrawal_id = paid_and_to_be_sent_back(world)
     payout = world.simulator.payouts()[0]
     world.simulator.post("advance", {"seconds": 7 * 86_400})
     entity = {**payout, "status": "reversed", "entity": "payout"}
@@ -174,10 +187,9 @@ def test_a_first_attempt_that_was_paid_after_all_stops_the_second(world: World) 
     assert (world.refunds(first.withdrawal_id), world.balance()) == (0, 1500)
 
 
+@pytest.mark.failure(10)
 def test_a_reversal_whose_webhook_is_lost_is_found_by_looking_again(world: World) -> None:
-    world.credit(coins=2000)
-    withdrawal_id = world.request(upi_id="reversed@sim")
-    assert world.finish(withdrawal_id) == "completed"
+    withdrawal_id = paid_and_to_be_sent_back(world)
     world.simulator.post("advance", {"seconds": 7 * 86_400})
     world.bring_on(withdrawal_id)
     assert world.read(withdrawal_id).status == "completed"  # not yet: nobody asks all the time
@@ -191,7 +203,7 @@ def test_a_completed_payout_is_looked_at_for_eight_days_and_then_left(world: Wor
     world.credit()
     withdrawal_id = world.paid()
     for looks in range(1, 6):
-        seconds = "SELECT extract(epoch FROM recheck_at - now())::bigint AS s FROM payout_attempts"
+        seconds = "SELECT ceil(extract(epoch FROM recheck_at - now())) AS s FROM payout_attempts"
         left = world.sql(seconds)[0].s
         world.sql_without_rules(
             f"UPDATE withdrawals SET completed_at = completed_at - interval '{left} seconds'"
@@ -206,6 +218,7 @@ def test_a_completed_payout_is_looked_at_for_eight_days_and_then_left(world: Wor
     assert world.read(withdrawal_id).status == "completed"
 
 
+@pytest.mark.failure(9)
 def test_an_earlier_word_that_comes_late_does_not_set_it_back(world: World) -> None:
     world.credit()
     send = world.first_send()
@@ -221,7 +234,7 @@ def test_a_utr_learnt_later_is_recorded(world: World) -> None:
     tell(send, "processed", utr=None)
     assert tell(send, "processed", utr="412345678901") == "repeat"
     assert world.read(send.withdrawal_id).utr == "412345678901"
-    assert "utr_learnt" in world.story(send.withdrawal_id)
+    assert "learnt" in world.story(send.withdrawal_id)
 
 
 def test_another_body_under_a_known_event_id_is_another_event(world: World) -> None:
@@ -271,8 +284,17 @@ def test_the_same_webhook_a_hundred_times(world: World) -> None:
 )
 def test_webhooks_that_say_nothing_to_us_are_kept(world: World, body: bytes, outcome: str) -> None:
     assert inbox.receive("ev_odd", body)
-    assert inbox.apply("ev_odd") == outcome
-    assert bytes(world.sql("SELECT body FROM webhook_events")[0].body) == body
+    inbox.apply("ev_odd")
+    [kept] = world.sql("SELECT body, outcome, applied_at FROM webhook_events")
+    assert (bytes(kept.body), kept.outcome) == (body, outcome)
+    assert kept.applied_at
+
+
+def test_a_webhook_that_is_not_about_a_payout_costs_no_worker_a_thought(world: World) -> None:
+    assert inbox.receive("ev_other", b'{"event": "transaction.created", "payload": {}}')
+    assert queues.depth(queues.WEBHOOKS) == 0
+    assert inbox.receive("ev_payout", b'{"event": "payout.processed", "payload": {}}')
+    assert queues.depth(queues.WEBHOOKS) == 1
 
 
 def test_a_payout_of_one_attempt_reported_for_another_is_a_contradiction(world: World) -> None:
@@ -286,6 +308,7 @@ def test_a_payout_of_one_attempt_reported_for_another_is_a_contradiction(world: 
     assert tell(first, "processed") == "pay"
 
 
+@pytest.mark.failure(26)
 def test_a_webhook_that_always_raises_is_set_aside_and_blocks_nobody(world: World) -> None:
     """Something in our own house refuses it, again and again; `payouts check` shows it."""
     world.credit(coins=5000)

@@ -26,6 +26,7 @@ def ask(world: World, **about: object) -> str:
     return "taken"
 
 
+@pytest.mark.failure(6)
 def test_fifty_threads_and_coins_for_ten(world: World) -> None:
     world.credit(coins=5000)
     with ThreadPoolExecutor(50) as threads:
@@ -106,6 +107,7 @@ def test_many_cancel_at_once_and_one_refund_comes(world: World) -> None:
     assert (world.balance(), world.refunds(withdrawal_id)) == (500, 1)
 
 
+@pytest.mark.failure(20)
 def test_cancel_against_claim_two_hundred_times(world: World) -> None:
     """Whoever comes first: never refunded and paid."""
     world.credit(coins=100_000)
@@ -153,7 +155,7 @@ def test_the_same_id_twice_takes_coins_once(world: World) -> None:
     made = withdrawals.request(user_id="user123", coins=500, upi_id="user@okhdfcbank", actor="app:test")
     again = {
         "id": made.id, "user_id": "user123", "coins": 500, "amount_paise": 5000, "upi_id": "user@okhdfcbank",
-        "actor": "app:test", "window": 10, "expected": 70,
+        "actor": "app:test", "window": 10, "expected": 70, "idempotency_key": None, "fingerprint": None,
     }  # fmt: skip
     with pytest.raises(Exception, match="pk_withdrawals"):
         requesting._take(again)
@@ -182,6 +184,7 @@ class CutAfter:
             raise psycopg.OperationalError("the reply was lost")
 
 
+@pytest.mark.failure(24)
 def test_a_reply_that_is_lost_takes_the_coins_once_and_says_so(world: World) -> None:
     """All that the user had: the second run finds no coins, because the first run took them."""
     world.credit(coins=500)

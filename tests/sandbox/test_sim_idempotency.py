@@ -21,6 +21,7 @@ def test_the_key_is_mandatory(sim: Client):
     )
 
 
+@pytest.mark.failure(19)
 @pytest.mark.parametrize(
     "key",
     ["abc", "x" * 37, "wd_01234567-89ab-cdef-0123-456789abcdef", "with.dot", "a/b/c/d", "ключ-ключ".encode()],
@@ -93,6 +94,7 @@ def test_while_the_first_is_in_flight_the_same_key_gets_409(sim: Client):
     assert sim.send(body, key).status_code == 200
 
 
+@pytest.mark.failure(19)
 def test_a_key_is_forgotten_after_seven_days_and_then_pays_twice(sim: Client):
     key, body = str(uuid.uuid4()), sim.order()
     first = sim.send(body, key).json()["id"]

@@ -8,6 +8,7 @@ import redis
 
 from shared import queues
 from worker.app import celery
+from worker.turns import UrgentFirst
 
 
 @pytest.fixture
@@ -33,10 +34,17 @@ def test_an_absent_broker_is_told_and_not_raised(server: fakeredis.FakeServer) -
 
 
 def test_every_task_has_its_queue() -> None:
-    assert set(queues.QUEUE_OF) == {queues.SUBMIT, queues.POLL, queues.APPLY, queues.SWEEP}
-    assert set(queues.QUEUE_OF.values()) == {
-        queues.PAYOUTS, queues.WEBHOOKS, queues.MAINTENANCE, queues.SWEEPS
-    }  # fmt: skip
+    assert set(queues.QUEUE_OF.values()) | {queues.BACKLOG} == set(queues.QUEUES)
+
+
+def test_sweeps_and_webhooks_come_first_and_the_others_in_turns() -> None:
+    turns = UrgentFirst()
+    turns.update(list(queues.QUEUES))
+    assert turns.consume(9) == ["sweeps", "webhooks", "payouts", "maintenance", "backlog"]
+    for used in ("payouts", "webhooks", "sweeps"):
+        turns.rotate(used)
+    assert turns.consume(9)[2:] == ["maintenance", "backlog", "payouts"]
+    assert set(turns.consume(9)[:2]) == {"sweeps", "webhooks"}
 
 
 def test_the_worker_takes_late_rejects_on_loss_and_keeps_no_results(worker_settings: None) -> None:
@@ -48,13 +56,6 @@ def test_the_worker_takes_late_rejects_on_loss_and_keeps_no_results(worker_setti
     assert celery.conf.result_backend is None and celery.conf.task_ignore_result
     assert celery.conf.worker_send_task_events
     assert celery.conf.beat_schedule["sweep"]["task"] == queues.SWEEP
-
-
-def test_a_long_delay_is_left_to_the_sweep(worker_settings: None) -> None:
-    """A worker would keep the message in its memory for all that time, and get it again and again."""
-    assert queues.nudge(queues.SUBMIT, "an-id", in_seconds=queues.MAX_DELAY_SECONDS + 1) is False
-    assert queues._quiet_until == 0
-    assert queues.MAX_DELAY_SECONDS < queues.VISIBILITY_SECONDS
 
 
 def test_an_absent_broker_costs_a_request_nearly_nothing(worker_settings: None) -> None:

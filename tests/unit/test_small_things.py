@@ -82,6 +82,7 @@ def test_rupees_as_india_writes_them(paise: int, words: str) -> None:
     assert money.rupees_text(paise) == words
 
 
+@pytest.mark.failure(19)
 def test_ids_are_uuid7_fit_the_provider_and_rise() -> None:
     made = [ids.new_id() for _ in range(100)]
     assert made == sorted(made) and len(set(made)) == 100
@@ -118,7 +119,17 @@ def test_every_reason_to_wait_has_its_sentence_and_its_time() -> None:
 
 
 def test_every_reason_not_to_pay_has_plain_words() -> None:
-    assert not set(reasons.PASSING) & set(reasons.LASTING)
-    for reason in [*reasons.PASSING, *reasons.LASTING, "something new", None]:
+    for reason in [*reasons.POLICIES, "something new", None]:
         assert reasons.in_plain_words(reason).endswith(".")
-    assert not reasons.is_passing("something new") and not reasons.is_passing(None)
+
+
+def test_what_is_not_in_the_table_is_lasting() -> None:
+    assert {reasons.policy(reason).action for reason in ("something new", None, "")} == {"refund"}
+
+
+def test_a_new_attempt_waits_and_is_not_for_ever() -> None:
+    for reason, then in reasons.POLICIES.items():
+        if then.action == "retry":
+            assert then.minutes >= 5 and 2 <= then.attempts <= 100, reason
+        else:
+            assert then.attempts == 1 and then.whose == "nobody", reason

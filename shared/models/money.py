@@ -1,57 +1,26 @@
-"""The tables, in the order money flows. The rules stand in the migrations too; a test compares the two."""
+"""Coins and wishes: wallets, their journal, withdrawals and their story."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
     Computed,
-    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
-    LargeBinary,
-    MetaData,
-    Text,
     UniqueConstraint,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.states import LIVE, OPEN, AttemptState, Status
-
-NAMES = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-def one_of(column: str, words: Any) -> str:
-    """SQL: `column` is one of `words`, in a fixed order."""
-    return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
-
-
-NOW = func.now()
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMES)
-    type_annotation_map: ClassVar = {
-        datetime: DateTime(timezone=True),
-        int: BigInteger,
-        str: Text,
-        bytes: LargeBinary,
-        dict: JSONB,
-    }
+from shared.models.base import NOW, Base, one_of
+from shared.states import OPEN, Status
 
 
 class Wallet(Base):
@@ -175,73 +144,14 @@ class CoinTransaction(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
-class PayoutAttempt(Base):
-    """One try at the provider. `id` is the idempotency key and the `reference_id`; the body never changes."""
-
-    __tablename__ = "payout_attempts"
-    __table_args__ = (
-        CheckConstraint(one_of("state", AttemptState), name="state"),
-        CheckConstraint("number > 0", name="number_positive"),
-        CheckConstraint("sends >= 1", name="sent_or_about_to_be"),
-        CheckConstraint(
-            "(state IN ('accepted', 'paid', 'failed', 'reversed')) <= (payout_id IS NOT NULL)", name="known"
-        ),
-        CheckConstraint(f"({one_of('state', LIVE)}) = (ended_at IS NULL)", name="ended_iff_not_live"),
-        UniqueConstraint("withdrawal_id", "number"),
-        UniqueConstraint("payout_id"),
-        CheckConstraint("recheck_at IS NULL OR state = 'paid'", name="recheck_what_is_paid"),
-        Index("ix_payout_attempts_recheck", "recheck_at", postgresql_where=text("recheck_at IS NOT NULL")),
-        Index(
-            "uq_one_live_attempt_per_withdrawal",
-            "withdrawal_id",
-            unique=True,
-            postgresql_where=text(one_of("state", LIVE)),
-        ),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
-    number: Mapped[int]
-    request_body: Mapped[bytes]  # the exact bytes, sent again unchanged
-    state: Mapped[str]
-    in_doubt: Mapped[bool] = mapped_column(server_default=text("false"))  # some send of it has no known end
-    sends: Mapped[int] = mapped_column(server_default=text("1"))  # calls begun, counted before each
-    checks: Mapped[int] = mapped_column(server_default=text("0"))  # polls and look-ups begun
-    absent_since: Mapped[datetime | None]  # every look-up since then was answered, with "none"
-    absent_looks: Mapped[int] = mapped_column(server_default=text("0"))  # how many those were
-    sent_as: Mapped[str]  # Settings.razorpayx_identity: who asked, and whom
-    waits: Mapped[int] = mapped_column(server_default=text("0"))  # times the provider asked for patience
-    payout_id: Mapped[str | None]
-    provider_status: Mapped[str | None]
-    status_details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    utr: Mapped[str | None]
-    fees_paise: Mapped[int | None]
-    tax_paise: Mapped[int | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    last_sent_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    recheck_at: Mapped[datetime | None]  # paid, and looked at once more then: banks send money back
-    answered_at: Mapped[datetime | None]
-    ended_at: Mapped[datetime | None]
-
-
-class Destination(Base):
-    """Where a user's UPI id is known at the provider."""
-
-    __tablename__ = "destinations"
-
-    user_id: Mapped[str] = mapped_column(ForeignKey("wallets.user_id"), primary_key=True)
-    upi_id: Mapped[str] = mapped_column(primary_key=True)
-    contact_id: Mapped[str]
-    fund_account_id: Mapped[str]
-    known_to: Mapped[str]  # Settings.razorpayx_identity; for another one the payee is made known anew
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-
-
 class WithdrawalEvent(Base):
     """One line of a withdrawal's story. Append-only: a trigger refuses any other change."""
 
     __tablename__ = "withdrawal_events"
-    __table_args__ = (Index("ix_withdrawal_events_story", "withdrawal_id", "id"),)
+    __table_args__ = (
+        Index("ix_withdrawal_events_story", "withdrawal_id", "id"),
+        Index("ix_withdrawal_events_created", "created_at", postgresql_using="brin"),
+    )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
@@ -251,34 +161,3 @@ class WithdrawalEvent(Base):
     reason: Mapped[str]
     data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-
-
-class WebhookEvent(Base):
-    """One event that the provider sent, kept as it came."""
-
-    __tablename__ = "webhook_events"
-    __table_args__ = (
-        CheckConstraint("(outcome IS NULL) = (applied_at IS NULL)", name="applied_with_an_outcome"),
-        Index("ix_webhook_events_waiting", "due_at", postgresql_where=text("applied_at IS NULL")),
-    )
-
-    event_id: Mapped[str] = mapped_column(primary_key=True)
-    body: Mapped[bytes]
-    received_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    due_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    tries: Mapped[int] = mapped_column(server_default=text("0"))
-    applied_at: Mapped[datetime | None]
-    outcome: Mapped[str | None]
-    withdrawal_id: Mapped[UUID | None] = mapped_column(ForeignKey("withdrawals.id"))
-
-
-class Switch(Base):
-    """A named switch that people turn."""
-
-    __tablename__ = "switches"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    is_on: Mapped[bool]
-    reason: Mapped[str]
-    actor: Mapped[str]
-    changed_at: Mapped[datetime] = mapped_column(server_default=NOW)

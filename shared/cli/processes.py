@@ -1,37 +1,20 @@
-"""The `payouts` command. Each process of the system is one of its words."""
+"""The processes: migrate, api, worker, beat, flower."""
 
-import importlib
 import os
 import socket
 import sys
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from shared.errors import PayoutsError, SettingsError
+from shared.errors import SettingsError
+from shared.queues import QUEUES
 
 KILL_SECONDS = 10  # what a process gets to finish what it has in hand
 
 
-class _Plainly(click.Group):
-    """A group whose errors are sentences, not tracebacks."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except SettingsError as error:
-            raise click.ClickException(str(error)) from None
-        except PayoutsError as error:
-            raise click.ClickException(f"{error.error}: {error.details}") from None
-
-
-@click.group(cls=_Plainly, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Coin Payouts: turns coins into rupees, never twice."""
-
-
-@main.command()
+@click.command()
 @click.option("--wait", default=0.0, metavar="SECONDS", help="How long the database may take to appear.")
 def migrate(wait: float) -> None:
     """Bring the database up to date."""
@@ -51,7 +34,7 @@ def migrate(wait: float) -> None:
     click.echo("The database is up to date.")
 
 
-@main.command()
+@click.command()
 def api() -> None:
     """Serve the HTTP API."""
     from shared.settings import settings
@@ -66,22 +49,21 @@ def api() -> None:
     )  # fmt: skip
 
 
-@main.command()
-@click.option(
-    "--queues", default="payouts,webhooks,maintenance,sweeps", show_default=True, help="Which queues to work."
-)
+@click.command()
+@click.option("--queues", default=",".join(QUEUES), show_default=True, help="Which queues to work.")
 def worker(queues: str) -> None:
     """Work the queues: pay, apply webhooks, sweep."""
     from shared.settings import settings
 
+    events = ["--events"] if settings().task_events == "on" else ["--without-heartbeat"]
     _become(
         "celery", "--quiet", "--app", "worker.app", "worker", "--queues", queues, "--pool", "threads",
         "--concurrency", str(settings().worker_threads), "--hostname", f"payouts-{os.getpid()}@%h",
-        "--without-mingle", "--without-gossip", "--events",
+        "--without-mingle", "--without-gossip", *events,
     )  # fmt: skip
 
 
-@main.command()
+@click.command()
 def beat() -> None:
     """Send the sweep by the clock. Two of them do no harm."""
     from shared.settings import settings
@@ -101,7 +83,7 @@ def beat() -> None:
     )
 
 
-@main.command()
+@click.command()
 def flower() -> None:
     """Show queues, workers and tasks in a browser, behind FLOWER_BASIC_AUTH."""
     from shared.settings import settings
@@ -115,29 +97,6 @@ def flower() -> None:
         "celery", "--app", "worker.app", "flower",
         f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
     )  # fmt: skip
-
-
-@main.command()
-@click.option("--ids", default=20, show_default=True, help="How many ids to show per finding.")
-def check(ids: int) -> None:
-    """Prove the promises from the database; exit 1 and name what does not add up."""
-    from shared import checks
-
-    result = checks.run()
-    for name, value in result.totals.items():
-        click.echo(f"{name:12} {value:>15,}")
-    broken = {finding.check for finding in result.findings}
-    for one in (*checks.CHECKS, checks.CONSERVED):
-        click.echo(f"{'BROKEN' if one in broken else 'holds ':6}  promise {one.promise}: {one.truth}")
-    for finding in result.findings:
-        more = f" and {len(finding.ids) - ids} more" if len(finding.ids) > ids else ""
-        click.echo(f"\n{finding.check.truth}: not so for {', '.join(finding.ids[:ids])}{more}", err=True)
-    if result.needs_a_person:
-        click.echo(f"\nWaiting for a person: {', '.join(result.needs_a_person[:ids])}")
-    if result.unread_webhooks:
-        click.echo(f"\nWebhooks that said nothing to us: {', '.join(result.unread_webhooks[:ids])}")
-    if not result.holds:
-        sys.exit(1)
 
 
 def _must_be_free(host: str, port: int) -> None:
@@ -159,19 +118,4 @@ def _become(module: str, *arguments: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606  no shell is meant
 
 
-def _add_sandbox() -> None:
-    """The laptop's commands, where they are installed; a production image has none."""
-    try:
-        commands = importlib.import_module("sandbox.cli")
-    except ModuleNotFoundError as error:
-        if error.name not in ("sandbox", "sandbox.cli"):
-            raise
-        return
-    main.add_command(commands.sandbox)
-    main.add_command(commands.demo)
-
-
-_add_sandbox()
-
-if __name__ == "__main__":
-    main()
+COMMANDS = (migrate, api, worker, beat, flower)

@@ -1,0 +1,80 @@
+"""A burst at a pace: how many calls the provider saw in any second, and how many on average.
+
+    python -m bench.pacing [WITHDRAWALS] [PER_SECOND]
+
+Two workers, a burst of withdrawals by users who were paid before, and the simulator's own list of calls with
+its own clock. The rival is the pace itself: the most calls that could have been made.
+"""
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.processes import wait_until
+from sandbox.stack import Stack
+from tests.e2e.system import System
+
+EACH = 10  # withdrawals of one user
+COINS = 100
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the provider saw."""
+
+    calls: int
+    most_in_a_second: int
+    per_second: float
+    throttled: int
+
+
+def seen(calls: Sequence[dict[str, Any]]) -> Seen:
+    """From the simulator's list of calls, by its monotonic clock."""
+    times = sorted(call["monotonic"] for call in calls)
+    most, first = 0, 0
+    for last, moment in enumerate(times):
+        while times[first] <= moment - 1.0:
+            first += 1
+        most = max(most, last - first + 1)
+    average = (len(times) - 1) / (times[-1] - times[0])
+    return Seen(len(times), most, average, sum(call["status"] == 429 for call in calls))
+
+
+def burst(system: System, withdrawals: int, per_second: float) -> Seen:
+    """Ask for so many at once and let them drain; what the provider saw of it."""
+    users = [system.user(EACH * COINS + COINS) for _ in range(withdrawals // EACH)]
+    upi_ids = {user_id: f"success-{number}@sim" for number, user_id in enumerate(users)}
+    with ThreadPoolExecutor(8) as threads:
+        known = list(threads.map(lambda user_id: system.withdraw(user_id, upi_ids[user_id], COINS), users))
+    seconds = 60 + 3 * len(users) / per_second
+    for withdrawal_id in known:
+        system.wait_for(withdrawal_id, seconds=seconds)
+    before = len(system.provider.get("calls")["items"])
+    with ThreadPoolExecutor(8) as threads:
+        asked = users * EACH
+        list(threads.map(lambda user_id: system.withdraw(user_id, upi_ids[user_id], COINS), asked))
+    wait_until(
+        lambda: len(system.provider.calls()) >= len(known) + len(asked), 60 + 1.5 * len(asked) / per_second
+    )
+    return seen(system.provider.get("calls")["items"][before:])
+
+
+def main() -> None:
+    """Run it once and print what was seen."""
+    withdrawals = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+    per_second = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
+    settings = {"CANCEL_WINDOW_SECONDS": "1", "PAYOUTS_PER_SECOND": str(per_second)}
+    with Stack(settings, workers=2, flower=False) as stack:
+        told = burst(System(stack), withdrawals, per_second)
+    print(f"{withdrawals} withdrawals at {per_second:g} a second, two workers: {told.calls} calls")
+    print(f"most in any second   {told.most_in_a_second}")
+    print(
+        f"on average           {told.per_second:.2f} a second, {told.per_second / per_second:.1%} of the pace"
+    )
+    print(f"429                  {told.throttled}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The `payouts` command: each process of the system is one of its words, and each thing operators do."""
+
+import importlib
+from typing import Any
+
+import click
+
+from shared.cli import books, keys, operate, processes, proof, reconcile
+from shared.errors import PayoutsError, SettingsError
+
+
+class _Plainly(click.Group):
+    """A group whose errors are sentences, not tracebacks."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            raise click.ClickException(str(error)) from None
+        except PayoutsError as error:
+            raise click.ClickException(f"{error.error}: {error.details}") from None
+
+
+@click.group(cls=_Plainly, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Coin Payouts: turns coins into rupees, never twice."""
+
+
+for _room in (processes, operate, keys, books, reconcile, proof):
+    for _command in _room.COMMANDS:
+        main.add_command(_command)
+
+
+def _add_sandbox() -> None:
+    """The laptop's commands, where they are installed; a production image has none."""
+    try:
+        commands = importlib.import_module("sandbox.cli")
+    except ModuleNotFoundError as error:
+        if error.name not in ("sandbox", "sandbox.cli"):
+            raise
+        return
+    main.add_command(commands.sandbox)
+    main.add_command(commands.demo)
+
+
+_add_sandbox()

@@ -1,0 +1,104 @@
+"""Exception records: what does not add up, with both sides of the story, an owner and an age.
+
+Finding one changes no book. It stays open until a person writes how it was resolved, or until what was only
+late has come (`close_all`). The same finding again touches the open record instead of making a second.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.errors import Conflict, NotFound
+from shared.models import ExceptionRecord
+
+
+def open_record(
+    session: Session,
+    *,
+    kind: str,
+    subject: str,
+    source: str,
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    withdrawal_id: UUID | None = None,
+) -> int:
+    """Write down a finding; returns the record's id. An open one of this kind and subject is seen again."""
+    statement = upsert(ExceptionRecord).values(
+        kind=kind, subject=subject, source=source, ours=ours, theirs=theirs, withdrawal_id=withdrawal_id
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=["kind", "subject"],
+        index_where=ExceptionRecord.resolved_at.is_(None),
+        set_={"seen_at": func.now()},
+    )
+    return int(session.execute(statement.returning(ExceptionRecord.id)).scalar_one())
+
+
+def take(session: Session, record_id: int, *, owner: str) -> ExceptionRecord:
+    """Make `owner` the one who looks after it. Raises NotFound, Conflict when it is closed."""
+    record = _open_one(session, record_id)
+    record.owner, record.owned_at = owner, func.now()
+    session.flush()
+    return record
+
+
+def close(session: Session, record_id: int, *, resolution: str, actor: str) -> ExceptionRecord:
+    """Write how it was resolved. It moves no money: that is what `withdrawals.propose` is for.
+
+    Raises NotFound, Conflict when it is closed already.
+    """
+    record = _open_one(session, record_id)
+    record.resolution, record.resolved_by, record.resolved_at = resolution, actor, func.now()
+    session.flush()
+    return record
+
+
+def close_all(
+    session: Session,
+    *,
+    resolution: str,
+    actor: str,
+    kind: str | None = None,
+    subject: str | None = None,
+    withdrawal_id: UUID | None = None,
+) -> int:
+    """Close every open record that fits; how many there were. Something to fit must be given."""
+    assert kind or subject or withdrawal_id, "closing everything is never meant"
+    statement = update(ExceptionRecord).where(ExceptionRecord.resolved_at.is_(None))
+    for column, value in (
+        (ExceptionRecord.kind, kind),
+        (ExceptionRecord.subject, subject),
+        (ExceptionRecord.withdrawal_id, withdrawal_id),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    closed = session.execute(
+        statement.values(resolution=resolution, resolved_by=actor, resolved_at=func.now()).returning(
+            ExceptionRecord.id
+        )
+    )
+    return len(closed.all())
+
+
+def listing(session: Session, *, with_closed: bool = False, limit: int = 200) -> list[ExceptionRecord]:
+    """The records, oldest first: what has waited longest is on top."""
+    query = select(ExceptionRecord).order_by(ExceptionRecord.opened_at, ExceptionRecord.id).limit(limit)
+    return list(session.scalars(query if with_closed else query.where(ExceptionRecord.resolved_at.is_(None))))
+
+
+def _open_one(session: Session, record_id: int) -> ExceptionRecord:
+    record = session.get(ExceptionRecord, record_id, with_for_update=True)
+    if record is None:
+        raise NotFound(
+            "No such exception record", f"There is no record {record_id}", code="exception_not_found"
+        )
+    if record.resolved_at is not None:
+        raise Conflict(
+            "Closed already",
+            f"{record.resolved_by} resolved it: {record.resolution}",
+            code="exception_closed",
+        )
+    return record

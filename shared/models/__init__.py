@@ -1,0 +1,32 @@
+"""The tables, in the order money flows. The rules stand in the migrations too; a test compares the two."""
+
+from shared.models.access import AppKey, IdempotentRequest
+from shared.models.base import Base, one_of
+from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
+from shared.models.operations import ExceptionRecord, Pace, ProviderBalance, Resolution, Switch
+from shared.models.proof import DayCertificate, SealBlock, SealLeaf
+from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
+from shared.models.reconciliation import ReconciliationRun
+
+__all__ = [
+    "AppKey",
+    "Base",
+    "CoinTransaction",
+    "DayCertificate",
+    "Destination",
+    "ExceptionRecord",
+    "IdempotentRequest",
+    "Pace",
+    "PayoutAttempt",
+    "ProviderBalance",
+    "ReconciliationRun",
+    "Resolution",
+    "SealBlock",
+    "SealLeaf",
+    "Switch",
+    "Wallet",
+    "WebhookEvent",
+    "Withdrawal",
+    "WithdrawalEvent",
+    "one_of",
+]

@@ -1,0 +1,120 @@
+"""What operators turn and look at: switches, the pace, exception records, resolutions, the balance."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.ids import new_id
+from shared.models.base import NOW, Base, one_of
+from shared.states import Decision
+
+
+class Switch(Base):
+    """A named switch: on lets payouts through. People turn it, and so does the system (`switches.py`)."""
+
+    __tablename__ = "switches"
+    __table_args__ = (CheckConstraint("NOT is_on OR probe_at IS NULL", name="probes_only_while_off"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    is_on: Mapped[bool]
+    reason: Mapped[str]
+    actor: Mapped[str]
+    changed_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    strikes: Mapped[int] = mapped_column(server_default=text("0"))  # bad answers in a row
+    trips: Mapped[int] = mapped_column(server_default=text("0"))  # probes in a row that failed
+    probe_at: Mapped[datetime | None]  # turned off by the system: when one payout may try again
+    probe_id: Mapped[UUID | None]  # the withdrawal that tries
+
+
+class Pace(Base):
+    """When the next call to the provider may begin: one row, shared by all workers."""
+
+    __tablename__ = "pace"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    next_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class ProviderBalance(Base):
+    """What the provider said that our account holds. Paise."""
+
+    __tablename__ = "provider_balances"
+
+    account_number: Mapped[str] = mapped_column(primary_key=True)
+    available_paise: Mapped[int]
+    seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class ExceptionRecord(Base):
+    """Something that does not add up, with both sides, for a person. One open record per kind and subject."""
+
+    __tablename__ = "exception_records"
+    __table_args__ = (
+        CheckConstraint(
+            "(resolved_at IS NULL) = (resolution IS NULL AND resolved_by IS NULL)", name="resolved_by_someone"
+        ),
+        CheckConstraint("(owner IS NULL) = (owned_at IS NULL)", name="owned_since"),
+        Index(
+            "uq_one_open_exception",
+            "kind",
+            "subject",
+            unique=True,
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+        Index("ix_exception_records_withdrawal", "withdrawal_id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    kind: Mapped[str]  # machine word: why
+    subject: Mapped[str]  # what it is about: a withdrawal's, payout's or transaction's id, or a handle
+    source: Mapped[str]  # who found it: a channel (reply, webhook, poll, lookup), reconciliation, watch
+    withdrawal_id: Mapped[UUID | None] = mapped_column(ForeignKey("withdrawals.id"))
+    ours: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    theirs: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    opened_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    seen_at: Mapped[datetime] = mapped_column(server_default=NOW)  # found again then
+    owner: Mapped[str | None]
+    owned_at: Mapped[datetime | None]
+    resolution: Mapped[str | None]
+    resolved_by: Mapped[str | None]
+    resolved_at: Mapped[datetime | None]
+
+
+class Resolution(Base):
+    """What people decide about a withdrawal: one proposes with evidence, another approves the same facts."""
+
+    __tablename__ = "resolutions"
+    __table_args__ = (
+        CheckConstraint(one_of("decision", Decision), name="decision"),
+        CheckConstraint("length(evidence) > 0", name="has_evidence"),
+        CheckConstraint(
+            "decided_by IS NULL OR outcome <> 'approved' OR decided_by <> proposed_by", name="two_people"
+        ),
+        CheckConstraint("outcome IN ('approved', 'rejected')", name="outcome"),
+        CheckConstraint(
+            "(decided_at IS NULL) = (outcome IS NULL) AND (decided_at IS NULL) = (decided_by IS NULL)",
+            name="decided_by_someone",
+        ),
+        Index(
+            "uq_one_open_resolution",
+            "withdrawal_id",
+            unique=True,
+            postgresql_where=text("decided_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
+    decision: Mapped[str]
+    evidence: Mapped[str]
+    utr: Mapped[str | None]
+    fingerprint: Mapped[str]  # of the facts that were decided on; an approval of others is refused
+    proposed_by: Mapped[str]
+    proposed_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    decided_by: Mapped[str | None]
+    decided_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]

@@ -1,0 +1,102 @@
+"""How it goes, in a few lines for operators: what `payouts status` prints."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from shared import queues, switches, watching
+from shared.models import Switch
+from shared.money import rupees_text
+from shared.razorpayx.reasons import POLICIES
+
+WAITING = text("""
+    SELECT status, status_reason, count(*) AS number, sum(amount_paise) AS paise, min(created_at) AS oldest
+    FROM withdrawals WHERE status IN ('pending', 'processing')
+    GROUP BY status, status_reason ORDER BY status, number DESC
+""")
+# From our own results: how many attempts to each handle ended how, and how many because of its bank.
+HANDLES = text("""
+    SELECT lower(split_part(w.upi_id, '@', 2)) AS handle,
+           count(*) FILTER (WHERE a.state = 'paid') AS paid,
+           count(*) FILTER (WHERE a.state IN ('failed', 'reversed')) AS failed,
+           count(*) FILTER (WHERE a.status_details ->> 'reason' = ANY(:banks)) AS by_bank
+    FROM payout_attempts a JOIN withdrawals w ON w.id = a.withdrawal_id
+    WHERE a.created_at >= now() - make_interval(hours => :hours)
+    GROUP BY handle ORDER BY by_bank DESC, failed DESC, paid DESC LIMIT 20
+""")
+REVIEWS = text(
+    "SELECT review, count(*) FROM withdrawals WHERE review IS NOT NULL GROUP BY review ORDER BY 2 DESC"
+)
+EXCEPTIONS = text("""
+    SELECT kind, count(*), min(opened_at) FROM exception_records
+    WHERE resolved_at IS NULL GROUP BY kind ORDER BY 2 DESC
+""")
+
+
+def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[str]]]:
+    """Titles, each with its lines."""
+    yield "Switches", [_switch(switch) for switch in switches.listing(session)]
+    yield "Money", list(_money(watching.money(session)))
+    yield "Waiting", [_waiting(row) for row in session.execute(WAITING)] or ["nothing"]
+    yield "Queues", _queues()
+    yield f"Webhooks in {hours} h", _webhooks(watching.webhooks(session, hours=hours))
+    yield f"UPI handles in {hours} h", _handles(session, hours) or ["nothing"]
+    flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
+    open_ones = [f"{n} × {kind}, oldest {_when(oldest)}" for kind, n, oldest in session.execute(EXCEPTIONS)]
+    yield "For a person", flags + open_ones or ["nothing"]
+
+
+def _switch(switch: Switch) -> str:
+    state = "on" if switch.is_on else "OFF"
+    probe = f", one payout tries at {_when(switch.probe_at)}" if switch.probe_at else ""
+    return (
+        f"{switch.name}: {state} since {_when(switch.changed_at)} by {switch.actor} ({switch.reason}){probe}"
+    )
+
+
+def _waiting(row: Row[Any]) -> str:
+    what = f"{row.status}, {row.status_reason}"
+    return f"{what}: {row.number}, {rupees_text(int(row.paise))}, oldest {_when(row.oldest)}"
+
+
+def _handles(session: Session, hours: int) -> list[str]:
+    banks = [reason for reason, policy in POLICIES.items() if policy.whose == "handle"]
+    return [
+        f"@{row.handle}: {row.paid} paid, {row.failed} failed, {row.by_bank} of them by its bank"
+        for row in session.execute(HANDLES, {"hours": hours, "banks": banks})
+    ]
+
+
+def _money(money: watching.Money) -> Iterator[str]:
+    yield f"to be paid: {rupees_text(money.needed_paise)}"
+    if money.available_paise is None:
+        yield "balance: RazorpayX has not told it yet"
+        return
+    yield f"balance: {rupees_text(money.available_paise)}, as told {_when(money.seen_at)}"
+    yield f"missing: {rupees_text(money.missing_paise)}"
+
+
+def _webhooks(told: watching.Webhooks) -> list[str]:
+    last = _when(told.last_received_at) if told.last_received_at else "never"
+    lines = [f"{told.received} came, {told.waiting} not applied yet, the last one {last}"]
+    if told.lag_p50_seconds is not None and told.lag_p95_seconds is not None:
+        lines.append(
+            f"they take {told.lag_p50_seconds:.1f} s, 95 of 100 at most {told.lag_p95_seconds:.1f} s"
+        )
+    if told.lost_share is not None:
+        ended = ", ".join(f"{channel} {number}" for channel, number in sorted(told.ended_by.items()))
+        lines.append(f"{told.lost_share:.1%} of the ends were seen by asking first ({ended})")
+    return lines
+
+
+def _queues() -> list[str]:
+    if not queues.answers():
+        return ["Redis does not answer; nothing is lost, the sweep finds it in the database"]
+    return [f"{queue}: {queues.depth(queue)}" for queue in queues.QUEUES]
+
+
+def _when(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "never"

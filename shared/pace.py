@@ -1,0 +1,68 @@
+"""The pace of calls to RazorpayX: each takes its turn, all workers together, never more in a second than set.
+
+RazorpayX asks for 5 to 10 calls a second and answers 429 above that (razorpayx.md §6). The turns stand in one
+row of the database and not in Redis: whoever wipes Redis must not provoke a burst, and there is one clock.
+"""
+
+import random
+import time
+from contextlib import suppress
+
+from sqlalchemy import text
+
+from shared.db import one_statement, told_plainly
+from shared.errors import Unavailable
+from shared.settings import settings
+
+# Calls leave a little after their turn, one sooner than another. A turn is this much longer than its share of
+# a second, so that even then no second sees one call too many. The price is a thirtieth of the pace.
+SPARE = 1.035
+# A call that leaves later than this after its turn pushes the turns behind it back, by one at most.
+LATE_SECONDS = 0.015
+# Turns are given out only so far ahead: what is given out can no longer be pushed back.
+AHEAD_SECONDS = 0.4
+
+TAKE_TURN = text("""
+    UPDATE pace SET next_at = greatest(next_at, clock_timestamp()) + make_interval(secs => :turn)
+    WHERE name = 'razorpayx' AND next_at < clock_timestamp() + make_interval(secs => :ahead)
+    RETURNING extract(epoch FROM next_at - clock_timestamp()) - :turn AS seconds
+""")
+PUSH_BACK = text("UPDATE pace SET next_at = next_at + make_interval(secs => :late) WHERE name = 'razorpayx'")
+
+
+def wait_for_turn(patience_seconds: float) -> float | None:
+    """Wait until one call to RazorpayX may begin; returns the moment of the turn, by the monotonic clock.
+
+    None when that would take longer than the patience. No transaction and no connection is held while it
+    waits. Raises Unavailable: without the database nobody calls.
+    """
+    give_up = time.monotonic() + patience_seconds
+    while (due := _take_turn()) is None:
+        if time.monotonic() > give_up:
+            return None
+        time.sleep(AHEAD_SECONDS * random.uniform(0.2, 0.5))  # noqa: S311  no secret
+    time.sleep(max(0.0, due - time.monotonic()))
+    return due
+
+
+def has_left(due: float) -> None:
+    """The call of this turn has just left. If that was late, the turns not given out yet are pushed back, by
+    one turn at most: however late a call is, it takes the place of one other.
+    """
+    late = min(time.monotonic() - due - LATE_SECONDS, _turn_seconds())
+    if late > 0:
+        # Without the database nobody else takes a turn either.
+        with suppress(Unavailable), told_plainly(), one_statement() as connection:
+            connection.execute(PUSH_BACK, {"late": late})
+
+
+def _take_turn() -> float | None:
+    """The next turn, by the monotonic clock; None when all near ones are taken."""
+    values = {"turn": _turn_seconds(), "ahead": AHEAD_SECONDS}
+    with told_plainly(), one_statement() as connection:
+        seconds = connection.execute(TAKE_TURN, values).scalar()
+    return None if seconds is None else time.monotonic() + float(seconds)
+
+
+def _turn_seconds() -> float:
+    return SPARE / settings().payouts_per_second

@@ -1,0 +1,155 @@
+"""Switches: which payouts may go. Off stops new sends; look-ups, polls and webhooks go on.
+
+There is one for all payouts, one for the payment network behind RazorpayX, and one for each UPI handle that
+has had trouble. They fail closed: the first must be there and on. People turn them, and so does the system,
+which then also tries by itself whether the trouble is over: one payout goes as a probe, and its end turns the
+switch on, or doubles the wait.
+"""
+
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound
+from shared.models import Switch
+from shared.settings import settings
+
+PAYOUTS, NETWORK = "payouts", "network"
+HANDLE = "handle:"
+SYSTEM = "system"
+
+_is_named = Switch.name.in_(bindparam("names", expanding=True))
+THESE = select(Switch).where(_is_named)
+TROUBLED = select(Switch.name).where(_is_named, ~Switch.is_on | (Switch.strikes > 0))
+
+log = structlog.get_logger()
+
+
+def of_handle(upi_id: str) -> str:
+    """The name of the switch for a UPI id's handle: `handle:okaxis` for `asha@okaxis`."""
+    return HANDLE + upi_id.rpartition("@")[2].lower()
+
+
+def of_payouts_to(upi_id: str) -> tuple[str, str, str]:
+    """The switches that must be on for it, in the one order in which they are locked."""
+    return PAYOUTS, NETWORK, of_handle(upi_id)
+
+
+def off_for(session: Session, upi_id: str, withdrawal_id: UUID) -> str | None:
+    """The switch that keeps this withdrawal from being sent; None when it may go, perhaps as a probe."""
+    names = of_payouts_to(upi_id)
+    found = {switch.name: switch for switch in session.scalars(THESE, {"names": names})}
+    if PAYOUTS not in found:
+        return PAYOUTS
+    # Always in this order, so that two who probe both cannot wait for each other.
+    for switch in (found[name] for name in names if name in found):
+        if not switch.is_on and not _may_probe(session, switch.name, withdrawal_id):
+            return switch.name
+    return None
+
+
+def turn_off(session: Session, name: str, *, reason: str, actor: str) -> Switch:
+    """A person pauses: it stays so until a person resumes."""
+    switch = _locked(session, name)
+    _set(switch, is_on=False, reason=reason, actor=actor)
+    return switch
+
+
+def turn_on(session: Session, name: str, *, reason: str, actor: str) -> Switch:
+    """Payouts may go again. Raises NotFound for a name that no switch has."""
+    switch = session.get(Switch, name, with_for_update=True, populate_existing=True)
+    if switch is None:
+        raise NotFound("No such switch", f"Nothing named {name} was ever paused", code="switch_not_found")
+    _set(switch, is_on=True, reason=reason, actor=actor)
+    return switch
+
+
+def trip(session: Session, name: str, *, reason: str, withdrawal_id: UUID) -> bool:
+    """The system pauses, and will probe. True when that was news: it was on until now.
+
+    While it is off, only the probe's own failure counts: the next probe then waits twice as long.
+    """
+    if settings().auto_pause == "off":
+        return False
+    switch = _locked(session, name)
+    if switch.is_on:
+        _set(switch, is_on=False, reason=reason, actor=SYSTEM)
+        switch.probe_at = func.now() + timedelta(seconds=settings().probe_seconds)
+        return True
+    if switch.probe_at is not None and switch.probe_id == withdrawal_id:
+        switch.trips += 1
+        switch.reason, switch.probe_id = reason, None
+        seconds = min(settings().probe_seconds * 2 ** min(switch.trips, 20), settings().probe_max_seconds)
+        switch.probe_at = func.now() + timedelta(seconds=seconds)
+        log.warning("[PAYOUT] probe failed", switch=name, why=reason, next_in_seconds=seconds)
+    return False
+
+
+def strike(session: Session, name: str, *, limit: int, reason: str, withdrawal_id: UUID) -> bool:
+    """Count a bad answer; the `limit`-th in a row trips the switch. True when it has just been turned off."""
+    switch = _locked(session, name)
+    switch.strikes += 1
+    if switch.strikes < limit and switch.is_on:
+        return False
+    return trip(session, name, reason=reason, withdrawal_id=withdrawal_id)
+
+
+def troubled(session: Session, names: tuple[str, ...]) -> list[str]:
+    """Which of these are off or have counted bad answers: nearly always none. In the order given."""
+    return sorted(session.scalars(TROUBLED, {"names": names}), key=names.index)
+
+
+def went_well(session: Session, name: str, withdrawal_id: UUID) -> bool:
+    """A good answer ends the count of bad ones. True when it was the probe's, and the switch is on again."""
+    switch = _locked(session, name)
+    if switch.is_on:
+        switch.strikes = 0
+        return False
+    if switch.probe_at is None or switch.probe_id != withdrawal_id:
+        return False
+    _set(switch, is_on=True, reason="a probe went well", actor=SYSTEM)
+    return True
+
+
+def half_open(session: Session) -> list[str]:
+    """The switches whose time for a probe has come."""
+    return list(session.scalars(select(Switch.name).where(~Switch.is_on, Switch.probe_at <= func.now())))
+
+
+def listing(session: Session) -> list[Switch]:
+    """Every switch that there is."""
+    return list(session.scalars(select(Switch).order_by(Switch.name != PAYOUTS, Switch.name)))
+
+
+def _may_probe(session: Session, name: str, withdrawal_id: UUID) -> bool:
+    """Whether this withdrawal is the probe, or has just become it. One at a time, by the database."""
+    seconds = max(settings().lease_seconds, settings().probe_seconds)
+    taken = session.execute(
+        update(Switch)
+        .where(Switch.name == name, ~Switch.is_on, Switch.probe_at.is_not(None))
+        .where((Switch.probe_at <= func.now()) | (Switch.probe_id == withdrawal_id))
+        .values(probe_id=withdrawal_id, probe_at=func.now() + timedelta(seconds=seconds))
+        .returning(Switch.name)
+        .execution_options(synchronize_session=False)
+    )
+    return taken.first() is not None
+
+
+def _locked(session: Session, name: str) -> Switch:
+    # That all payouts may go is never assumed: a lost row comes back as off.
+    new = {"name": name, "is_on": name != PAYOUTS, "reason": "nobody turned it yet", "actor": SYSTEM}
+    session.execute(upsert(Switch).values(**new).on_conflict_do_nothing())
+    return session.get_one(Switch, name, with_for_update=True, populate_existing=True)
+
+
+def _set(switch: Switch, *, is_on: bool, reason: str, actor: str) -> None:
+    switch.is_on, switch.reason, switch.actor = is_on, reason, actor
+    switch.changed_at = func.now()
+    switch.strikes = switch.trips = 0
+    switch.probe_at = switch.probe_id = None
+    report = log.info if is_on else log.error
+    report("[PAYOUT] resumed" if is_on else "[PAYOUT] paused", switch=switch.name, why=reason, actor=actor)

@@ -1,0 +1,171 @@
+"""Pauses: what keeps withdrawals from being sent, and how answers start and end them.
+
+`switches.py` knows which switch is off; here stands what that means for withdrawals. While payouts pause,
+nothing is sent; what may have been paid is looked up, what was accepted is followed, and users may cancel.
+"""
+
+import random
+from typing import Any
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session
+
+from shared import exception_records, switches
+from shared.db import transaction
+from shared.models import Switch, Withdrawal
+from shared.razorpayx import reasons
+from shared.razorpayx.answers import Accepted, Answer, PayoutReport, Refused, Throttled, Unknown
+from shared.settings import settings
+from shared.states import OPEN, Reason
+from shared.withdrawals import journey
+
+LOOK_SECONDS = 300  # how often a paused withdrawal looks for itself; the end of a pause wakes it at once
+WAKE_AT_ONCE = 5000
+LOW_BALANCE = "low_balance"
+
+
+def pause(name: str, *, reason: str, actor: str) -> Switch:
+    """A person stops all payouts (`payouts`), or those to a handle (`handle:okaxis`). Raises Unavailable."""
+    with transaction() as session:
+        return switches.turn_off(session, name, reason=reason, actor=actor)
+
+
+def resume(name: str, *, reason: str, actor: str) -> Switch:
+    """A person lets them go on; what waited for it is due at once. Raises NotFound, Unavailable."""
+    with transaction() as session:
+        switch = switches.turn_on(session, name, reason=reason, actor=actor)
+        _goes_on(session, name, actor=actor)
+        return switch
+
+
+def hold_back(session: Session, withdrawal: Withdrawal, switch: str) -> None:
+    """This withdrawal is not sent while the switch is off: it waits, and says why."""
+    why = _reason(switch)
+    if withdrawal.status_reason != why:
+        journey.note(session, withdrawal, f"held_back:{switch}", actor="worker")
+    journey.wait(withdrawal, why, LOOK_SECONDS * random.uniform(1.0, 1.25))  # noqa: S311  no secret
+
+
+def learn_from_answer(session: Session, withdrawal: Withdrawal, answer: Answer) -> None:
+    """What the answer to a call says about the provider and us: is it time to pause, or to go on?"""
+    match answer:
+        case Accepted(report=report) if not is_low_balance(report):
+            _went_well(session, withdrawal, (switches.PAYOUTS,))
+        case Refused(reason=reason) if reasons.policy(reason).whose == "ours":
+            _trip(session, withdrawal, LOW_BALANCE, answer.description)
+        case Refused():
+            _went_well(session, withdrawal, (switches.PAYOUTS,))
+        case Throttled(because="refuses_us"):
+            _trip(session, withdrawal, "provider_refuses_us", answer.description)
+        case Unknown() | Throttled(because="unreachable"):
+            limit = settings().auto_pause_unknowns
+            _strike(session, withdrawal, switches.PAYOUTS, limit, "no_answers", answer.description)
+
+
+def learn_from_report(session: Session, withdrawal: Withdrawal, report: PayoutReport) -> None:
+    """What the end of a payout, or its waiting for money, says about its handle and our account."""
+    if is_low_balance(report):
+        _trip(session, withdrawal, LOW_BALANCE, "The provider queues payouts until there is money")
+    elif report.outcome == "paid":
+        _went_well(session, withdrawal, switches.of_payouts_to(withdrawal.upi_id))
+    elif report.outcome != "waiting":
+        _learn_from_failure(session, withdrawal, report.reason)
+
+
+def is_low_balance(report: PayoutReport) -> bool:
+    """Whether the payout waits for money of ours (razorpayx.md §4.3)."""
+    return report.outcome == "waiting" and report.reason == LOW_BALANCE
+
+
+def wake(session: Session, switch: str, *, limit: int = WAKE_AT_ONCE) -> int:
+    """Make what a switch held back due now, oldest first; how many there were."""
+    why = _reason(switch)
+    waiting = select(Withdrawal.id).where(Withdrawal.status.in_(OPEN), Withdrawal.status_reason == why)
+    if why is Reason.HANDLE_PAUSED:
+        handle = func.lower(func.split_part(Withdrawal.upi_id, "@", 2))
+        waiting = waiting.where(handle == switch.removeprefix(switches.HANDLE))
+    waiting = waiting.order_by(Withdrawal.created_at).limit(limit).with_for_update(skip_locked=True)
+    # Only the time changes, and only of rows that nobody holds: no version is needed for that.
+    woken = session.execute(
+        update(Withdrawal)
+        .where(Withdrawal.id.in_(waiting))
+        .values(due_at=func.now())
+        .returning(Withdrawal.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(woken.all())
+
+
+def wake_forgotten(session: Session) -> None:
+    """Make due what waits for a switch that is on."""
+    off = select(Switch.name).where(~Switch.is_on)
+    of_handle = switches.HANDLE + func.lower(func.split_part(Withdrawal.upi_id, "@", 2))
+    everything_on = ~exists(off.where(Switch.name.in_((switches.PAYOUTS, switches.NETWORK)))) & exists(
+        select(Switch.name).where(Switch.name == switches.PAYOUTS)
+    )
+    forgotten = (
+        select(Withdrawal.id)
+        .where(Withdrawal.status.in_(OPEN), Withdrawal.due_at > func.now())
+        .where(
+            ((Withdrawal.status_reason == Reason.PAUSED) & everything_on)
+            | ((Withdrawal.status_reason == Reason.HANDLE_PAUSED) & of_handle.not_in(off))
+        )
+        .limit(WAKE_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    session.execute(
+        update(Withdrawal)
+        .where(Withdrawal.id.in_(forgotten))
+        .values(due_at=func.now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _reason(switch: str) -> Reason:
+    return Reason.HANDLE_PAUSED if switch.startswith(switches.HANDLE) else Reason.PAUSED
+
+
+def _learn_from_failure(session: Session, withdrawal: Withdrawal, reason: str | None) -> None:
+    whose = reasons.policy(reason).whose
+    if whose == "ours":
+        _trip(session, withdrawal, LOW_BALANCE, "A payout failed for want of money")
+    elif whose in ("handle", "network"):
+        name = switches.NETWORK if whose == "network" else switches.of_handle(withdrawal.upi_id)
+        _strike(session, withdrawal, name, settings().auto_pause_handle_failures, reason or "", "")
+
+
+def _trip(session: Session, withdrawal: Withdrawal, reason: str, description: str) -> None:
+    why = f"{reason}: {description}"
+    if switches.trip(session, switches.PAYOUTS, reason=why, withdrawal_id=withdrawal.id):
+        _tell(session, withdrawal, switches.PAYOUTS, reason, description)
+
+
+def _strike(
+    session: Session, withdrawal: Withdrawal, switch: str, limit: int, reason: str, description: str
+) -> None:
+    if settings().auto_pause == "off":
+        return
+    why = f"{reason}: {limit} in a row. {description}".strip()
+    if switches.strike(session, switch, limit=limit, reason=why, withdrawal_id=withdrawal.id):
+        _tell(session, withdrawal, switch, reason, description)
+
+
+def _went_well(session: Session, withdrawal: Withdrawal, names: tuple[str, ...]) -> None:
+    for switch in switches.troubled(session, names):
+        if switches.went_well(session, switch, withdrawal.id):
+            _goes_on(session, switch, actor=switches.SYSTEM)
+
+
+def _tell(session: Session, withdrawal: Withdrawal, switch: str, reason: str, description: str) -> None:
+    ours: dict[str, Any] = {"switch": switch, "last_withdrawal": str(withdrawal.id)}
+    theirs = {"reason": reason, "description": description}
+    exception_records.open_record(
+        session, kind="paused", subject=switch, source="system", ours=ours, theirs=theirs
+    )
+
+
+def _goes_on(session: Session, switch: str, *, actor: str) -> None:
+    exception_records.close_all(
+        session, kind="paused", subject=switch, resolution="payouts go on", actor=actor
+    )
+    wake(session, switch)

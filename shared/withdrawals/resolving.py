@@ -1,0 +1,188 @@
+"""What the system cannot end, two people do: one proposes with evidence, another approves the same facts.
+
+Promise 3: no answer is not a failure, and only the provider's word or two people end "we do not know". An
+approval is bound to what stood there when it was proposed; if anything has changed, it is refused.
+"""
+
+import hashlib
+import json
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared import exception_records
+from shared.db import transaction
+from shared.errors import BadRequest, Conflict, NotFound
+from shared.models import PayoutAttempt, Resolution, Withdrawal
+from shared.settings import settings
+from shared.states import FINAL, LIVE, AttemptState, Decision, Status
+from shared.withdrawals import journey, reading
+
+IN_WORDS = {
+    Decision.PAID: "paid",
+    Decision.REFUND: "not paid, refunded",
+    Decision.GO_ON: "explained, goes on",
+}
+
+
+def propose(
+    withdrawal_id: UUID, decision: Decision, *, evidence: str, actor: str, utr: str | None = None
+) -> Resolution:
+    """Propose how a withdrawal ends; nothing moves yet. `evidence` says what was seen where.
+
+    Raises NotFound, BadRequest (it cannot end so, no evidence), Conflict (a proposal waits), Unavailable.
+    """
+    if not evidence.strip():
+        raise BadRequest("Evidence is required", "Say what was seen, and where", code="evidence_required")
+    with transaction() as session:
+        withdrawal = reading.find(session, withdrawal_id, lock=True)
+        _must_be_possible(session, withdrawal, decision, utr)
+        if _open_proposal(session, withdrawal_id):
+            raise Conflict("A proposal waits", "Approve or reject it first", code="proposal_waits")
+        made = Resolution(
+            withdrawal_id=withdrawal_id,
+            decision=decision,
+            evidence=evidence.strip(),
+            utr=utr,
+            fingerprint=_fingerprint(session, withdrawal),
+            proposed_by=actor,
+        )
+        session.add(made)
+        session.flush()
+        told = {"resolution": str(made.id), "evidence": made.evidence, "utr": utr}
+        journey.note(session, withdrawal, f"proposed:{decision}", actor=actor, **told)
+        return made
+
+
+def approve(resolution_id: UUID, *, actor: str) -> Withdrawal:
+    """A second person agrees, and it is done.
+
+    Raises NotFound, Conflict (same person, decided already, something changed), BadRequest, Unavailable.
+    """
+    with transaction() as session:
+        made, withdrawal = _locked(session, resolution_id)
+        if made.proposed_by == actor:
+            raise Conflict("A second person is needed", f"{actor} proposed it", code="same_person")
+        if made.fingerprint != _fingerprint(session, withdrawal):
+            raise Conflict(
+                "Something has changed", "Reject it, look again, propose anew", code="stale_proposal"
+            )
+        decision = Decision(made.decision)
+        _must_be_possible(session, withdrawal, decision, made.utr)
+        _decide(made, "approved", actor)
+        session.flush()
+        _carry_out(session, withdrawal, made, actor)
+        exception_records.close_all(
+            session, withdrawal_id=withdrawal.id, resolution=IN_WORDS[decision], actor=actor
+        )
+        return withdrawal
+
+
+def reject(resolution_id: UUID, *, actor: str) -> Resolution:
+    """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Unavailable."""
+    with transaction() as session:
+        made, withdrawal = _locked(session, resolution_id)
+        _decide(made, "rejected", actor)
+        journey.note(session, withdrawal, f"rejected:{made.decision}", actor=actor, resolution=str(made.id))
+        return made
+
+
+def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, actor: str) -> None:
+    attempt = session.scalar(
+        select(PayoutAttempt).where(
+            PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state.in_(LIVE)
+        )
+    )
+    # From here on the system has the word again, so the flag goes first: `journey.move` refuses beside it.
+    withdrawal.review = None
+    told = {"resolution": str(made.id), "proposed_by": made.proposed_by, "evidence": made.evidence}
+    if made.decision == Decision.REFUND:
+        if attempt is not None:
+            _end(
+                attempt, AttemptState.REVERSED if attempt.state == AttemptState.PAID else AttemptState.REFUSED
+            )
+        words = "The payment did not reach you; your coins are back."
+        journey.move(
+            session, withdrawal, Status.FAILED, actor=actor, reason="resolved", failure_reason=words, **told
+        )
+    elif made.decision == Decision.PAID and withdrawal.status == Status.PROCESSING:
+        if attempt is not None and attempt.payout_id:
+            attempt.state = AttemptState.PAID
+            attempt.recheck_at = func.now() + timedelta(seconds=min(settings().recheck_seconds))
+        elif attempt is not None:
+            _end(attempt, AttemptState.REFUSED)  # paid by another way: this one never will be
+        utr = made.utr or (attempt.utr if attempt else None)
+        journey.move(session, withdrawal, Status.COMPLETED, actor=actor, reason="resolved", utr=utr, **told)
+    else:
+        if withdrawal.status not in FINAL:
+            withdrawal.due_at = func.now()
+        journey.note(session, withdrawal, f"resolved:{made.decision}", actor=actor, **told)
+
+
+def _end(attempt: PayoutAttempt, state: AttemptState) -> None:
+    attempt.state, attempt.ended_at, attempt.recheck_at = state, func.now(), None
+
+
+def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision, utr: str | None) -> None:
+    status = withdrawal.status
+    if decision == Decision.REFUND and status in (Status.FAILED, Status.CANCELLED):
+        raise BadRequest("Refunded already", f"It is {status}: the coins are back", code="refunded_already")
+    if decision == Decision.PAID and status not in (Status.PROCESSING, Status.COMPLETED):
+        raise BadRequest("It cannot be paid", f"It is {status}", code="cannot_be_paid")
+    if decision == Decision.PAID and status == Status.PROCESSING and not utr:
+        raise BadRequest("A UTR is required", "Say under which UTR it was paid", code="utr_required")
+    if decision == Decision.REFUND and status == Status.COMPLETED and withdrawal.review is None:
+        raise BadRequest("It was paid", "Nothing contradicts the payment", code="was_paid")
+    sending = select(PayoutAttempt.id).where(
+        PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state == AttemptState.SENDING
+    )
+    if session.scalar(sending):
+        # Going on neither: another worker would take it up beside the one that is on the wire.
+        raise Conflict("A worker is sending it", "Wait until the lease is over", code="being_sent")
+
+
+def _fingerprint(session: Session, withdrawal: Withdrawal) -> str:
+    """The facts that a decision is about. Not the version: a look in between changes nothing."""
+    attempts = session.scalars(
+        select(PayoutAttempt)
+        .where(PayoutAttempt.withdrawal_id == withdrawal.id)
+        .order_by(PayoutAttempt.number)
+        .execution_options(populate_existing=True)
+    )
+    facts = [
+        [
+            str(withdrawal.id),
+            withdrawal.status,
+            withdrawal.review,
+            withdrawal.upi_id,
+            withdrawal.amount_paise,
+        ],
+        *[[str(a.id), a.state, a.payout_id, a.provider_status, a.sends, a.utr] for a in attempts],
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _open_proposal(session: Session, withdrawal_id: UUID) -> UUID | None:
+    return session.scalar(
+        select(Resolution.id).where(
+            Resolution.withdrawal_id == withdrawal_id, Resolution.decided_at.is_(None)
+        )
+    )
+
+
+def _locked(session: Session, resolution_id: UUID) -> tuple[Resolution, Withdrawal]:
+    made = session.get(Resolution, resolution_id)
+    if made is None:
+        raise NotFound("No such proposal", f"There is no proposal {resolution_id}", code="proposal_not_found")
+    # The withdrawal first, as everywhere; then the proposal as it is now.
+    withdrawal = reading.find(session, made.withdrawal_id, lock=True)
+    session.refresh(made, with_for_update=True)
+    if made.decided_at is not None:
+        raise Conflict("Decided already", f"{made.decided_by} {made.outcome} it", code="proposal_decided")
+    return made, withdrawal
+
+
+def _decide(made: Resolution, outcome: str, actor: str) -> None:
+    made.outcome, made.decided_by, made.decided_at = outcome, actor, func.now()

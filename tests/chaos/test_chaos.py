@@ -1,0 +1,333 @@
+"""The plan repeats itself, the judge notices what must not be, and a short storm breaks no promise."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.__main__ import page
+from tests.chaos.faults import DOING, Injected
+from tests.chaos.load import TOO_MANY_COINS, Ledger, Wish, wishes
+from tests.chaos.oracle import Facts, judge
+from tests.chaos.run import QUICK, Options, recovery_times, run
+from tests.chaos.schedule import FAULTS, MOST_LIES, plan
+
+PAID, FAILED, CANCELLED, BACK = "w-paid", "w-failed", "w-cancelled", "w-back"
+
+
+# --- the plan
+
+
+def test_the_same_seed_is_the_same_plan() -> None:
+    assert plan(7, 100) == plan(7, 100)
+    assert wishes(7, 100) == wishes(7, 100)
+
+
+def test_another_seed_is_another_plan() -> None:
+    assert plan(7, 100) != plan(8, 100)
+    assert wishes(7, 100) != wishes(8, 100)
+
+
+def test_every_fault_has_hands() -> None:
+    assert set(DOING) == set(FAULTS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_run_has_every_fault(seed: int) -> None:
+    assert {fault.name for track in plan(seed, 300).values() for fault in track} == set(FAULTS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faults_of_a_track_follow_each_other_and_end_in_time(seed: int) -> None:
+    for track in plan(seed, 300).values():
+        ends = [fault.at + fault.lasts for fault in track]
+        assert all(end < after.at for end, after in zip(ends, track[1:], strict=False))
+        assert ends[-1] <= 300
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_provider_lies_too_shortly_to_be_believed(seed: int) -> None:
+    lies = [fault for track in plan(seed, 300).values() for fault in track if fault.name == "lookups.empty"]
+    assert len(lies) <= MOST_LIES
+    assert all(lie.lasts < 2 * float(QUICK["LOOKUP_SECONDS"]) for lie in lies)
+
+
+def test_a_frozen_worker_sleeps_over_its_lease() -> None:
+    assert FAULTS["worker.freeze"][1] > float(QUICK["LEASE_SECONDS"])
+
+
+# --- the judge
+
+
+def payout(reference: str, *steps: tuple[float, str]) -> dict[str, Any]:
+    return {
+        "id": f"pout-{reference}",
+        "reference_id": reference,
+        "idempotency_key": reference,
+        "amount": 1000,
+        "vpa": "user@sim",
+        "status": steps[-1][1],
+        "utr": f"utr-{reference}",
+        "created_at": steps[0][0],
+        "history": [{"at": at, "status": status, "reason": None} for at, status in steps],
+    }
+
+
+def journal_line(
+    kind: str, coins: int, balance: int, at: float, withdrawal_id: str | None = None
+) -> dict[str, Any]:
+    row = {"user_id": "user1", "kind": kind, "coins": coins, "balance_after": balance, "reference": None}
+    return row | {"withdrawal_id": withdrawal_id, "at": at}
+
+
+def withdrawal(withdrawal_id: str, status: str, utr: str | None = None) -> dict[str, Any]:
+    row = {"id": withdrawal_id, "user_id": "user1", "coins_amount": 100, "amount_paise": 1000, "review": None}
+    return row | {
+        "upi_id": "user@sim",
+        "status": status,
+        "status_reason": None,
+        "utr": utr,
+        "completed_at": None,
+    }
+
+
+def story(withdrawal_id: str, *statuses: str) -> list[dict[str, Any]]:
+    before = [None, *statuses]
+    return [
+        {
+            "withdrawal_id": withdrawal_id,
+            "from_status": old,
+            "to_status": new,
+            "reason": "",
+            "actor": "",
+            "at": 1.0,
+        }
+        for old, new in zip(before, statuses, strict=False)
+    ]
+
+
+def clean() -> dict[str, Any]:
+    """Four withdrawals of one user, each with another end, and nothing wrong."""
+    wished = [Wish("user1", 100, "user@sim", "asks again", withdrawal_id=one) for one in (PAID, FAILED, BACK)]
+    wished.append(Wish("user1", 100, "user@sim", "asks again", 0.1, withdrawal_id=CANCELLED, cancelled=True))
+    return {
+        "payouts": [
+            payout("a-paid", (10, "processing"), (12, "processed")),
+            payout("a-failed-1", (10, "processing"), (12, "failed")),
+            payout("a-failed-2", (14, "processing"), (16, "reversed")),
+            payout("a-back", (10, "processing"), (12, "processed"), (20, "reversed")),
+        ],
+        "wallets": [{"user_id": "user1", "balance_coins": 900}],
+        "journal": [
+            journal_line("credit", 1000, 1000, 1),
+            *(
+                journal_line("withdrawal", -100, 900 - 100 * n, 2 + n, one)
+                for n, one in enumerate((PAID, FAILED, CANCELLED, BACK))
+            ),
+            journal_line("refund", 100, 700, 7, CANCELLED),
+            journal_line("refund", 100, 800, 17, FAILED),
+            journal_line("refund", 100, 900, 21, BACK),
+        ],
+        "withdrawals": [
+            withdrawal(PAID, "completed", "utr-a-paid"),
+            withdrawal(FAILED, "failed"),
+            withdrawal(CANCELLED, "cancelled"),
+            withdrawal(BACK, "failed", "utr-a-back"),
+        ],
+        "attempts": [
+            {"id": attempt, "withdrawal_id": owner, "state": "", "payout_id": f"pout-{attempt}"}
+            for attempt, owner in (
+                ("a-paid", PAID),
+                ("a-failed-1", FAILED),
+                ("a-failed-2", FAILED),
+                ("a-back", BACK),
+            )
+        ],
+        "events": [
+            *story(PAID, "pending", "processing", "completed"),
+            *story(FAILED, "pending", "processing", "failed"),
+            *story(CANCELLED, "pending", "cancelled"),
+            *story(BACK, "pending", "processing", "completed", "failed"),
+        ],
+        "unread": [],
+        "ledger": Ledger(wished, {"user1": 1000}),
+    }
+
+
+def broken(facts: dict[str, Any]) -> set[str]:
+    """The sentences that do not hold."""
+    return {truth.sentence for truth, who in judge(Facts(**facts)).items() if who}
+
+
+def test_a_clean_world_breaks_no_truth() -> None:
+    assert broken(clean()) == set()
+
+
+def a_second_payout_beside_the_first(facts: dict[str, Any]) -> None:
+    facts["attempts"].append({"id": "a-more", "withdrawal_id": PAID, "state": "", "payout_id": "pout-a-more"})
+    facts["payouts"].append(payout("a-more", (11, "processing"), (13, "failed")))
+
+
+def two_paid(facts: dict[str, Any]) -> None:
+    facts["attempts"].append({"id": "a-more", "withdrawal_id": PAID, "state": "", "payout_id": "pout-a-more"})
+    facts["payouts"].append(payout("a-more", (20, "processing"), (23, "processed")))
+
+
+def a_payout_that_nobody_knows(facts: dict[str, Any]) -> None:
+    facts["payouts"].append(payout("a-stranger", (11, "processing"), (13, "processed")))
+
+
+def another_amount(facts: dict[str, Any]) -> None:
+    facts["payouts"][0]["amount"] = 10_000
+
+
+def one_key_twice(facts: dict[str, Any]) -> None:
+    facts["payouts"][1]["idempotency_key"] = "a-paid"
+
+
+def a_lost_refund(facts: dict[str, Any]) -> None:
+    facts["journal"] = [
+        line for line in facts["journal"] if line["withdrawal_id"] != BACK or line["coins"] < 0
+    ]
+    facts["wallets"][0]["balance_coins"] = 800
+
+
+def a_second_refund(facts: dict[str, Any]) -> None:
+    facts["journal"].append(journal_line("refund", 100, 1000, 30, FAILED))
+    facts["wallets"][0]["balance_coins"] = 1000
+
+
+def a_refund_of_what_is_paid(facts: dict[str, Any]) -> None:
+    facts["journal"].append(journal_line("refund", 100, 1000, 30, PAID))
+    facts["wallets"][0]["balance_coins"] = 1000
+    facts["withdrawals"][0]["status"] = "failed"
+    facts["events"] += [{**story(PAID, "failed")[0], "from_status": "completed"}]
+
+
+def a_refund_too_early(facts: dict[str, Any]) -> None:
+    facts["journal"][6]["at"] = 15  # the second payout is not reversed before 16
+
+
+def completed_but_sent_back(facts: dict[str, Any]) -> None:
+    facts["payouts"][0] = payout("a-paid", (10, "processing"), (12, "processed"), (13, "reversed"))
+
+
+def completed_and_never_sent(facts: dict[str, Any]) -> None:
+    del facts["payouts"][0]
+
+
+def a_balance_that_nobody_explains(facts: dict[str, Any]) -> None:
+    facts["wallets"][0]["balance_coins"] = 901
+
+
+def coins_from_nowhere(facts: dict[str, Any]) -> None:
+    facts["journal"].append(journal_line("credit", 50, 950, 30))
+    facts["wallets"][0]["balance_coins"] = 950
+
+
+def coins_not_taken(facts: dict[str, Any]) -> None:
+    del facts["journal"][4]
+
+
+def told_and_gone(facts: dict[str, Any]) -> None:
+    facts["ledger"].wishes[0].withdrawal_id = "w-nobody"
+
+
+def never_asked_for(facts: dict[str, Any]) -> None:
+    del facts["ledger"].wishes[0]
+
+
+def too_much_was_granted(facts: dict[str, Any]) -> None:
+    facts["ledger"].wishes.append(Wish("user1", TOO_MANY_COINS, "user@sim", "asks again", withdrawal_id=PAID))
+
+
+def cancelled_and_paid(facts: dict[str, Any]) -> None:
+    facts["attempts"].append({"id": "a-c", "withdrawal_id": CANCELLED, "state": "", "payout_id": "pout-a-c"})
+    facts["payouts"].append(payout("a-c", (3, "processing"), (5, "processed")))
+
+
+def an_event_is_missing(facts: dict[str, Any]) -> None:
+    del facts["events"][1]
+
+
+def still_open(facts: dict[str, Any]) -> None:
+    facts["withdrawals"][0]["status"] = "processing"
+
+
+def waits_for_a_person(facts: dict[str, Any]) -> None:
+    facts["withdrawals"][0]["review"] = "two_payouts"
+
+
+def an_unread_webhook(facts: dict[str, Any]) -> None:
+    facts["unread"].append({"event_id": "e1"})
+
+
+@pytest.mark.parametrize(
+    ("harm", "noticed_as"),
+    [
+        (a_second_payout_beside_the_first, "no withdrawal ever had two live payouts"),
+        (two_paid, "no withdrawal ever had two live payouts"),
+        (two_paid, "completed exactly where the provider processed one payout"),
+        (a_payout_that_nobody_knows, "every payout at the provider is for a withdrawal of ours"),
+        (another_amount, "every payout at the provider is for a withdrawal of ours"),
+        (one_key_twice, "no idempotency key made two payouts"),
+        (a_lost_refund, "failed and cancelled withdrawals were refunded once"),
+        (a_lost_refund, "credited = balances + withdrawals that were not refunded"),
+        (a_second_refund, "failed and cancelled withdrawals were refunded once"),
+        (a_refund_of_what_is_paid, "where the coins went back, no payout lives"),
+        (a_refund_of_what_is_paid, "nothing was refunded before the provider had ended every payout"),
+        (a_refund_too_early, "nothing was refunded before the provider had ended every payout"),
+        (completed_but_sent_back, "completed exactly where the provider processed one payout"),
+        (completed_and_never_sent, "completed exactly where the provider processed one payout"),
+        (a_balance_that_nobody_explains, "every balance is the sum of its journal"),
+        (coins_from_nowhere, "each user got every credit that their app sent, once"),
+        (coins_not_taken, "every withdrawal took its coins, once"),
+        (told_and_gone, "every withdrawal that an app was told about exists as told"),
+        (never_asked_for, "no withdrawal exists that nobody asked for"),
+        (too_much_was_granted, "only what a wallet did not hold was refused"),
+        (cancelled_and_paid, "what was cancelled by its user is cancelled, and was never at the provider"),
+        (an_event_is_missing, "the events of every withdrawal are one unbroken story"),
+        (still_open, "every withdrawal is final"),
+        (waits_for_a_person, "every withdrawal is final, and none waits for a person"),
+        (an_unread_webhook, "every webhook that was taken was applied"),
+    ],
+)
+def test_the_judge_notices(harm: Callable[[dict[str, Any]], None], noticed_as: str) -> None:
+    facts = clean()
+    harm(facts)
+    assert any(sentence.startswith(noticed_as) for sentence in broken(facts))
+
+
+def test_recovery_is_counted_from_the_fault_to_the_first_move_after_it() -> None:
+    events = [
+        {**event, "at": at} for event, at in zip(story("w", "pending", "processing"), (1.0, 5.0), strict=True)
+    ]
+    assert recovery_times([Injected("redis.flush", 2.0, 2.0)], events) == {"redis.flush": [3.0]}
+
+
+def test_what_a_killed_worker_held_counts_until_the_last_of_it_went_on() -> None:
+    claimed = {"withdrawal_id": "w", "from_status": "pending", "to_status": "processing", "reason": "claimed"}
+    went_on = {**claimed, "from_status": "processing", "reason": "worker_lost"}
+    events = [{**claimed, "at": 1.0}, {**went_on, "at": 9.0}]
+    times = recovery_times([Injected("worker.kill", 2.0, 2.0)], events)
+    assert times["worker.kill: what it held"] == [7.0]
+
+
+# --- the storm
+
+SHORT = Options(
+    withdrawals=60,
+    seconds=5,
+    seed=5,
+    faults=("worker.kill", "redis.flush", "postgres.sever", "provider.drop", "replies.lost", "hooks.twice"),
+    patience=60,
+    workers=1,
+    api_workers=1,
+)
+
+
+def test_a_short_storm_breaks_no_promise(tmp_path: Path) -> None:
+    result = run(SHORT, tmp_path)
+    assert sum(result.faults.values()) >= 4
+    assert result.good, page(result) + f"\nAgain: {SHORT.command}"

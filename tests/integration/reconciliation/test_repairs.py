@@ -1,0 +1,85 @@
+"""What only was not heard of is applied through the one door; what contradicts is told and left alone."""
+
+import pytest
+
+from tests.integration.reconciliation.days import Day, kinds, sent
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_missed_end_is_applied_and_is_no_discrepancy(day: Day) -> None:
+    withdrawal_id = sent(day.world)
+    assert day.world.read(withdrawal_id).status == "processing"
+    result = day.run()
+    assert (result.outcome, result.applied) == ("clean", 1)
+    assert day.world.read(withdrawal_id).status == "completed" and day.rows() == []
+
+
+def test_every_repair_is_an_event_that_names_reconciliation(day: Day) -> None:
+    withdrawal_id = sent(day.world)
+    day.run()
+    events = day.world.sql(
+        "SELECT actor, to_status FROM withdrawal_events WHERE withdrawal_id = :id ORDER BY id DESC LIMIT 1",
+        id=withdrawal_id,
+    )
+    assert tuple(events[0]) == ("reconciliation", "completed")
+
+
+def test_a_missed_failure_is_refunded_once(day: Day) -> None:
+    withdrawal_id = sent(day.world, "fail.bank_account_closed@sim")
+    assert day.run().outcome == "clean"
+    assert day.run().applied == 0
+    assert day.world.refunds(withdrawal_id) == 1
+
+
+def test_a_missed_reversal_is_refunded_once(day: Day) -> None:
+    withdrawal_id = day.world.paid()
+    day.provider.becomes(day.payout(withdrawal_id), "reversed")
+    assert day.run().outcome == "clean"
+    assert day.run().applied == 0
+    assert day.world.refunds(withdrawal_id) == 1
+
+
+def test_a_lost_reply_is_found_and_adopted(day: Day) -> None:
+    withdrawal_id = sent(day.world, "drop@sim")
+    assert day.attempt(withdrawal_id).payout_id is None
+    assert day.run().outcome == "clean"
+    assert day.world.read(withdrawal_id).status == "completed"
+
+
+def test_a_utr_that_is_only_missing_here_is_learnt(day: Day) -> None:
+    withdrawal_id = day.world.paid()
+    utr = day.attempt(withdrawal_id).utr
+    day.world.sql("UPDATE payout_attempts SET utr = NULL")
+    day.world.sql("UPDATE withdrawals SET utr = NULL")
+    assert day.run().outcome == "clean"
+    assert day.attempt(withdrawal_id).utr == day.world.read(withdrawal_id).utr == utr
+
+
+def test_another_utr_is_told_and_not_overwritten(day: Day) -> None:
+    withdrawal_id = day.world.paid()
+    day.world.sql("UPDATE payout_attempts SET utr = '4711'")
+    assert day.run().outcome == "exceptions"
+    assert kinds(day) == ["utr_differs"] and day.attempt(withdrawal_id).utr == "4711"
+
+
+def test_two_unknown_payouts_of_one_reference_stop_it_and_neither_is_picked(day: Day) -> None:
+    day.world.paid()
+    withdrawal_id = sent(day.world, "drop@sim")
+    day.provider.pay(50_00, str(day.attempt(withdrawal_id).id))
+    day.world.broken_on_purpose = True
+    day.run()
+    assert kinds(day) == ["two_payouts"] and day.attempt(withdrawal_id).payout_id is None
+    assert day.world.read(withdrawal_id).review == "two_payouts"
+
+
+def test_what_is_given_up_here_and_lives_there_is_sent_no_more(day: Day) -> None:
+    withdrawal_id = sent(day.world, "fail.beneficiary_psp_offline@sim")
+    day.run()
+    assert day.attempt(withdrawal_id).state == "failed"
+    day.provider.becomes(day.payout(withdrawal_id), "processing")
+    day.run()
+    assert kinds(day) == ["processing_after_failed"]
+    for _ in range(3):
+        day.world.step(withdrawal_id)
+    assert len(day.world.attempts(withdrawal_id)) == 1

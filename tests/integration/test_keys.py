@@ -1,0 +1,218 @@
+"""Keys: who comes in with which, and to do what."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from flask.testing import FlaskClient
+
+from api import auth
+from api.app import create_app
+from shared import app_keys, db
+from shared.cli import main
+from shared.cli.acting import actor_of
+from tests.integration.app import (
+    BATCH,
+    CANCEL,
+    CREDIT,
+    GOOD,
+    HISTORY,
+    LINES,
+    STATUS,
+    WALLET,
+    WITHDRAW,
+    assert_refused,
+)
+from tests.world import KEY, World
+
+# What a good request to each route needs. A route without a line here fails a test.
+ROUTES: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
+    ("POST", WITHDRAW): ("withdraw", {"json": GOOD}),
+    ("POST", BATCH): ("withdraw", {"json": {"items": [GOOD]}}),
+    ("POST", CANCEL): ("withdraw", {"json": {"withdrawal_id": "{withdrawal_id}"}}),
+    ("POST", CREDIT): ("credit", {"json": {"user_id": "user123", "coins": 5, "reference": "a"}}),
+    ("GET", HISTORY): ("read", {"query_string": {"user_id": "user123"}}),
+    ("GET", STATUS): ("read", {"query_string": {"withdrawal_id": "{withdrawal_id}"}}),
+    ("GET", WALLET): ("read", {"query_string": {"user_id": "user123"}}),
+    ("GET", LINES): ("read", {"query_string": {"user_id": "user123"}}),
+}
+# RazorpayX signs what it sends; whether we live and are ready is no secret.
+WITHOUT_A_KEY = {"/api/razorpay/webhook/", "/healthz", "/readyz"}
+
+
+def payouts(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words), catch_exceptions=False)
+
+
+def key_for(*scopes: str, app: str = "quiz") -> str:
+    with db.transaction() as session:
+        return app_keys.create(session, app=app, scopes=scopes, actor="operator:test")[1]
+
+
+def ask(client: FlaskClient, method: str, path: str, key: str | None, withdrawal_id: Any = None) -> Any:
+    request = json.loads(json.dumps(ROUTES[method, path][1]).replace("{withdrawal_id}", str(withdrawal_id)))
+    client.environ_base.pop("HTTP_AUTHORIZATION", None)
+    headers = {"Idempotency-Key": "mine"} | ({"Authorization": f"Bearer {key}"} if key is not None else {})
+    return client.open(path, method=method, headers=headers, **request)
+
+
+def reads(client: FlaskClient, key: str) -> int:
+    return int(ask(client, "GET", WALLET, key).status_code)
+
+
+def test_every_route_of_apps_is_in_the_table(world: World) -> None:
+    found = {
+        (method, rule.rule)
+        for rule in create_app().url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.rule not in WITHOUT_A_KEY and rule.endpoint != "static"
+    }
+    assert found == set(ROUTES)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+@pytest.mark.parametrize(
+    "caller",
+    ["nobody", "wrong", "unknown", "half", "other scopes", "revoked", "expired", "right", "settings"],
+)
+def test_every_route_and_every_caller(
+    world: World, client: FlaskClient, caller: str, route: tuple[str, str]
+) -> None:
+    world.credit()
+    withdrawal_id, scope = world.request(), ROUTES[route][0]
+    right = key_for(scope)
+    keys = {
+        "nobody": None,
+        "wrong": "not-a-key-of-anybody",
+        "unknown": f"{right[:-4]}aaaa",
+        "half": right[:15],
+        "other scopes": key_for(*(set(app_keys.SCOPES) - {scope})),
+        "settings": KEY,
+    }
+    if caller == "revoked":
+        with db.transaction() as session:
+            app_keys.revoke(session, right, actor="operator:test")
+    if caller == "expired":
+        world.sql("UPDATE app_keys SET expires_at = now()")
+    answer = ask(client, *route, keys.get(caller, right), withdrawal_id)
+    if caller in ("right", "settings"):
+        assert answer.status_code in (200, 201), answer.get_json()
+    elif caller == "other scopes":
+        told = assert_refused(answer, 403, "Not allowed")
+        assert told["details"] == f"This key lacks the scope {scope}"
+    else:
+        assert_refused(answer, 401, "Authentication required")
+        assert len(world.sql("SELECT FROM coin_transactions")) == 2
+
+
+def test_a_key_is_shown_once_and_kept_as_a_hash(world: World, client: FlaskClient) -> None:
+    made = payouts("keys", "create", "quiz", "--scope", "read", "--as", "asha")
+    secret = made.stdout.strip()
+    assert made.exit_code == 0 and "quiz may read. This key is not shown again:" in made.stderr
+    world.credit()
+    assert reads(client, secret) == 200
+    listed = payouts("keys", "list").stdout
+    assert secret[:14] in listed and secret not in listed and "last used never" not in listed
+    [row] = world.sql("SELECT * FROM app_keys")
+    assert row.created_by == actor_of("asha") and secret not in str(tuple(row))
+
+
+def test_a_revoked_key_lets_nobody_in_and_stays_in_the_list(
+    world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.credit()
+    secret = key_for("read")
+    assert reads(client, secret) == 200
+    assert payouts("keys", "revoke", secret[:14], "--as", "asha").exit_code == 0
+    assert reads(create_app().test_client(), secret) == 401
+    clock = auth.time.monotonic() + auth.BELIEVED_SECONDS + 0.1
+    monkeypatch.setattr(auth.time, "monotonic", lambda: clock)
+    assert reads(client, secret) == 401
+    assert "by operator:asha" in payouts("keys", "list", "--app", "quiz").stdout
+    again = payouts("keys", "revoke", secret[:14])
+    assert again.exit_code == 1 and "Revoked already" in again.output
+
+
+def test_a_new_key_replaces_an_old_one_without_a_gap(world: World) -> None:
+    world.credit()
+    with db.transaction() as session:
+        old, first = app_keys.create(session, app="quiz", scopes=("read",), actor="operator:test", days=30)
+    rotated = payouts("keys", "rotate", old.prefix, "--grace-hours", "2")
+    second = rotated.stdout.strip()
+    assert rotated.exit_code == 0 and "2 h more" in rotated.stderr
+    for secret in (first, second):
+        assert reads(create_app().test_client(), secret) == 200
+    ends = world.sql(
+        "SELECT round(extract(epoch FROM expires_at - now()) / 3600) AS hours, scopes FROM app_keys"
+        " ORDER BY expires_at"
+    )
+    assert [(row.hours, row.scopes) for row in ends] == [(2, ["read"]), (720, ["read"])]
+
+
+def test_a_key_that_ends_soon_is_not_prolonged_by_its_successor(world: World) -> None:
+    with db.transaction() as session:
+        key, _ = app_keys.create(session, app="quiz", scopes=("read",), actor="operator:test", days=0.01)
+    payouts("keys", "rotate", key.prefix)
+    [first, *_] = world.sql(
+        "SELECT expires_at < now() + interval '1 hour' AS soon FROM app_keys ORDER BY 1 DESC"
+    )
+    assert first.soon
+
+
+def test_what_an_app_does_stands_under_its_name(world: World, client: FlaskClient) -> None:
+    world.credit()
+    made = ask(client, "POST", WITHDRAW, key_for("withdraw", app="quiz-app")).get_json()
+    [event] = world.sql(
+        "SELECT actor FROM withdrawal_events WHERE withdrawal_id = :id",
+        id=uuid.UUID(made["data"]["withdrawal_id"]),
+    )
+    assert event.actor == "app:quiz-app"
+
+
+def test_the_last_use_is_written_once_a_minute(world: World) -> None:
+    world.credit()
+    secret = key_for("read")
+    seen = set()
+    for _ in range(3):
+        assert reads(create_app().test_client(), secret) == 200
+        seen.add(world.sql("SELECT last_used_at FROM app_keys")[0].last_used_at)
+    assert len(seen) == 1
+    world.sql("UPDATE app_keys SET last_used_at = last_used_at - interval '61 seconds'")
+    assert reads(create_app().test_client(), secret) == 200
+    assert world.sql("SELECT last_used_at > now() - interval '30 seconds' AS now FROM app_keys")[0].now
+
+
+def test_without_the_database_nobody_knows_whose_a_key_is(
+    world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = key_for("read")
+    world.point_database_at_nothing(monkeypatch)
+    answer = ask(client, "GET", WALLET, secret)
+    assert_refused(answer, 503, "Service unavailable")
+    world.point_database_back(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("create", "two words"), "Invalid name"),
+        (("create", ""), "Invalid name"),
+        (("create", "é"), "Invalid name"),
+        (("create", "a" * 51), "Invalid name"),
+        (("create", "quiz", "--scope", "everything"), "Invalid scope"),
+        (("revoke", "cpk_0000000000"), "No such key"),
+        (("rotate", "nonsense"), "No such key"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence(world: World, words: tuple[str, ...], told: str) -> None:
+    done = payouts("keys", *words)
+    assert done.exit_code == 1 and told in done.output
+    assert world.sql("SELECT FROM app_keys") == []
+
+
+def test_no_key_is_ever_deleted(world: World) -> None:
+    key_for("read")
+    with pytest.raises(Exception, match="app_keys"):
+        world.sql("DELETE FROM app_keys")

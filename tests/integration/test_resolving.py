@@ -1,0 +1,178 @@
+"""What two people decide: bound to the facts they saw, never by one alone, and never beside a worker's call."""
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from shared import db, exception_records, withdrawals
+from shared.errors import BadRequest, Conflict, NotFound
+from shared.ids import new_id
+from shared.states import Decision
+from tests.world import World
+
+ASHA, RAVI = "operator:asha", "operator:ravi"
+SEEN = "RazorpayX dashboard, 12:30: no such reference; support ticket 4711"
+
+
+@pytest.fixture
+def unknown(world: World) -> UUID:
+    """A withdrawal that nobody can tell anything about: unanswered sends, unanswered look-ups."""
+    world.credit()
+    world.simulator.scenario("500.always", default=True)
+    world.simulator.settings(lookups="500")
+    send = world.first_send()
+    withdrawals.record_answer(send, world.perform(send))
+    world.sql("UPDATE payout_attempts SET created_at = created_at - interval '2 hours'")
+    for _ in range(5):
+        world.step(send.withdrawal_id)
+    assert world.read(send.withdrawal_id).review == "unanswered"
+    return send.withdrawal_id
+
+
+def propose(withdrawal_id: UUID, decision: Decision, utr: str | None = None) -> UUID:
+    return withdrawals.propose(withdrawal_id, decision, evidence=SEEN, actor=ASHA, utr=utr).id
+
+
+@pytest.mark.failure(21)
+def test_two_people_refund_what_nobody_can_tell(world: World, unknown: UUID) -> None:
+    proposal = propose(unknown, Decision.REFUND)
+    assert (world.balance(), world.read(unknown).status) == (1500, "processing")
+    withdrawals.approve(proposal, actor=RAVI)
+    row = world.read(unknown)
+    assert (row.status, row.review, world.balance(), world.refunds(unknown)) == ("failed", None, 2000, 1)
+    assert world.story(unknown)[-2:] == ["proposed:refund", "resolved"]
+    with db.transaction() as session:
+        assert exception_records.listing(session) == []
+
+
+def test_two_people_say_that_it_was_paid(world: World, unknown: UUID) -> None:
+    withdrawals.approve(propose(unknown, Decision.PAID, utr="500000000001"), actor=RAVI)
+    row = world.read(unknown)
+    assert (row.status, row.utr, world.refunds(unknown)) == ("completed", "500000000001", 0)
+
+
+def test_what_two_people_call_paid_is_still_looked_at_for_a_reversal(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    withdrawals.record_answer(send, world.perform(send))
+    assert world.read(send.withdrawal_id).status_reason == "bank_processing"
+    withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="1"), actor=RAVI)
+    assert world.attempts(send.withdrawal_id)[0].recheck_at is not None
+
+
+@pytest.mark.failure(21, 22)
+def test_one_person_is_not_two(world: World, unknown: UUID) -> None:
+    proposal = propose(unknown, Decision.REFUND)
+    with pytest.raises(Conflict, match="second person"):
+        withdrawals.approve(proposal, actor=ASHA)
+    with pytest.raises(IntegrityError, match="two_people"):
+        world.sql("UPDATE resolutions SET decided_by = proposed_by, decided_at = now(), outcome = 'approved'")
+    assert world.refunds(unknown) == 0
+
+
+@pytest.mark.failure(21, 22)
+def test_an_approval_of_other_facts_is_refused(world: World, unknown: UUID) -> None:
+    proposal = propose(unknown, Decision.REFUND)
+    told = {"id": "pout_came0000000001", "amount": 5000, "status": "processed"}
+    told["reference_id"] = str(world.attempts(unknown)[0].id)
+    assert world.webhook("payout.processed", told, "event-1") == "pay"
+    with pytest.raises((Conflict, BadRequest)):
+        withdrawals.approve(proposal, actor=RAVI)
+    assert (world.refunds(unknown), world.read(unknown).status) == (0, "completed")
+
+
+def test_a_look_in_between_changes_no_facts(world: World, unknown: UUID) -> None:
+    proposal = propose(unknown, Decision.REFUND)
+    world.step(unknown)
+    withdrawals.approve(proposal, actor=RAVI)
+    assert world.refunds(unknown) == 1
+
+
+def test_a_proposal_is_decided_once(world: World, unknown: UUID) -> None:
+    proposal = propose(unknown, Decision.REFUND)
+    withdrawals.approve(proposal, actor=RAVI)
+    for again in (withdrawals.approve, withdrawals.reject):
+        with pytest.raises(Conflict, match="Decided already"):
+            again(proposal, actor=RAVI)
+    assert world.refunds(unknown) == 1
+
+
+def test_one_proposal_at_a_time_and_a_rejected_one_makes_room(world: World, unknown: UUID) -> None:
+    first = propose(unknown, Decision.REFUND)
+    with pytest.raises(Conflict, match="A proposal waits"):
+        propose(unknown, Decision.PAID, utr="1")
+    withdrawals.reject(first, actor=ASHA)
+    propose(unknown, Decision.PAID, utr="1")
+    assert world.refunds(unknown) == 0
+
+
+@pytest.mark.failure(21)
+def test_nothing_is_decided_while_a_worker_sends(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    for decision, utr in ((Decision.REFUND, None), (Decision.PAID, "1"), (Decision.GO_ON, None)):
+        with pytest.raises(Conflict, match="worker"):
+            propose(send.withdrawal_id, decision, utr)
+
+
+@pytest.mark.parametrize(
+    ("decision", "utr"), [(Decision.REFUND, None), (Decision.PAID, None), (Decision.PAID, "1")]
+)
+def test_what_is_refunded_cannot_be_refunded_or_paid_again(
+    world: World, decision: Decision, utr: str | None
+) -> None:
+    failed = world.paid("fail.bank_account_closed@sim")
+    with pytest.raises(BadRequest):
+        propose(failed, decision, utr)
+    assert world.refunds(failed) == 1
+
+
+def test_what_was_paid_is_not_refunded_without_a_contradiction(world: World) -> None:
+    with pytest.raises(BadRequest, match="paid"):
+        propose(world.paid(), Decision.REFUND)
+
+
+@pytest.mark.failure(21)
+def test_paid_needs_its_utr_and_everything_needs_evidence(world: World, unknown: UUID) -> None:
+    with pytest.raises(BadRequest, match="UTR"):
+        propose(unknown, Decision.PAID)
+    with pytest.raises(BadRequest, match="Evidence"):
+        withdrawals.propose(unknown, Decision.REFUND, evidence="  ", actor=ASHA)
+
+
+def test_a_held_one_goes_on_with_a_new_key(world: World) -> None:
+    """A contradiction that people have explained: here, a failure for a reason that cannot be."""
+    world.credit()
+    send = world.first_send()
+    withdrawals.record_answer(send, world.perform(send))
+    payout = world.simulator.payouts()[0]
+    world.simulator.post(f"payouts/{payout['id']}/status", {"status": "failed", "reason": None})
+    told = {key: payout[key] for key in ("id", "amount", "reference_id")}
+    details = {"status_details": {"reason": "invalid_ifsc_code"}}
+    world.webhook("payout.failed", {**told, "status": "failed", **details}, "event-1")
+    assert world.step(send.withdrawal_id) == "processing"
+    withdrawals.approve(propose(send.withdrawal_id, Decision.GO_ON), actor=RAVI)
+    assert world.finish(send.withdrawal_id) == "completed"
+    assert len(world.attempts(send.withdrawal_id)) == 2
+
+
+def test_a_report_that_contradicts_the_decision_is_flagged_and_moves_nothing(
+    world: World, unknown: UUID
+) -> None:
+    withdrawals.approve(propose(unknown, Decision.REFUND), actor=RAVI)
+    attempt = world.attempts(unknown)[0]
+    told = {
+        "id": "pout_late0000000001",
+        "amount": 5000,
+        "reference_id": str(attempt.id),
+        "status": "processed",
+    }
+    assert world.webhook("payout.processed", told, "event-late") == "conflict"
+    assert (world.read(unknown).status, world.read(unknown).review) == ("failed", "processed_after_refused")
+    assert (world.balance(), world.refunds(unknown)) == (2000, 1)
+
+
+def test_a_proposal_that_does_not_exist(world: World) -> None:
+    with pytest.raises(NotFound):
+        withdrawals.approve(new_id(), actor=RAVI)

@@ -1,0 +1,331 @@
+"""Every verb in every order: money moves once, and only for a reason.
+
+Two state machines play on a real PostgreSQL against the model in `model.py`. `make test` plays a few fixed games,
+the same ones every time. Longer, by more seeds, and at random without end:
+
+    HYPOTHESIS_PROFILE=long .venv/bin/python -m pytest -n 0 tests/properties
+    HYPOTHESIS_PROFILE=thorough .venv/bin/python -m pytest -n 0 tests/properties
+
+A game that is lost is told as the shortest list of rules that loses it.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
+
+from shared import ids, withdrawals
+from shared.razorpayx.answers import Accepted, Found
+from shared.states import Decision
+from shared.steps import LookUp, Prepare, Send
+from tests.databases import EmptyDatabases
+from tests.properties.facts import OPEN, Row
+from tests.properties.model import BANK, DAY, FATES, entity, read
+from tests.properties.watched import PEOPLE, USERS, Watched
+from tests.world import World
+
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "usual")
+USUAL = settings(
+    # The first games of a seed differ most: more seeds find more than more games of one.
+    max_examples=6,
+    stateful_step_count=20,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+LONG = settings(USUAL, max_examples=10, stateful_step_count=30)
+THOROUGH = settings(USUAL, max_examples=2000, stateful_step_count=50, print_blob=True)
+# Seeds, and what is played with each; a thorough game has a new seed each time.
+PLAYED = {"usual": ((1,), USUAL), "long": ((1, 2, 3), LONG), "thorough": ((None,), THOROUGH)}
+
+# Small numbers, so that a short game gets far: two sends and then look-ups, few strikes, two late looks.
+ENVIRONMENT = {
+    "RESEND_SECONDS": "60",
+    "RECHECK_SECONDS": "3600,691200",
+    "AUTO_PAUSE_UNKNOWNS": "4",
+    "AUTO_PAUSE_HANDLE_FAILURES": "2",
+    "PAYOUTS_PER_USER": "1",
+}
+MOST_HELD = 4
+# Passing, passing soon, the handle's, ours, lasting, a person's, unknown to the catalogue, not told.
+REASONS = (
+    "beneficiary_bank_failure",
+    "gateway_down",
+    "beneficiary_psp_offline",
+    "insufficient_funds",
+    "bank_account_closed",
+    "invalid_ifsc_code",
+    "not_in_the_catalogue",
+    None,
+)
+CHANNELS = ("webhook", "poll", "lookup", "reply", "reconciliation")
+SWITCHES = ("payouts", "handle:okaxis", "handle:ybl")
+
+one, fates = st.integers(0, 4), st.sampled_from(["accepted"] * 3 + list(FATES))
+waits = st.sampled_from([100, 0, 2000])
+has_steps = precondition(lambda self: self.held)
+has_payouts = precondition(lambda self: self.provider.payouts)
+has_proposals = precondition(lambda self: self._proposals())
+
+
+class Verbs(Watched):
+    """An honest provider, which may be silent and late; people who propose only what they saw there."""
+
+    honest = True
+
+    @initialize(first=st.sampled_from([None, *FATES]), second=st.sampled_from([None, *FATES]))
+    def begin(self, first: str | None, second: str | None) -> None:
+        """A game begins in the middle: payees are known, and a first send may have met its fate."""
+        for user_id, fate in zip(USERS, (first, second), strict=True):
+            self._credit(user_id, 3000)
+            key = self._request(user_id, 500)
+            if fate:
+                self._wait(100)
+                self._work(key, fate, only=Send)
+
+    # --- what users do, and what happens to anybody
+
+    @rule(
+        i=one,
+        what=st.sampled_from(["cancel", "credit", "worker error", "somebody else's webhook"]),
+    )
+    def odd_things(self, i: int, what: str) -> None:
+        key = self._pick(i)
+        match what:
+            case "cancel":
+                self._cancel(key)
+            case "credit":
+                self._credit(self.facts.withdrawals[key]["user_id"], 700)
+            case "worker error":
+                withdrawals.put_off(UUID(key), RuntimeError("our own fault"))
+                self._look()
+            case "somebody else's webhook":
+                before = self.facts.journal
+                self._webhook(entity("pout_foreign000001", "processed", 5000, str(ids.new_id())))
+                assert self.facts.journal == before
+
+    @precondition(lambda self: self._has_room())
+    @rule(user_id=st.sampled_from(list(USERS)), coins=st.sampled_from([500, 1900]))
+    def request(self, user_id: str, coins: int) -> None:
+        self._request(user_id, coins)
+
+    # --- what workers do: a step is claimed, called and written down, with anything in between
+
+    @precondition(lambda self: len(self.held) < MOST_HELD)
+    @rule(i=one, seconds=waits)
+    def claim(self, i: int, seconds: int) -> None:
+        self._wait(seconds)
+        held = self._claim(self._pick(i))
+        if held:
+            self.held.append(held)
+
+    @has_steps
+    @rule(n=one, fate=fates)
+    def call(self, n: int, fate: str) -> None:
+        held = self.held[n % len(self.held)]
+        if held.answer is None:
+            self._call(held, fate)
+
+    @has_steps
+    @rule(n=one, fate=fates)
+    def record(self, n: int, fate: str) -> None:
+        held = self.held.pop(n % len(self.held))
+        if held.answer is None:
+            self._call(held, fate)
+        following = self._record(held)
+        if following:
+            self.held.append(following)
+
+    @has_steps
+    @rule(n=one)
+    def die(self, n: int) -> None:
+        self.held.pop(n % len(self.held))
+
+    @rule(i=one, fate=fates, seconds=waits)
+    def work(self, i: int, fate: str, seconds: int) -> None:
+        self._wait(seconds)
+        self._work(self._pick(i), fate)
+
+    @rule(i=one, silent=st.integers(0, 12), arrives=st.integers(0, 12))
+    def look_for_an_hour(self, i: int, silent: int, arrives: int) -> None:
+        """What nobody answered is looked for; one look may find silence, what is stuck may arrive."""
+        key = self._pick(i)
+        for n in range(9):
+            if self.facts.withdrawals[key]["status"] not in OPEN:
+                break
+            self._wait(640)
+            self._work(key, "never" if n == silent else "accepted", only=LookUp)
+            if n == arrives:
+                self._arrive_all(self.facts.keys(key))
+
+    # --- what the queues do
+
+    @rule(what=st.sampled_from(["sweep and work", "sweep", "work", "redis is wiped"]), fate=fates)
+    def queue(self, what: str, fate: str) -> None:
+        if "sweep" in what:
+            self._sweep()
+        if "work" in what:
+            self._next_message(fate)
+        if "wiped" in what:
+            self._forget_messages()
+
+    # --- what time does
+
+    @rule(seconds=st.sampled_from([95, 11, 700, 3700, 7200, 2 * DAY]))
+    def wait(self, seconds: int) -> None:
+        self._wait(seconds)
+
+    # --- what the provider does
+
+    @precondition(lambda self: self.provider.stuck)
+    @rule(n=one)
+    def arrive(self, n: int) -> None:
+        keys = list(self.provider.stuck)
+        self._arrive_all([keys[n % len(keys)]])
+
+    @has_payouts
+    @rule(
+        n=one,
+        what=st.sampled_from(["fails", *sorted({what for _, what in BANK})]),
+        reason=st.sampled_from(REASONS),
+        tells=st.booleans(),
+    )
+    def bank(self, n: int, what: str, reason: str | None, tells: bool) -> None:
+        payout = self._payout(n)
+        if self.provider.bank(payout, what, reason) and tells:
+            self._webhook(payout.entity())
+
+    @has_payouts
+    @rule(n=one, moment=st.integers(-4, -1), again=st.booleans(), at_once=st.booleans())
+    def webhook(self, n: int, moment: int, again: bool, at_once: bool) -> None:
+        """Any event that ever was: now or late, in any order, once more under its own id or another."""
+        payout = self._payout(n)
+        told = payout.entity(max(moment, -len(payout.history)))
+        self._webhook(told, event_id=f"{payout.id}-{told['status']}" if again else None, at_once=at_once)
+
+    @has_payouts
+    @rule(n=one, moment=st.integers(-4, -1), channel=st.sampled_from(CHANNELS))
+    def report(self, n: int, moment: int, channel: str) -> None:
+        payout = self._payout(n)
+        self._tell(read(payout.entity(max(moment, -len(payout.history)))), channel)
+
+    # --- what operators do
+
+    @rule(name=st.sampled_from(SWITCHES))
+    def pause_or_resume(self, name: str) -> None:
+        is_off = name in {row["name"] for row in self.facts.switches if not row["is_on"]}
+        (withdrawals.resume if is_off else withdrawals.pause)(name, reason="trying", actor=PEOPLE[0])
+        self._look()
+
+    @rule(i=one, decision=st.sampled_from(list(Decision)), who=st.sampled_from(PEOPLE))
+    def propose(self, i: int, decision: Decision, who: str) -> None:
+        key = self._pick(i)
+        if not self.honest or self._is_true(key, decision):
+            self._propose(key, decision, who)
+
+    @has_proposals
+    @rule(n=one, who=st.sampled_from(PEOPLE))
+    def approve(self, n: int, who: str) -> None:
+        proposals = self._proposals()
+        self._approve(proposals[n % len(proposals)], who)
+
+    @rule(i=one, decision=st.sampled_from(list(Decision)))
+    def decide(self, i: int, decision: Decision) -> None:
+        """Two people at once; what was proposed before is taken off the table."""
+        if not self.facts.keys(self._pick(i)):
+            return
+        for proposal in self._proposals():
+            withdrawals.reject(UUID(proposal["id"]), actor=PEOPLE[0])
+        self.propose(i, decision, PEOPLE[0])
+        for proposal in self._proposals():
+            self._approve(proposal, PEOPLE[1])
+
+
+lies = st.fixed_dictionaries(
+    {
+        "payout": st.integers(0, 4),
+        "status": st.sampled_from(["queued", "processing", "processed", "failed", "reversed"]),
+        "wrong_amount": st.sampled_from([False, False, True]),
+        "about": st.integers(0, 5),
+        "reason": st.sampled_from(REASONS),
+    }
+)
+
+
+class VerbsAmongLiars(Verbs):
+    """A provider that says anything, and people who propose anything: only what can be promised must hold."""
+
+    honest = False
+
+    @rule(lie=lies, channel=st.sampled_from(CHANNELS), at_once=st.booleans())
+    def lie_by_report(self, lie: Row, channel: str, at_once: bool) -> None:
+        references = [*self.facts.attempts, self._next_attempt(lie["payout"]), None, str(ids.new_id())]
+        told = self._entity(lie, references[lie["about"] % len(references)])
+        if channel == "webhook":
+            self._webhook(told, at_once=at_once)
+        else:
+            self._tell(read(told), channel)
+
+    @has_steps
+    @rule(n=one, first=lies, second=st.none() | lies, absent=st.sampled_from([False, False, True]))
+    def lie_in_an_answer(self, n: int, first: Row, second: Row | None, absent: bool) -> None:
+        """An answer to another question never gets so far (`answers.py`); this one is to ours."""
+        held = self.held[n % len(self.held)]
+        if isinstance(held.step, Prepare):
+            return
+        reference = str(held.step.attempt_id)
+        told = [read(self._entity(lie, reference)) for lie in (first, second) if lie]
+        if isinstance(held.step, LookUp):
+            held.answer = Found(() if absent else tuple(told))
+        else:
+            right = [report for report in told if report.amount_paise == held.step.amount_paise]
+            held.answer = Accepted(right[0]) if right else None
+
+    def _next_attempt(self, i: int) -> str:
+        """The reference of an attempt that does not exist yet."""
+        key = self._pick(i)
+        return str(ids.attempt_id(UUID(key), len(self.facts.keys(key)) + 1))
+
+    def _entity(self, lie: Row, reference: str | None) -> Row:
+        true = list(self.provider.payouts.values())
+        payout_ids = [payout.id for payout in true] + [f"pout_lie0000000000{n}" for n in range(3)]
+        amount_paise = self.facts.withdrawals[self._pick(lie["about"])]["amount_paise"]
+        if reference in self.facts.attempts:
+            owner = self.facts.attempts[reference]["withdrawal_id"]
+            amount_paise = self.facts.withdrawals[owner]["amount_paise"]
+        payout_id = payout_ids[lie["payout"] % len(payout_ids)]
+        return entity(payout_id, lie["status"], amount_paise + lie["wrong_amount"], reference, lie["reason"])
+
+
+class NoProvider:
+    """In the place of the simulator: the model is the provider, and nobody is called."""
+
+    url = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def stage(
+    empty_databases: EmptyDatabases, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    # A hundred thousand log lines, which nobody reads.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with World.made(empty_databases, redis_url, NoProvider(), monkeypatch) as world:  # type: ignore[arg-type]
+        yield world
+    structlog.reset_defaults()
+
+
+@pytest.mark.timeout(0 if PROFILE == "thorough" else 900)
+@pytest.mark.parametrize("machine", [Verbs, VerbsAmongLiars])
+def test_money_moves_once_and_only_for_a_reason(stage: World, machine: type[Verbs]) -> None:
+    seeds, how = PLAYED[PROFILE]
+    for number in seeds:
+        game = seed(number)(lambda: machine(stage)) if number else lambda: machine(stage)
+        run_state_machine_as_test(game, settings=how)
