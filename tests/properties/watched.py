@@ -157,6 +157,7 @@ class Watched(RuleBasedStateMachine):
                 continue
             message = json.loads(raw)
             key = json.loads(base64.b64decode(message["body"]))[0][0]
+            queues.taken(key)
             if message["headers"]["task"] == queues.APPLY:
                 self._apply(key)
             elif key in self.facts.withdrawals:
@@ -165,7 +166,7 @@ class Watched(RuleBasedStateMachine):
         return False
 
     def _forget_messages(self) -> None:
-        self.broker.delete(*queues.QUEUES)
+        self.broker.flushdb()  # the messages, and the marks that say that they wait
 
     def _wait(self, seconds: int) -> None:
         if seconds:
