@@ -5,14 +5,17 @@ from threading import BoundedSemaphore
 import structlog
 from apiflask import APIFlask
 from flask import Response, g, request
+from flask_cors import CORS
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import auth, batches, health, problems, provider, wallets, withdrawals
+from api import auth, batches, health, problems, provider, rates, wallets, withdrawals
 from shared import log
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.settings import settings as of_this_process
 
 MAX_REQUEST_ID = 100
+PREFLIGHT_SECONDS = 600  # how long a browser may remember what it was allowed
 
 
 def create_app(settings: Settings | None = None) -> APIFlask:
@@ -31,10 +34,45 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.before_request(_begin)
     app.after_request(_end)
     auth.prepare(app)
+    rates.prepare(app, settings)
     problems.register(app)
+    _let_browsers_in(app, settings)
+    if settings.trusted_proxies:
+        # Whoever asked the outermost of our own proxies; what stands before that anybody can write.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     for part in (withdrawals, batches, wallets, provider, health):
         app.register_blueprint(part.blueprint)
     return app
+
+
+def _let_browsers_in(app: APIFlask, settings: Settings) -> None:
+    """Let pages of these origins call us, and read what is theirs. Without origins nothing is added."""
+    if not settings.cors_origins:
+        return
+    app.before_request(_preflight)
+    CORS(
+        app,
+        resources=r"/api/razorpay/(withdraw|wallet)/.*",
+        origins=list(settings.cors_origins),
+        methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+        expose_headers=[
+            "Idempotency-Replayed",
+            "Retry-After",
+            "X-Request-Id",
+            "X-RateLimit-Limit",
+            "X-RateLimit-Remaining",
+            "X-RateLimit-Reset",
+        ],
+        max_age=PREFLIGHT_SECONDS,
+        allow_private_network=False,
+    )
+
+
+def _preflight() -> Response | None:
+    """A browser asks whether it may ask; the answer's headers say it."""
+    is_question = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    return Response(status=204) if is_question else None
 
 
 def _begin() -> None:

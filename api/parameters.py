@@ -8,6 +8,7 @@ from uuid import UUID
 from flask import request
 from pydantic_core import PydanticCustomError
 
+from api import auth
 from api.schemas import MAX_USER_ID, text, whole_number
 from shared.clock import from_iso, iso
 from shared.errors import BadRequest
@@ -18,8 +19,10 @@ DEFAULT_LIMIT, MAX_LIMIT = 50, 100
 
 
 def user_id() -> str:
-    """`?user_id=`. Raises BadRequest."""
-    return _parameter("user_id", MAX_USER_ID)
+    """`?user_id=`, of whom the caller may know. Raises BadRequest, Forbidden."""
+    user_id = _parameter("user_id", MAX_USER_ID)
+    auth.only_for(user_id)
+    return user_id
 
 
 def withdrawal_id() -> str:

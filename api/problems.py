@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 WORDS = {
     400: ("Bad request", "The request could not be understood", "bad_request"),
-    401: ("Authentication required", "Send your app key as Authorization: Bearer <key>", "unauthorized"),
+    401: ("Authentication required", "Send your key as Authorization: Bearer <key>", "unauthorized"),
     403: ("Not allowed", "This key may not do that", "forbidden"),
     404: ("Not found", "There is nothing at this address", "not_found"),
     405: ("Method not allowed", "This address does not take this method", "method_not_allowed"),
@@ -28,6 +28,7 @@ WORDS = {
         "Send JSON with Content-Type: application/json",
         "unsupported_content_type",
     ),
+    429: ("Too many requests", "Wait as long as Retry-After says, then send it again", "rate_limited"),
 }
 INTERNAL = (
     "Internal error",

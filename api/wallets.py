@@ -47,7 +47,7 @@ def _credit(given: schemas.CreditIn) -> Answer:
 
 
 @blueprint.get("/")
-@auth.needs("read")
+@auth.needs("read", users=True)
 def read() -> dict[str, Any]:
     """A user's coins."""
     with transaction() as session:
@@ -65,7 +65,7 @@ def read() -> dict[str, Any]:
 
 
 @blueprint.get("/transactions/")
-@auth.needs("read")
+@auth.needs("read", users=True)
 def transactions() -> dict[str, Any]:
     """A user's journal, newest first."""
     user_id, limit = parameters.user_id(), parameters.limit()

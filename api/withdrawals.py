@@ -6,7 +6,7 @@ import structlog
 from apiflask import APIBlueprint
 from flask import Response, current_app, g
 
-from api import auth, parameters, schemas
+from api import auth, parameters, rates, schemas
 from api.once import Answer, once
 from shared import withdrawals
 from shared.clock import iso
@@ -28,11 +28,13 @@ SUBMITTED = (
 
 
 @blueprint.post("/")
-@auth.needs("withdraw")
+@auth.needs("withdraw", users=True)
 def request_withdrawal() -> Answer | Response:
     """Take coins, promise rupees."""
     settings = current_app.config["SETTINGS"]
     given = schemas.body(schemas.WithdrawIn, min_withdrawal_coins=settings.min_withdrawal_coins)
+    auth.only_for(given.user_id)
+    rates.of_user(given.user_id)
     return once("withdraw", given, lambda key, fingerprint: _request(given, key, fingerprint))
 
 
@@ -63,7 +65,7 @@ def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> dict[
 
 
 @blueprint.get("/history/")
-@auth.needs("read")
+@auth.needs("read", users=True)
 def history() -> dict[str, Any]:
     """A user's withdrawals, newest first."""
     user_id = parameters.user_id()
@@ -86,20 +88,20 @@ def history() -> dict[str, Any]:
 
 
 @blueprint.get("/status/")
-@auth.needs("read")
+@auth.needs("read", users=True)
 def status() -> dict[str, Any]:
     """One withdrawal."""
     withdrawal_id = parse_id(parameters.withdrawal_id())
     if withdrawal_id is None:
         raise _unknown()
     with transaction() as session:
-        withdrawal = withdrawals.find(session, withdrawal_id)
+        withdrawal = withdrawals.find(session, withdrawal_id, of_user=g.caller.user_id)
     log.info("[DETAILS] read", withdrawal_id=str(withdrawal.id), status=withdrawal.status)
     return {"success": True, "data": {**item(withdrawal), "user_id": withdrawal.user_id}}
 
 
 @blueprint.post("/cancel/")
-@auth.needs("withdraw")
+@auth.needs("withdraw", users=True)
 def cancel() -> Answer | Response:
     """Take a pending withdrawal back."""
     given = schemas.body(schemas.CancelIn)
@@ -111,7 +113,9 @@ def _cancel(given: schemas.CancelIn, key: str | None) -> Answer:
     if withdrawal_id is None:
         raise _unknown()
     reason = given.reason or schemas.DEFAULT_CANCEL_REASON
-    withdrawal, balance = withdrawals.cancel(withdrawal_id, reason=reason, actor=g.actor, key=key)
+    withdrawal, balance = withdrawals.cancel(
+        withdrawal_id, reason=reason, actor=g.actor, key=key, of_user=g.caller.user_id
+    )
     data = {
         "withdrawal_id": str(withdrawal.id),
         "status": withdrawal.status,

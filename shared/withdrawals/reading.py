@@ -22,10 +22,12 @@ class Page:
     next: Position | None
 
 
-def find(session: Session, withdrawal_id: UUID, *, lock: bool = False) -> Withdrawal:
-    """One withdrawal. Raises NotFound."""
+def find(
+    session: Session, withdrawal_id: UUID, *, lock: bool = False, of_user: str | None = None
+) -> Withdrawal:
+    """One withdrawal; for `of_user` another user's does not exist. Raises NotFound."""
     withdrawal = session.get(Withdrawal, withdrawal_id, with_for_update=lock, populate_existing=lock)
-    if withdrawal is None:
+    if withdrawal is None or of_user not in (None, withdrawal.user_id):
         raise NotFound("Withdrawal not found", "No withdrawal has this id", code="withdrawal_not_found")
     return withdrawal
 

@@ -119,13 +119,15 @@ def request(
     return Requested(withdrawal_id, coins, amount_paise, upi_id, row.remaining_coins, row.created_at)
 
 
-def cancel(withdrawal_id: UUID, *, reason: str, actor: str, key: str | None = None) -> tuple[Withdrawal, int]:
+def cancel(
+    withdrawal_id: UUID, *, reason: str, actor: str, key: str | None = None, of_user: str | None = None
+) -> tuple[Withdrawal, int]:
     """Take a pending withdrawal back; returns it and the balance that this left. Once under a `key`.
 
     Raises NotFound, BadRequest (not pending any more), Unavailable.
     """
     with transaction() as session:
-        withdrawal = reading.find(session, withdrawal_id, lock=True)
+        withdrawal = reading.find(session, withdrawal_id, lock=True, of_user=of_user)
         balance = _left_by_cancelling(session, withdrawal, actor, key)
         if balance is not None:
             return withdrawal, balance

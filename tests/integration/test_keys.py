@@ -1,6 +1,7 @@
 """Keys: who comes in with which, and to do what."""
 
 import json
+import time
 import uuid
 from typing import Any
 
@@ -25,8 +26,15 @@ from tests.integration.app import (
     WITHDRAW,
     assert_refused,
 )
+from tests.integration.tokens import token, use_tokens
 from tests.world import KEY, World
 
+# What users' own tokens may do; everything else is for apps.
+OF_USERS = {
+    ("POST", WITHDRAW),
+    ("POST", CANCEL),
+    *(("GET", path) for path in (HISTORY, STATUS, WALLET, LINES)),
+}
 # What a good request to each route needs. A route without a line here fails a test.
 ROUTES: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("POST", WITHDRAW): ("withdraw", {"json": GOOD}),
@@ -54,7 +62,9 @@ def key_for(*scopes: str, app: str = "quiz") -> str:
 def ask(client: FlaskClient, method: str, path: str, key: str | None, withdrawal_id: Any = None) -> Any:
     request = json.loads(json.dumps(ROUTES[method, path][1]).replace("{withdrawal_id}", str(withdrawal_id)))
     client.environ_base.pop("HTTP_AUTHORIZATION", None)
-    headers = {"Idempotency-Key": "mine"} | ({"Authorization": f"Bearer {key}"} if key is not None else {})
+    headers = {"Idempotency-Key": str(uuid.uuid4())} | (
+        {"Authorization": f"Bearer {key}"} if key is not None else {}
+    )
     return client.open(path, method=method, headers=headers, **request)
 
 
@@ -75,11 +85,27 @@ def test_every_route_of_apps_is_in_the_table(world: World) -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=" ".join)
 @pytest.mark.parametrize(
     "caller",
-    ["nobody", "wrong", "unknown", "half", "other scopes", "revoked", "expired", "right", "settings"],
+    [
+        "nobody",
+        "wrong",
+        "unknown",
+        "half",
+        "other scopes",
+        "revoked",
+        "expired",
+        "right",
+        "settings",
+        "user",
+        "another user",
+        "expired token",
+        "forged token",
+    ],
 )
 def test_every_route_and_every_caller(
-    world: World, client: FlaskClient, caller: str, route: tuple[str, str]
+    world: World, caller: str, route: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    use_tokens(monkeypatch)
+    client = create_app().test_client()
     world.credit()
     withdrawal_id, scope = world.request(), ROUTES[route][0]
     right = key_for(scope)
@@ -90,6 +116,10 @@ def test_every_route_and_every_caller(
         "half": right[:15],
         "other scopes": key_for(*(set(app_keys.SCOPES) - {scope})),
         "settings": KEY,
+        "user": token("user123"),
+        "another user": token("somebody"),
+        "expired token": token("user123", exp=time.time() - 31),
+        "forged token": token("user123", secret="x" * 32),
     }
     if caller == "revoked":
         with db.transaction() as session:
@@ -97,13 +127,24 @@ def test_every_route_and_every_caller(
     if caller == "expired":
         world.sql("UPDATE app_keys SET expires_at = now()")
     answer = ask(client, *route, keys.get(caller, right), withdrawal_id)
-    if caller in ("right", "settings"):
+    if caller in ("user", "another user") and route not in OF_USERS:
+        assert assert_refused(answer, 403, "Not allowed")["details"] == "A user's token may not do this"
+    elif caller == "another user" and route[1] in (STATUS, CANCEL):
+        told, unknown = answer.get_json(), ask(client, *route, keys["another user"], uuid.uuid4()).get_json()
+        assert_refused(answer, 404, "Withdrawal not found")
+        assert told | {"request_id": ""} == unknown | {"request_id": ""}
+    elif caller == "another user":
+        told = assert_refused(answer, 403, "Not allowed")
+        assert told["details"] == "This token acts for its own user only"
+    elif caller in ("right", "settings", "user"):
         assert answer.status_code in (200, 201), answer.get_json()
     elif caller == "other scopes":
         told = assert_refused(answer, 403, "Not allowed")
         assert told["details"] == f"This key lacks the scope {scope}"
     else:
-        assert_refused(answer, 401, "Authentication required")
+        told = assert_refused(answer, 401, "Authentication required")
+        assert told["code"] == ("token_expired" if caller == "expired token" else "unauthorized")
+    if caller not in ("right", "settings", "user"):
         assert len(world.sql("SELECT FROM coin_transactions")) == 2
 
 

@@ -166,7 +166,8 @@ class Watched(RuleBasedStateMachine):
         return False
 
     def _forget_messages(self) -> None:
-        self.broker.flushdb()  # the messages, and the marks that say that they wait
+        # The messages, and the marks that say that they wait. No more: the server may be somebody's own.
+        self.broker.delete(*queues.QUEUES, *self.broker.scan_iter("nudged:*"))
 
     def _wait(self, seconds: int) -> None:
         if seconds:

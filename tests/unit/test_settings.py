@@ -55,6 +55,16 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("COIN_VALUE_PAISE", "1000"),
         ("MIN_WITHDRAWAL_COINS", "1"),
         ("RAZORPAYX_NARRATION", "secret-value!"),
+        ("USER_TOKEN_SECRET", "secret-value"),
+        ("USER_TOKEN_SECRET", "secret-value-of-32-characters-and-more"),
+        ("USER_TOKEN_JWKS_URL", "http://example.com/keys"),
+        ("USER_TOKEN_JWKS_URL", "ftp://secret-value"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://app.example/"),
+        ("CORS_ORIGINS", "https://app.example,app.example"),
+        ("RATE_LIMIT_PER_KEY", "secret-value"),
+        ("RATE_LIMIT_PER_USER", "sixty"),
+        ("TRUSTED_PROXIES", "-1"),
     ],
 )
 def test_a_fault_is_named_and_its_value_is_not_told(
@@ -79,6 +89,10 @@ def test_auth_off_is_taken_on_loopback(monkeypatch: pytest.MonkeyPatch, host: st
     for name, value in {**REQUIRED, "API_AUTH": "off", "API_HOST": host}.items():
         monkeypatch.setenv(name, value)
     assert is_loopback(host) and load().api_auth == "off"
+
+
+def test_auth_off_does_not_go_with_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "TRUSTED_PROXIES" in faults(monkeypatch, API_AUTH="off", TRUSTED_PROXIES="1")[0]
 
 
 def test_secrets_have_no_default_and_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,122 @@
+"""How often each may ask: per key, per user, per address; and how often an address may fail to come in.
+
+Counted in Redis for all processes together. While Redis is away each process counts for itself.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import structlog
+from flask import Flask, Response, current_app, g, request
+from flask_limiter import ApplicationLimit, Limiter
+from redis.exceptions import RedisError
+
+from shared.settings import OFF, Settings
+
+# The caller waits for it: a Redis that has not answered by then counts as away.
+REDIS_SECONDS = 0.2
+# RazorpayX must always be heard, and whoever watches over us must always be answered.
+NOT_COUNTED = ("provider", "health")
+
+log = structlog.get_logger()
+
+
+def prepare(app: Flask, settings: Settings) -> None:
+    """Count this application's requests. Who asks, `auth.recognise` has said by then."""
+    limits = [
+        # Whoever came in lately goes on, however many others try wrong keys from the same address.
+        _limit(settings.rate_limit_failed_auth, "failed", _address, _is_stranger, _has_failed),
+        _limit(settings.rate_limit_per_key, "key", lambda: g.credential, _has_key),
+        _limit(settings.rate_limit_per_user, "user", lambda: g.caller.user_id, _is_user),
+        _limit(settings.rate_limit_per_address, "address", _address, lambda: _is_user() or _is_stranger()),
+    ]
+    limiter = Limiter(
+        key_func=_address,
+        application_limits=[limit for limit in limits if limit is not None],
+        strategy="sliding-window-counter",
+        storage_uri=settings.redis_url.get_secret_value().replace("unix://", "redis+unix://", 1),
+        storage_options={"socket_connect_timeout": REDIS_SECONDS, "socket_timeout": REDIS_SECONDS},  # type: ignore[dict-item]
+        in_memory_fallback_enabled=True,
+        swallow_errors=True,  # a count that cannot be kept refuses nobody
+        key_prefix="rates",
+    )
+    limiter.logger.setLevel(logging.WARNING)  # who was told to wait, `_tell` writes down
+    limiter.request_filter(lambda: request.blueprint in NOT_COUNTED)
+    limiter.init_app(app)
+    app.extensions["rates"] = limiter
+    app.after_request(_tell)
+
+
+def of_user(user_id: str) -> None:
+    """Count a wish that an app sends for this user, together with the user's own. Raises HTTP 429."""
+    settings: Settings = current_app.config["SETTINGS"]
+    if settings.rate_limit_per_user == OFF or _is_user():
+        return  # a user's own requests are counted before they are read
+    g.asked_for = user_id
+    limiter: Limiter = current_app.extensions["rates"]
+    with limiter.shared_limit(
+        settings.rate_limit_per_user,
+        scope="user",
+        key_func=lambda: str(g.asked_for),
+        override_defaults=False,
+    ):
+        pass
+
+
+def _limit(
+    rate: str,
+    scope: str,
+    key: Callable[[], str],
+    counts: Callable[[], bool],
+    deduct: Callable[[], bool] | None = None,
+) -> ApplicationLimit | None:
+    if rate == OFF:
+        return None
+    return ApplicationLimit(
+        rate,
+        key_function=key,
+        scope=scope,
+        exempt_when=lambda: not counts(),
+        deduct_when=(lambda _: deduct()) if deduct else None,
+    )
+
+
+def _address() -> str:
+    return request.remote_addr or "nowhere"
+
+
+def _is_user() -> bool:
+    return g.caller is not None and g.caller.user_id is not None
+
+
+def _has_key() -> bool:
+    return bool(g.credential) and not _is_user()
+
+
+def _is_stranger() -> bool:
+    return not g.is_known
+
+
+def _has_failed() -> bool:
+    return bool(g.get("has_failed"))
+
+
+def _tell(response: Response) -> Response:
+    """Say how much is left: of the limit that was reached, or else of the one with the shortest time."""
+    limiter: Limiter = current_app.extensions["rates"]
+    limit = limiter.current_limit
+    if limit is None:
+        return response
+    try:
+        remaining, reset_at = limit.remaining, limit.reset_at
+    except RedisError:
+        return response
+    response.headers["X-RateLimit-Limit"] = str(limit.limit.amount)
+    response.headers["X-RateLimit-Remaining"] = str(remaining)
+    response.headers["X-RateLimit-Reset"] = str(reset_at)
+    if response.status_code == 429:
+        response.headers["Retry-After"] = str(max(1, math.ceil(reset_at - time.time())))
+        log.warning("[API] too many", path=request.path, address=_address(), limit=str(limit.limit))
+    return response

@@ -1,0 +1,163 @@
+"""Limits: who is told to wait, who is not, and what happens while Redis is away."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from shared import queues
+from tests.integration.app import BATCH, CREDIT, GOOD, HISTORY, WALLET, WITHDRAW, assert_refused
+from tests.integration.test_keys import key_for
+from tests.integration.tokens import token, use_tokens
+from tests.world import KEY, World, forget_settings
+
+Limited = Callable[..., FlaskClient]
+MINE = {"query_string": {"user_id": "user123"}}
+
+
+@pytest.fixture
+def limited(world: World, monkeypatch: pytest.MonkeyPatch) -> Limited:
+    """The API with these limits, and nothing counted yet."""
+    broker = queues.broker()
+    for key in broker.scan_iter("*rates*"):
+        broker.delete(key)
+    use_tokens(monkeypatch)
+
+    def made(**limits: str) -> FlaskClient:
+        for name, rate in limits.items():
+            monkeypatch.setenv(name.upper(), rate)
+        forget_settings()
+        world.credit(reference="for limits")
+        return create_app().test_client()
+
+    return made
+
+
+def bearer(given: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {given}"}
+
+
+def statuses(client: FlaskClient, given: str, times: int, **about: Any) -> list[int]:
+    about = {"headers": bearer(given), **MINE, **about}
+    return [client.get(WALLET, **about).status_code for _ in range(times)]
+
+
+def test_a_key_has_its_limit_and_another_key_its_own(limited: Limited) -> None:
+    client = limited(rate_limit_per_key="3/minute")
+    assert statuses(client, KEY, 3) == [200] * 3
+    answer = client.get(WALLET, headers=bearer(KEY), **MINE)
+    assert assert_refused(answer, 429, "Too many requests")["code"] == "rate_limited"
+    assert 1 <= int(answer.headers["Retry-After"]) <= 61
+    assert answer.headers["X-RateLimit-Limit"] == "3" and answer.headers["X-RateLimit-Remaining"] == "0"
+    assert statuses(client, key_for("read"), 3) == [200] * 3
+
+
+def test_what_is_left_is_told(limited: Limited) -> None:
+    client = limited(rate_limit_per_key="5/minute")
+    left = [client.get(WALLET, headers=bearer(KEY), **MINE).headers for _ in range(3)]
+    assert [headers["X-RateLimit-Remaining"] for headers in left] == ["4", "3", "2"]
+    assert all("Retry-After" not in headers for headers in left)
+
+
+def test_two_processes_count_together(limited: Limited) -> None:
+    first, second = limited(rate_limit_per_key="4/minute"), create_app().test_client()
+    assert statuses(first, KEY, 2) + statuses(second, KEY, 3) == [200] * 4 + [429]
+
+
+def test_a_users_wishes_are_counted_whoever_sends_them(world: World, limited: Limited) -> None:
+    client = limited(rate_limit_per_user="3/minute")
+    assert statuses(client, token(), 1) == [200]
+    told = [client.post(WITHDRAW, json=GOOD, headers=bearer(KEY)).status_code for _ in range(3)]
+    assert told == [201, 201, 429]
+    assert statuses(client, token(), 1) == [429]
+    assert len(world.sql("SELECT FROM withdrawals")) == 2
+    # Others have their own, and an app may read and pay as it likes.
+    assert statuses(client, token("ravi"), 1) == [403]
+    assert statuses(client, KEY, 5) == [200] * 5
+    items = {"items": [GOOD] * 3}
+    answer = client.post(BATCH, json=items, headers={**bearer(KEY), "Idempotency-Key": "b"})
+    assert answer.get_json()["accepted"] == 2, answer.get_json()
+
+
+def test_an_address_has_its_limit_but_apps_have_their_own(limited: Limited) -> None:
+    client = limited(rate_limit_per_address="4/minute")
+    assert statuses(client, KEY, 1) == [200]  # now the key is known
+    told = [*statuses(client, token(), 2), *statuses(client, token("ravi"), 2)]
+    assert told == [200, 200, 403, 429]
+    assert statuses(client, KEY, 5) == [200] * 5
+    elsewhere = {"environ_base": {"REMOTE_ADDR": "198.51.100.7"}}
+    assert statuses(client, token(), 1, **elsewhere) == [200]
+
+
+def test_wrong_keys_are_counted_and_then_nobody_new_comes_in_from_there(limited: Limited) -> None:
+    client = limited(rate_limit_failed_auth="3/minute")
+    known = key_for("read")
+    assert statuses(client, known, 1) == [200]
+    assert [*statuses(client, "wrong", 2), *statuses(client, token(secret="x" * 64), 2)] == [401] * 3 + [429]
+    # Even the right key, if it was not known before: it may just have been guessed.
+    assert statuses(client, KEY, 1) == [429]
+    # Whoever came in lately goes on, and so do users, and everybody elsewhere.
+    assert statuses(client, known, 3) == [200] * 3 and statuses(client, token(), 1) == [200]
+    elsewhere = {"environ_base": {"REMOTE_ADDR": "198.51.100.7"}}
+    assert statuses(client, KEY, 1, **elsewhere) == [200]
+
+
+def test_an_expired_token_is_no_attempt_to_break_in(limited: Limited) -> None:
+    client = limited(rate_limit_failed_auth="2/minute")
+    assert statuses(client, token(exp=1), 5) == [401] * 5
+
+
+def test_the_provider_and_who_watches_over_us_are_never_told_to_wait(limited: Limited) -> None:
+    client = limited(rate_limit_per_address="1/minute", rate_limit_failed_auth="1/minute")
+    assert [client.get("/healthz").status_code for _ in range(3)] == [200] * 3
+    told = [client.post("/api/razorpay/webhook/", data=b"{}").status_code for _ in range(3)]
+    assert told == [400] * 3
+
+
+def test_without_redis_each_process_counts_for_itself(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{nobody.getsockname()[1]}/0")
+        first = limited(rate_limit_per_key="3/minute")
+        assert statuses(first, KEY, 4) == [200] * 3 + [429]
+        assert statuses(create_app().test_client(), KEY, 2) == [200] * 2
+        assert first.post(CREDIT, json={}, headers=bearer(key_for("credit"))).status_code == 400
+
+
+def test_redis_that_goes_away_and_comes_back(limited: Limited, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = limited(rate_limit_per_key="100/minute", rate_limit_failed_auth="50/minute")
+    storage = client.application.extensions["rates"].storage.storage  # type: ignore[union-attr]
+    pool = storage.connection_pool
+    assert statuses(client, KEY, 1) == [200]
+    port = pool.connection_kwargs["port"]
+    pool.disconnect()
+    pool.connection_kwargs["port"] = 1
+    assert [*statuses(client, KEY, 2), *statuses(client, "wrong", 2)] == [200, 200, 401, 401]
+    pool.connection_kwargs["port"] = port
+    assert statuses(client, KEY, 1) == [200]
+
+
+def test_behind_proxies_the_address_is_the_callers(limited: Limited) -> None:
+    client = limited(rate_limit_per_address="1/minute", trusted_proxies="1")
+
+    def asks(forwarded: str) -> int:
+        headers = {**bearer(token()), "X-Forwarded-For": forwarded}
+        return int(client.get(HISTORY, headers=headers, **MINE).status_code)  # type: ignore[arg-type]
+
+    assert [asks("198.51.100.1"), asks("198.51.100.2"), asks("198.51.100.1")] == [200, 200, 429]
+    # What stands before our own proxy's entry, anybody can write.
+    assert asks("203.0.113.9, 198.51.100.1") == 429
+
+
+def test_without_proxies_nobody_chooses_their_address(limited: Limited) -> None:
+    client = limited(rate_limit_per_address="1/minute")
+    told = [
+        client.get(HISTORY, headers={**bearer(token()), "X-Forwarded-For": f"198.51.100.{n}"}, **MINE)
+        for n in range(2)
+    ]
+    assert [answer.status_code for answer in told] == [200, 429]
