@@ -1,6 +1,6 @@
 """Withdrawals taken per second over HTTP, against pgbench running the same statement on the same database.
 
-    python -m bench.creates            about a minute; both in turn, three rounds
+    python -m bench.creates [--limits] about a minute; both in turn, three rounds
 
 The rival does the least that taking coins can cost: the statement itself, prepared, from a C program over the
 same number of connections. Our side adds all the rest: HTTP, the key, the checks, ids, logs, the nudge.
@@ -24,6 +24,7 @@ import psycopg
 from sandbox.stack import Stack
 from shared.withdrawals.requesting import REQUEST
 
+NEVER_REACHED = "100000000/minute"
 USERS, COINS = 1000, 10**9
 # Nothing is paid meanwhile: this is about taking coins.
 SETTINGS = {"CANCEL_WINDOW_SECONDS": "3600", "API_THREADS": "8"}
@@ -35,8 +36,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--api-workers", type=int, default=2)
+    parser.add_argument("--limits", action="store_true", help="count requests by key and by user, too")
     given = parser.parse_args()
-    with Stack(SETTINGS, flower=False, api_workers=given.api_workers) as stack:
+    limits = {"RATE_LIMIT_PER_KEY": NEVER_REACHED, "RATE_LIMIT_PER_USER": NEVER_REACHED}
+    with Stack(
+        SETTINGS | (limits if given.limits else {}), flower=False, api_workers=given.api_workers
+    ) as stack:
         info = stack.info()
         give_coins(info["database_url"])
         api_rates, pgbench_rates = [], []
