@@ -1,0 +1,109 @@
+"""Who may call, and how often."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import limits
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from shared.settings.values import comma_separated, is_loopback
+
+MIN_KEY_CHARACTERS = 16  # shorter keys can be guessed by trying
+MIN_TOKEN_SECRET_CHARACTERS = 32  # HS256 wants a key of the hash's size (RFC 7518 §3.2)
+OFF = "off"
+
+
+class Access(BaseSettings):
+    """The API's door."""
+
+    api_host: str = Field("127.0.0.1", description="Address that the API listens on")
+    api_port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on")
+    api_workers: int = Field(1, ge=1, le=64, description="API processes")
+    api_threads: int = Field(8, ge=1, le=64, description="Threads per API process")
+    api_auth: Literal["on", "off"] = Field("on", description="`off` only where the API listens on loopback")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="App keys that may do everything, comma-separated; others: `payouts keys`"
+    )
+    user_token_secret: SecretStr | None = Field(
+        None,
+        description="Signs your users' tokens (JWT, HS256): at least 32 characters; shared with your app",
+    )
+    user_token_secret_previous: SecretStr | None = Field(
+        None, description="The secret before, while changing it"
+    )
+    user_token_jwks_url: str | None = Field(
+        None, description="Where your app publishes the keys of its users' tokens (RS256, ES256)"
+    )
+    user_token_audience: str | None = Field(None, description="What `aud` must be; required with tokens")
+    user_token_issuer: str | None = Field(None, description="What `iss` must be; required with tokens")
+    user_token_leeway_seconds: float = Field(
+        30, ge=0, le=300, description="How far the clocks of app and API may differ"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call the API, comma-separated: `https://app.example`"
+    )
+    rate_limit_per_key: str = Field("6000/minute", description="Requests with one app key, or `off`")
+    rate_limit_per_user: str = Field(
+        "60/minute", description="Requests with one user's tokens, and wishes of apps for that user, or `off`"
+    )
+    rate_limit_per_address: str = Field(
+        "1200/minute", description="Requests without a known app key from one address, or `off`"
+    )
+    rate_limit_failed_auth: str = Field(
+        "60/minute", description="Wrong keys and tokens from one address, or `off`"
+    )
+    trusted_proxies: int = Field(
+        0, ge=0, le=10, description="Proxies of your own before the API, each adding to X-Forwarded-For"
+    )
+    max_body_bytes: int = Field(64 * 1024, ge=1024, description="Largest body that an app may send")
+    max_webhook_bytes: int = Field(512 * 1024, ge=1024, description="Largest webhook taken from the provider")
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _written_with_commas(cls, value: object) -> object:
+        return comma_separated(value)
+
+    @field_validator("api_keys", mode="after")
+    @classmethod
+    def _hard_to_guess(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < MIN_KEY_CHARACTERS for key in keys):
+            raise ValueError(f"each key needs at least {MIN_KEY_CHARACTERS} characters")
+        return keys
+
+    @field_validator("user_token_secret", "user_token_secret_previous", mode="after")
+    @classmethod
+    def _long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < MIN_TOKEN_SECRET_CHARACTERS:
+            raise ValueError(f"needs at least {MIN_TOKEN_SECRET_CHARACTERS} characters")
+        return secret
+
+    @field_validator("user_token_jwks_url", mode="after")
+    @classmethod
+    def _not_read_on_the_way(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https://none")
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        if not is_safe or not parts.hostname:
+            raise ValueError("must begin with https://")
+        return url
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError("each is like https://app.example, without anything behind it")
+        return origins
+
+    @field_validator(
+        "rate_limit_per_key", "rate_limit_per_user", "rate_limit_per_address", "rate_limit_failed_auth"
+    )
+    @classmethod
+    def _a_rate(cls, rate: str) -> str:
+        if rate != OFF:
+            try:
+                limits.parse(rate)
+            except ValueError:
+                raise ValueError("must be like 60/minute, or off") from None
+        return rate
