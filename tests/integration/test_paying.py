@@ -1,5 +1,6 @@
 """Claim, call, record: every way in which RazorpayX answers, and what becomes of coins and rupees."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -132,6 +133,38 @@ def test_a_peer_that_drips_bytes_is_hung_up_on(world: World, drip: bytes) -> Non
         begun = time.monotonic()
         assert isinstance(RazorpayX(slow).perform(send), Unknown)
         assert time.monotonic() - begun < 4
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_no_answer_and_is_not_followed(world: World, status: int) -> None:
+    """Followed, a POST would become a GET whose 200 looks like success, or be sent to somebody else."""
+    world.credit()
+    send = world.first_send()
+    there = (
+        f"HTTP/1.1 {status} There\r\nLocation: {world.simulator.url}/v1/payouts\r\nContent-Length: 0\r\n\r\n"
+    )
+    before = len(world.simulator.calls()) + len(world.simulator.calls("GET"))
+    with Dripping(there.encode()) as peer:
+        elsewhere = settings().model_copy(update={"razorpayx_base_url": peer.url})
+        assert isinstance(RazorpayX(elsewhere).perform(send), Unknown)
+    assert len(world.simulator.calls()) + len(world.simulator.calls("GET")) == before
+    assert world.simulator.payouts() == []
+
+
+def test_what_is_asked_for_to_the_letter(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    assert json.loads(send.body) == {
+        "account_number": settings().razorpayx_account_number,
+        "fund_account_id": world.sql("SELECT fund_account_id FROM destinations")[0].fund_account_id,
+        "amount": 5000,
+        "currency": "INR",
+        "mode": "UPI",
+        "purpose": "payout",
+        "queue_if_low_balance": True,
+        "reference_id": str(send.attempt_id),
+        "narration": "Coin withdrawal",
+    }
 
 
 @pytest.mark.failure(4)
