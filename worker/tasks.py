@@ -1,6 +1,6 @@
 """The tasks. Each takes an id, may run twice, and finds out from the row what there is to do."""
 
-from functools import cache
+from functools import cache, partial
 from uuid import UUID
 
 import structlog
@@ -14,34 +14,36 @@ from worker.app import celery
 from worker.reconcile import nightly
 
 log = structlog.get_logger()
+# A database that is away is nobody's fault in here: it is logged as a sentence, not as a traceback.
+task = partial(celery.task, throws=(Unavailable,))
 
 
-@celery.task(name=queues.SUBMIT)
+@task(name=queues.SUBMIT)
 def submit_withdrawal(withdrawal_id: str) -> None:
     """Bring a withdrawal that is due one step on: send it, send it again, or look for it."""
     _go_on(withdrawal_id)
 
 
-@celery.task(name=queues.POLL)
+@task(name=queues.POLL)
 def poll_payout(withdrawal_id: str) -> None:
     """Ask how an accepted payout stands. The same story, on a queue where it delays nobody's payment."""
     _go_on(withdrawal_id)
 
 
-@celery.task(name=queues.APPLY)
+@task(name=queues.APPLY)
 def apply_webhook(event_id: str) -> None:
     """Let a kept webhook do what it means."""
     queues.taken(event_id)
     inbox.apply(event_id)
 
 
-@celery.task(name=queues.SWEEP)
+@task(name=queues.SWEEP)
 def sweep() -> None:
     """Nudge everything that is due."""
     withdrawals.sweep()
 
 
-@celery.task(name=queues.WATCH)
+@task(name=queues.WATCH)
 def watch() -> None:
     """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?"""
     watching.warn_of_overdue()
@@ -54,13 +56,13 @@ def watch() -> None:
         log.warning("[PAYOUT] balance not told", answer=type(balance).__name__)
 
 
-@celery.task(name=queues.SEAL)
+@task(name=queues.SEAL)
 def seal() -> None:
     """Seal what was written since: from then on any change of it can be proved."""
     sealing.seal()
 
 
-@celery.task(name=queues.RECONCILE)
+@task(name=queues.RECONCILE)
 def reconcile() -> None:
     """Compare yesterday's books with the provider's, once a night."""
     nightly()
