@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 KEY_ID, BASIC_AUTH = "RAZORPAYX_KEY_ID", "FLOWER_BASIC_AUTH"
-CERTIFICATE_KEY = "CERTIFICATE_KEY"
+BYTES_32 = ("CERTIFICATE_KEY", "WEBHOOK_SIGNING_KEY")  # written in base64
 
 
 def filled(example: str) -> str:
@@ -22,7 +22,7 @@ def _line(line: str) -> str:
     shaped = {
         KEY_ID: "rzp_test_" + secret[:14],
         BASIC_AUTH: "admin:" + secret,
-        CERTIFICATE_KEY: base64.b64encode(secrets.token_bytes(32)).decode(),
+        **{key: base64.b64encode(secrets.token_bytes(32)).decode() for key in BYTES_32},
     }
     return f"{name}={shaped.get(name, secret)}\n"
 

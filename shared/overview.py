@@ -95,7 +95,7 @@ def _webhooks(told: watching.Webhooks) -> list[str]:
 def _queues() -> list[str]:
     if not queues.answers():
         return ["Redis does not answer; nothing is lost, the sweep finds it in the database"]
-    return [f"{queue}: {queues.depth(queue)}" for queue in queues.QUEUES]
+    return [f"{queue}: {queues.depth(queue)}" for queue in queues.EVERY_QUEUE]
 
 
 def _when(moment: datetime | None) -> str:

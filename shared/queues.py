@@ -17,8 +17,11 @@ from shared.settings import settings
 # In BACKLOG wait the many of one user, so that PAYOUTS stays short for others (withdrawals/sweeping.py).
 PAYOUTS, BACKLOG, WEBHOOKS = "payouts", "backlog", "webhooks"
 MAINTENANCE, SWEEPS = "maintenance", "sweeps"
+# Apps are told by a process of its own: a server of theirs that is slow must not hold a thread that pays.
+NOTIFICATIONS = "notifications"
 SUBMIT, POLL, APPLY, SWEEP = "submit_withdrawal", "poll_payout", "apply_webhook", "sweep"
 WATCH, SEAL, RECONCILE = "watch", "seal", "reconcile"
+NOTIFY, DELIVER = "notify", "deliver"
 
 QUEUE_OF = {
     SUBMIT: PAYOUTS,
@@ -28,8 +31,11 @@ QUEUE_OF = {
     WATCH: MAINTENANCE,
     SEAL: MAINTENANCE,
     RECONCILE: MAINTENANCE,
+    NOTIFY: NOTIFICATIONS,
+    DELIVER: NOTIFICATIONS,
 }
-QUEUES = (SWEEPS, WEBHOOKS, PAYOUTS, MAINTENANCE, BACKLOG)
+QUEUES = (SWEEPS, WEBHOOKS, PAYOUTS, MAINTENANCE, BACKLOG)  # what a worker works when it is not told
+EVERY_QUEUE = (*QUEUES, NOTIFICATIONS)
 
 # A redelivery costs one look at the row, so this only has to be longer than any delay that we ask for.
 VISIBILITY_SECONDS = 3600

@@ -76,7 +76,7 @@ class World:
         for variable, value in environment.items():
             patch.setenv(variable, value)
         forget_settings()
-        queues.broker().delete(*queues.QUEUES)  # no more: the server may be somebody's own
+        queues.broker().delete(*queues.EVERY_QUEUE)  # no more: the server may be somebody's own
         world, whole = cls(simulator), False
         try:
             yield world

@@ -16,5 +16,6 @@ def schedule() -> dict[str, dict[str, Any]]:
         # Not once a day, for beat may be down at that hour: each time it asks whether yesterday is compared.
         "reconcile": {"task": queues.RECONCILE, "schedule": NIGHTLY_ASKS_SECONDS},
         "seal": {"task": queues.SEAL, "schedule": settings().seal_seconds},
+        "notify": {"task": queues.NOTIFY, "schedule": settings().notify_seconds},
         "watch": {"task": queues.WATCH, "schedule": settings().watch_seconds},
     }

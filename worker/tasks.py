@@ -8,6 +8,7 @@ import structlog
 from shared import idempotency, inbox, queues, sealing, watching, withdrawals
 from shared.errors import Unavailable
 from shared.ids import parse_id
+from shared.notifications import following, keeping, turns
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
 from worker.app import celery
@@ -49,6 +50,7 @@ def watch() -> None:
     watching.warn_of_overdue()
     watching.warn_of_silence()
     idempotency.forget_old()
+    keeping.forget_old()
     balance = _razorpayx().balance()
     if isinstance(balance, int):
         watching.learn_balance(balance)
@@ -66,6 +68,20 @@ def seal() -> None:
 def reconcile() -> None:
     """Compare yesterday's books with the provider's, once a night."""
     nightly()
+
+
+@celery.task(name=queues.NOTIFY)
+def notify() -> None:
+    """Make a delivery of each change that is new, and nudge all that is due."""
+    following.follow()
+    turns.nudge_due()
+
+
+@celery.task(name=queues.DELIVER)
+def deliver(place: str) -> None:
+    """Deliver to one endpoint for a while; what is then left waits for its next turn."""
+    queues.taken(place)
+    turns.take_turn(place)
 
 
 def _go_on(key: str) -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from shared.errors import SettingsError
-from shared.queues import QUEUES
+from shared.queues import NOTIFICATIONS, QUEUES
 
 KILL_SECONDS = 10  # what a process gets to finish what it has in hand
 
@@ -52,9 +52,11 @@ def api() -> None:
 @click.command()
 @click.option("--queues", default=",".join(QUEUES), show_default=True, help="Which queues to work.")
 def worker(queues: str) -> None:
-    """Work the queues: pay, apply webhooks, sweep."""
+    """Work the queues: pay, apply webhooks, sweep. With `--queues notifications`: tell apps."""
     from shared.settings import settings
 
+    if NOTIFICATIONS in queues.split(",") and settings().webhook_signing_key is None:
+        raise SettingsError(["WEBHOOK_SIGNING_KEY: is missing (base64 of 32 random bytes)"])
     events = ["--events"] if settings().task_events == "on" else ["--without-heartbeat"]
     _become(
         "celery", "--quiet", "--app", "worker.app", "worker", "--queues", queues, "--pool", "threads",
@@ -65,7 +67,7 @@ def worker(queues: str) -> None:
 
 @click.command()
 def beat() -> None:
-    """Send the sweep by the clock. Two of them do no harm."""
+    """Send the sweep, and all else that is done by the clock. Two of them do no harm."""
     from shared.settings import settings
 
     settings()
@@ -77,7 +79,7 @@ def beat() -> None:
         "worker.app",
         "beat",
         "--scheduler",
-        "celery.beat:Scheduler",
+        "worker.beat:Scheduler",
         "--pidfile",
         "",
     )

@@ -3,6 +3,7 @@
 from shared.models.access import AppKey, IdempotentRequest
 from shared.models.base import Base, one_of
 from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
+from shared.models.notifications import Delivery, Endpoint
 from shared.models.operations import ExceptionRecord, Pace, ProviderBalance, Resolution, Switch
 from shared.models.proof import DayCertificate, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
@@ -13,7 +14,9 @@ __all__ = [
     "Base",
     "CoinTransaction",
     "DayCertificate",
+    "Delivery",
     "Destination",
+    "Endpoint",
     "ExceptionRecord",
     "IdempotentRequest",
     "Pace",

@@ -1,6 +1,5 @@
 """Every setting, typed, from the environment. All faults are named at once; secrets have no default."""
 
-import base64
 from functools import cache
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -11,16 +10,16 @@ from shared.errors import SettingsError
 from shared.settings.access import OFF, Access
 from shared.settings.paying import Paying
 from shared.settings.provider import Provider
-from shared.settings.values import is_loopback
+from shared.settings.telling import Telling
+from shared.settings.values import is_loopback, of_32_bytes
 
 __all__ = ["OFF", "Settings", "is_loopback", "load", "settings"]
 
 MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpayx.md §6)
 ABSENT_LIVE_SECONDS = 3600
-CERTIFICATE_KEY_BYTES = 32  # the seed of an Ed25519 key (RFC 8032 §5.1.5)
 
 
-class Settings(Access, Paying, Provider):
+class Settings(Access, Paying, Provider, Telling):
     """The system's settings; a field's name in capitals is its environment variable."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", allow_inf_nan=False)
@@ -61,13 +60,7 @@ class Settings(Access, Paying, Provider):
     @field_validator("certificate_key", mode="after")
     @classmethod
     def _seed_of_a_key(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is None:
-            return None
-        try:
-            is_whole = len(base64.b64decode(key.get_secret_value(), validate=True)) == CERTIFICATE_KEY_BYTES
-        except ValueError:
-            is_whole = False
-        if not is_whole:
+        if key is not None and not of_32_bytes(key.get_secret_value()):  # RFC 8032 §5.1.5
             raise ValueError("must be the base64 of 32 bytes; `payouts certificate-key` makes one")
         return key
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from shared.settings.values import comma_separated
+from shared.settings.values import all_positive, comma_separated
 
 
 class Paying(BaseSettings):
@@ -93,6 +93,4 @@ class Paying(BaseSettings):
     @field_validator("resend_seconds", "recheck_seconds", mode="after")
     @classmethod
     def _all_positive(cls, waits: tuple[float, ...]) -> tuple[float, ...]:
-        if any(wait <= 0 for wait in waits):
-            raise ValueError("each wait must be more than 0 seconds")
-        return waits
+        return all_positive(waits)

@@ -1,5 +1,6 @@
 """What several groups of settings ask of a value."""
 
+import base64
 import ipaddress
 
 
@@ -16,5 +17,20 @@ def is_loopback(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def all_positive(waits: tuple[float, ...]) -> tuple[float, ...]:
+    """Waits in seconds. Raises ValueError for one that is none."""
+    if any(wait <= 0 for wait in waits):
+        raise ValueError("each wait must be more than 0 seconds")
+    return waits
+
+
+def of_32_bytes(text: str) -> bool:
+    """Whether it is the base64 of 32 bytes, as keys are written."""
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
     except ValueError:
         return False

@@ -34,7 +34,11 @@ def test_an_absent_broker_is_told_and_not_raised(server: fakeredis.FakeServer) -
 
 
 def test_every_task_has_its_queue() -> None:
-    assert set(queues.QUEUE_OF.values()) | {queues.BACKLOG} == set(queues.QUEUES)
+    assert set(queues.QUEUE_OF.values()) | {queues.BACKLOG} == set(queues.EVERY_QUEUE)
+
+
+def test_a_worker_tells_no_app_anything_unless_it_is_told_to() -> None:
+    assert queues.NOTIFICATIONS not in queues.QUEUES
 
 
 def test_sweeps_and_webhooks_come_first_and_the_others_in_turns() -> None:

@@ -1,0 +1,102 @@
+"""Deliveries as people see them: listed, told again, and after a while forgotten."""
+
+import json
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from shared.clock import iso
+from shared.db import one_statement, told_plainly
+from shared.errors import Conflict, NotFound
+from shared.models import Delivery, Endpoint
+
+DELIVERED_KEPT_DAYS, FAILED_KEPT_DAYS = 7, 90
+FORGET_AT_ONCE = 10_000
+
+ANEW = {
+    "state": "waiting",
+    "due_at": func.now(),
+    "began_at": func.now(),
+    "leased_until": None,
+    "delivered_at": None,
+    "tries": 0,
+}
+# A delivery is what says that a change was told: none is forgotten that the follower may still look for.
+FORGET = text("""
+    DELETE FROM deliveries WHERE id IN (
+        SELECT d.id FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id
+        WHERE (e.removed_at IS NOT NULL OR d.event_id <= e.followed_to)
+          AND (d.state = 'delivered' AND d.created_at < now() - make_interval(days => :delivered_days)
+               AND d.delivered_at < now() - make_interval(days => :delivered_days)
+            OR d.state = 'failed' AND d.created_at < now() - make_interval(days => :failed_days))
+        LIMIT :most)
+""")
+
+
+def deliveries(
+    session: Session, *, state: str | None = None, endpoint: Endpoint | None = None, limit: int = 100
+) -> list[tuple[Delivery, str]]:
+    """Deliveries with their URLs, newest first."""
+    query = select(Delivery, Endpoint.url).join(Endpoint, Endpoint.id == Delivery.endpoint_id)
+    if state is not None:
+        query = query.where(Delivery.state == state)
+    if endpoint is not None:
+        query = query.where(Delivery.endpoint_id == endpoint.id)
+    query = query.order_by(Delivery.created_at.desc(), Delivery.event_id.desc()).limit(limit)
+    return [(row[0], row[1]) for row in session.execute(query)]
+
+
+def replay(session: Session, delivery_ids: Sequence[UUID]) -> int:
+    """Tell these again, whatever became of them, under their old ids; all or none. How many.
+
+    Raises NotFound, Conflict when an endpoint of them was removed.
+    """
+    query = select(Delivery.id, Endpoint.removed_at).join(Endpoint, Endpoint.id == Delivery.endpoint_id)
+    found = {row.id: row.removed_at for row in session.execute(query.where(Delivery.id.in_(delivery_ids)))}
+    for delivery_id in delivery_ids:
+        if delivery_id not in found:
+            raise NotFound(
+                "No such delivery", f"There is no delivery {delivery_id}", code="delivery_not_found"
+            )
+        if found[delivery_id] is not None:
+            raise Conflict(
+                "Endpoint removed", f"The endpoint of {delivery_id} was removed", code="endpoint_removed"
+            )
+    session.execute(update(Delivery).where(Delivery.id.in_(delivery_ids)).values(ANEW))
+    return len(found)
+
+
+def replay_failed(session: Session, endpoint: Endpoint) -> int:
+    """Tell an endpoint all that was given up; how many. Call it until that is 0."""
+    failed = select(Delivery.id).where(Delivery.endpoint_id == endpoint.id, Delivery.state == "failed")
+    chosen = failed.limit(FORGET_AT_ONCE).with_for_update()
+    anew = update(Delivery).where(Delivery.id.in_(chosen)).values(ANEW).returning(Delivery.id)
+    return len(session.execute(anew).all())
+
+
+def forget_old() -> int:
+    """Forget what was delivered a week ago and what failed three months ago; how many. Raises Unavailable."""
+    with told_plainly(), one_statement() as connection:
+        values = {
+            "delivered_days": DELIVERED_KEPT_DAYS,
+            "failed_days": FAILED_KEPT_DAYS,
+            "most": FORGET_AT_ONCE,
+        }
+        return connection.execute(FORGET, values).rowcount
+
+
+def words(delivery: Delivery) -> str:
+    """A delivery in one line: of what, how it stands, and why."""
+    told = json.loads(delivery.body)
+    state = {
+        "waiting": f"waiting, due {iso(delivery.due_at)}",
+        "delivered": f"delivered {iso(delivery.delivered_at)}",
+        "failed": "failed",
+    }[delivery.state]
+    why = f" ({delivery.last_error})" if delivery.last_error else ""
+    data = told["data"]
+    return (
+        f"{told['type']} #{data['sequence']} of {data['withdrawal_id']}: {state}, {delivery.tries} tries{why}"
+    )
