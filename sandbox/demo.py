@@ -70,7 +70,7 @@ def fates() -> list[Fate]:
 def tell(*, once: bool, settings: dict[str, str]) -> None:
     """Start the stack, tell the story, and with `once` exit: 0 if all went as it says."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print("Starting PostgreSQL, Redis, a RazorpayX simulator, API, worker, beat, Flower …")
+    console.print("Starting PostgreSQL, Redis, a RazorpayX simulator, API, worker, notifier, beat, Flower …")
     begun = time.monotonic()
     try:
         with _stack(settings) as stack:

@@ -1,9 +1,11 @@
-"""The whole system on one machine: database, broker, provider simulator, API, workers, beat, Flower.
+"""The whole system on one machine: database, broker, provider simulator, API, workers, notifier, beat,
+Flower.
 
 with Stack(workers=2) as stack:
     requests.get(stack.info()["api"] + "/readyz")
 """
 
+import base64
 import http.client
 import json
 import os
@@ -90,6 +92,7 @@ class Stack:
             "RATE_LIMIT_PER_USER": "off",
             "RATE_LIMIT_PER_ADDRESS": "off",
             "API_KEYS": secrets.token_hex(24),
+            "WEBHOOK_SIGNING_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
             "FLOWER_HOST": LOOPBACK,
             "FLOWER_BASIC_AUTH": ":".join(self._admin),
             "SIM_SPEED": str(provider_speed),
@@ -150,6 +153,7 @@ class Stack:
         for number in range(1, self.workers + 1):
             name = "worker" if number == 1 else f"worker{number}"
             self._add(name, partial(self._consumes, name), "worker")
+        self._add("notifier", partial(self._consumes, "notifier"), "worker", "--queues", "notifications")
         for part in self.parts.values():
             part.wait_ready()
 
@@ -209,8 +213,8 @@ class Stack:
         # The environment is shared on purpose: it is completed while the parts start.
         return Part(name, argv, self.env, self.directory / f"{name}.log", cwd=ROOT)
 
-    def _add(self, name: str, ready: Callable[[], object], word: str | None = None) -> None:
-        part = self.parts[name] = self._part(name, "shared.cli", word or name)
+    def _add(self, name: str, ready: Callable[[], object], *words: str) -> None:
+        part = self.parts[name] = self._part(name, "shared.cli", *(words or (name,)))
         part.ready = ready
         part.start()
 

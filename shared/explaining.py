@@ -1,8 +1,8 @@
 """The whole story of one withdrawal, in order of time: what `payouts explain` prints.
 
 Everything that was written down about it: its events, what was asked of the provider and what came of it,
-the webhooks as they arrived, the lines of the journal, exception records and what people decided. No UPI id
-in full.
+the webhooks as they arrived, the lines of the journal, exception records, what people decided and what apps
+were told. No UPI id in full.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 
 from shared.models import (
     CoinTransaction,
+    Delivery,
+    Endpoint,
     ExceptionRecord,
     PayoutAttempt,
     Resolution,
@@ -22,6 +24,7 @@ from shared.models import (
     Withdrawal,
     WithdrawalEvent,
 )
+from shared.notifications import keeping
 from shared.razorpayx.answers import parse_event
 from shared.states import sentence
 from shared.upi import mask
@@ -56,6 +59,7 @@ def explain(session: Session, withdrawal_id: UUID) -> Story:
         *_journal(session, withdrawal_id),
         *_records(session, withdrawal_id),
         *_resolutions(session, withdrawal_id),
+        *_deliveries(session, withdrawal_id),
     ]
     return Story(_facts(withdrawal), sorted(told, key=lambda line: line.at))
 
@@ -171,3 +175,14 @@ def _resolutions(session: Session, withdrawal_id: UUID) -> list[Line]:
         if made.decided_at:
             lines.append(Line(made.decided_at, "decision", f"{made.decided_by} {made.outcome} it"))
     return lines
+
+
+def _deliveries(session: Session, withdrawal_id: UUID) -> list[Line]:
+    query = select(Delivery, Endpoint.url).join(Endpoint, Endpoint.id == Delivery.endpoint_id)
+    query = query.where(Delivery.withdrawal_id == withdrawal_id).order_by(Delivery.event_id)
+    return [
+        Line(
+            delivery.created_at, "told", keeping.words(delivery), {"webhook_id": str(delivery.id), "to": url}
+        )
+        for delivery, url in session.execute(query)
+    ]

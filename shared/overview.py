@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from shared import queues, switches, watching
 from shared.models import Switch
 from shared.money import rupees_text
+from shared.notifications import keeping
 from shared.razorpayx.reasons import POLICIES
 
 WAITING = text("""
@@ -43,6 +44,7 @@ def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[s
     yield "Waiting", [_waiting(row) for row in session.execute(WAITING)] or ["nothing"]
     yield "Queues", _queues()
     yield f"Webhooks in {hours} h", _webhooks(watching.webhooks(session, hours=hours))
+    yield "Webhooks to apps", [_endpoint(one) for one in keeping.standings(session)] or ["no endpoint"]
     yield f"UPI handles in {hours} h", _handles(session, hours) or ["nothing"]
     flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
     open_ones = [f"{n} × {kind}, oldest {_when(oldest)}" for kind, n, oldest in session.execute(EXCEPTIONS)]
@@ -90,6 +92,17 @@ def _webhooks(told: watching.Webhooks) -> list[str]:
         ended = ", ".join(f"{channel} {number}" for channel, number in sorted(told.ended_by.items()))
         lines.append(f"{told.lost_share:.1%} of the ends were seen by asking first ({ended})")
     return lines
+
+
+def _endpoint(one: keeping.Standing) -> str:
+    state = (
+        f"FAILING since {_when(one.failing_since)}: {one.last_error or 'given up'}"
+        if one.failing_since
+        else "works"
+    )
+    behind = "; new changes are not looked at: does a notifier run?" if one.is_behind else ""
+    waiting = f"{one.waiting} waiting" + (f", oldest {_when(one.oldest)}" if one.oldest else "")
+    return f"{one.url}: {state}; {waiting}; {one.failed} failed{behind}"
 
 
 def _queues() -> list[str]:

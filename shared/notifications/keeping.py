@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
@@ -14,6 +16,7 @@ from shared.models import Delivery, Endpoint
 
 DELIVERED_KEPT_DAYS, FAILED_KEPT_DAYS = 7, 90
 FORGET_AT_ONCE = 10_000
+UNSEEN_SECONDS = 60
 
 ANEW = {
     "state": "waiting",
@@ -30,9 +33,43 @@ FORGET = text("""
         WHERE (e.removed_at IS NOT NULL OR d.event_id <= e.followed_to)
           AND (d.state = 'delivered' AND d.created_at < now() - make_interval(days => :delivered_days)
                AND d.delivered_at < now() - make_interval(days => :delivered_days)
-            OR d.state = 'failed' AND d.created_at < now() - make_interval(days => :failed_days))
+            OR d.state = 'failed' AND d.created_at < now() - make_interval(days => :failed_days)
+               AND d.began_at < now() - make_interval(days => :failed_days))
         LIMIT :most)
 """)
+
+STANDING = text("""
+    SELECT e.id, e.url, e.failing_since, waiting.number AS waiting, waiting.oldest, failed.number AS failed,
+           (SELECT d.last_error FROM deliveries d WHERE d.endpoint_id = e.id AND d.state = 'waiting'
+            AND d.last_error IS NOT NULL ORDER BY d.due_at DESC LIMIT 1) AS last_error,
+           EXISTS (SELECT FROM withdrawal_events v WHERE v.id > e.followed_to
+                   AND v.created_at < now() - make_interval(secs => :unseen)) AS is_behind
+    FROM endpoints e,
+         LATERAL (SELECT count(*) AS number, min(created_at) AS oldest FROM deliveries d
+                  WHERE d.endpoint_id = e.id AND d.state = 'waiting') AS waiting,
+         LATERAL (SELECT count(*) AS number FROM deliveries d
+                  WHERE d.endpoint_id = e.id AND d.state = 'failed') AS failed
+    WHERE e.removed_at IS NULL ORDER BY e.created_at
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an endpoint stands: what waits for it, what was given up, and whether changes are looked at at all."""
+
+    id: UUID
+    url: str
+    failing_since: datetime | None
+    waiting: int
+    oldest: datetime | None  # of those that wait
+    failed: int
+    last_error: str | None
+    is_behind: bool  # no notifier has looked at changes of UNSEEN_SECONDS ago
+
+
+def standings(session: Session) -> list[Standing]:
+    """How each endpoint stands, the oldest first."""
+    return [Standing(*row) for row in session.execute(STANDING, {"unseen": UNSEEN_SECONDS})]
 
 
 def deliveries(

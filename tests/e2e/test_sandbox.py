@@ -26,7 +26,7 @@ START_SECONDS = 60
 # DESIGN §7
 FIELDS = {"api", "admin", "flower", "simulator", "database_url", "redis_url", "api_key", "webhook_secret",
           "admin_user", "admin_password", "pids"}  # fmt: skip
-PARTS = {"postgres", "redis", "simulator", "api", "worker", "worker2", "beat", "flower"}
+PARTS = {"postgres", "redis", "simulator", "api", "worker", "worker2", "notifier", "beat", "flower"}
 WINDOW = "1.5"
 
 

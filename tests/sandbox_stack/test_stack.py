@@ -46,7 +46,7 @@ def test_every_part_answers_and_says_where(stack: Stack) -> None:
     assert status(info["flower"]) == http.client.UNAUTHORIZED
     assert info["admin"] == info["api"] + "/admin/"
     assert set(info["pids"]) == {
-        "postgres", "redis", "simulator", "api", "worker", "worker2", "beat", "flower"
+        "postgres", "redis", "simulator", "api", "worker", "worker2", "notifier", "beat", "flower"
     }  # fmt: skip
     assert all(psutil.pid_exists(pid) for pid in info["pids"].values())
 
@@ -71,7 +71,9 @@ def test_the_ready_file_is_for_our_eyes_only(stack: Stack, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["worker", "api", "simulator", "beat", "flower", "redis", "postgres"])
+@pytest.mark.parametrize(
+    "name", ["worker", "notifier", "api", "simulator", "beat", "flower", "redis", "postgres"]
+)
 def test_a_killed_part_comes_back_where_it_was(stack: Stack, name: str) -> None:
     before = stack.info()
     part = stack.parts[name]
