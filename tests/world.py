@@ -3,6 +3,7 @@
 The clock is replaced by moving what the rows wait for (`advance`); nothing of ours is replaced.
 """
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -36,6 +37,7 @@ RATE_LIMITS = (
     "RATE_LIMIT_PER_ADDRESS",
     "RATE_LIMIT_FAILED_AUTH",
 )
+SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
 _numbers = count(1)
 
 
@@ -70,6 +72,8 @@ class World:
             "RAZORPAYX_ACCOUNT_NUMBER": outside.ACCOUNT,
             "RAZORPAYX_WEBHOOK_SECRET": outside.WEBHOOK_SECRET,
             "RAZORPAYX_WEBHOOK_SECRET_PREVIOUS": outside.OLD_SECRET,
+            "WEBHOOK_SIGNING_KEY": SIGNING_KEY,
+            "NOTIFY_ANSWER_SECONDS": "1",
             "RAZORPAYX_CONNECT_SECONDS": "1",
             "RAZORPAYX_READ_SECONDS": "1",
         }
@@ -129,6 +133,11 @@ class World:
             s=seconds,
         )
         self.sql("UPDATE webhook_events SET due_at = due_at - make_interval(secs => :s)", s=seconds)
+        self.sql(
+            "UPDATE deliveries SET due_at = due_at - make_interval(secs => :s),"
+            " began_at = began_at - make_interval(secs => :s), leased_until = leased_until - make_interval(secs => :s)",
+            s=seconds,
+        )
         self.sql("UPDATE switches SET probe_at = probe_at - make_interval(secs => :s)", s=seconds)
 
     def step(self, withdrawal_id: UUID, *, seconds: float = 3600) -> str:

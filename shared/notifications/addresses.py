@@ -21,8 +21,13 @@ PORTS = {"https": 443, "http": 80}
 
 # Public IPv6 is 2000::/3 and nothing else (IANA); in the first two of these an IPv4 address hides.
 UNICAST, NAT64, SIX_TO_FOUR = map(ipaddress.IPv6Network, ("2000::/3", "64:ff9b::/96", "2002::/16"))
-# Public by their numbers, and inside all the same: Azure's own services; relays to 6to4; IPv6 documentation.
-INSIDE = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.88.99.0/24", "3fff::/20")))
+# Inside, though older Pythons (or their numbers) say otherwise: IANA's own, Azure's services, documentation.
+INSIDE = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "2001:db8::/32", "3fff::/20"),
+    )
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -55,7 +55,7 @@ STANDING = text("""
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an endpoint stands: what waits for it, what was given up, and whether changes are looked at at all."""
+    """How an endpoint stands: what waits for it, what was given up, whether changes are looked at."""
 
     id: UUID
     url: str

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 DUE = text("""
     SELECT e.id, (SELECT count(*) FROM (
         SELECT FROM deliveries d WHERE d.endpoint_id = e.id AND d.state = 'waiting' AND d.due_at <= now()
-        LIMIT :at_once) AS some) AS number
+        LIMIT :at_once) AS few) AS number
     FROM endpoints e WHERE e.removed_at IS NULL
 """)
 

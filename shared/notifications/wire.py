@@ -64,6 +64,7 @@ def _post(target: Target, body: bytes, headers: dict[str, str], deadline: float,
         # The name goes into Host; the socket is there already, and nothing is looked up again.
         connection.request("POST", target.path, body, headers | {"Connection": "close"})
         response = connection.getresponse()
+        _left(deadline)  # what we cut off ourselves may look like an answer
         told = _told(response)
         line.settimeout(GLANCE_SECONDS)
         with suppress(OSError, HTTPException, ValueError):
