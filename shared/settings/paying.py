@@ -1,11 +1,11 @@
 """What may be withdrawn, and with how much patience and at what pace it is paid."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic import Field
+from pydantic_settings import BaseSettings
 
-from shared.settings.values import all_positive, comma_separated
+from shared.settings.values import Waits
 
 
 class Paying(BaseSettings):
@@ -29,14 +29,14 @@ class Paying(BaseSettings):
     )
     sweep_seconds: float = Field(5, ge=0.1, description="How often due work is looked for in the database")
     sweep_batch: int = Field(1000, ge=1, description="Most messages the sweep keeps waiting in one queue")
-    resend_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+    resend_seconds: Waits = Field(
         (60.0, 120.0, 300.0), description="Waits before an unanswered payout is sent again (razorpayx.md §3)"
     )
     lookup_seconds: float = Field(300, gt=0, description="How often an unanswered payout is then looked up")
     throttle_seconds: float = Field(5, gt=0, description="First wait after the provider asks for patience")
     poll_seconds: float = Field(60, gt=0, description="First look at an accepted payout; each wait doubles")
     poll_max_seconds: float = Field(1800, gt=0, description="Longest wait between two looks")
-    recheck_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+    recheck_seconds: Waits = Field(
         (3600.0, 86_400.0, 259_200.0, 432_000.0, 691_200.0),
         description="How long after completion a payout is looked at once more: a bank may send it back",
     )
@@ -84,13 +84,3 @@ class Paying(BaseSettings):
     )
     seal_seconds: float = Field(60, ge=0.1, description="How often new journal lines and events are sealed")
     watch_seconds: float = Field(60, ge=0.1, description="How often webhooks and balance are looked after")
-
-    @field_validator("resend_seconds", "recheck_seconds", mode="before")
-    @classmethod
-    def _written_with_commas(cls, value: object) -> object:
-        return comma_separated(value)
-
-    @field_validator("resend_seconds", "recheck_seconds", mode="after")
-    @classmethod
-    def _all_positive(cls, waits: tuple[float, ...]) -> tuple[float, ...]:
-        return all_positive(waits)

@@ -1,11 +1,9 @@
 """How apps are told of their withdrawals: webhooks out."""
 
-from typing import Annotated
-
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import BaseSettings
 
-from shared.settings.values import all_positive, comma_separated, of_32_bytes
+from shared.settings.values import Waits, of_32_bytes
 
 
 class Telling(BaseSettings):
@@ -22,7 +20,7 @@ class Telling(BaseSettings):
         3.05, gt=0, description="Longest wait for an app's name or connection"
     )
     notify_answer_seconds: float = Field(10, gt=0, le=60, description="Longest that one delivery may take")
-    notify_retry_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+    notify_retry_seconds: Waits = Field(
         (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0),
         min_length=1,
         description="Waits before a delivery is tried again; the last one again and again",
@@ -35,13 +33,3 @@ class Telling(BaseSettings):
         if key is not None and not of_32_bytes(key.get_secret_value()):
             raise ValueError("must be the base64 of 32 random bytes")
         return key
-
-    @field_validator("notify_retry_seconds", mode="before")
-    @classmethod
-    def _waits_with_commas(cls, value: object) -> object:
-        return comma_separated(value)
-
-    @field_validator("notify_retry_seconds", mode="after")
-    @classmethod
-    def _waits(cls, waits: tuple[float, ...]) -> tuple[float, ...]:
-        return all_positive(waits)

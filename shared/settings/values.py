@@ -2,6 +2,10 @@
 
 import base64
 import ipaddress
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
 
 
 def comma_separated(value: object) -> object:
@@ -34,3 +38,7 @@ def of_32_bytes(text: str) -> bool:
         return len(base64.b64decode(text, validate=True)) == 32
     except ValueError:
         return False
+
+
+# Seconds, written with commas. Part of the type: two groups' validators of one name would hide each other.
+Waits = Annotated[tuple[float, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(all_positive)]

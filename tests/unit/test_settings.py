@@ -75,6 +75,15 @@ def test_a_fault_is_named_and_its_value_is_not_told(
     assert "secret-value" not in told[0]
 
 
+@pytest.mark.parametrize("name", ["RESEND_SECONDS", "RECHECK_SECONDS", "NOTIFY_RETRY_SECONDS"])
+def test_waits_are_written_with_commas(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable, value in {**REQUIRED, name: "1, 2.5,3"}.items():
+        monkeypatch.setenv(variable, value)
+    assert getattr(load(), name.lower()) == (1.0, 2.5, 3.0)
+    for wrong in ("60,0", "secret-value"):
+        assert name in faults(monkeypatch, **{name: wrong})[0]
+
+
 def test_several_faults_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(faults(monkeypatch, API_PORT="x", DATABASE_URL="x", REDIS_URL="x")) == 3
 
