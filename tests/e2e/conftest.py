@@ -22,6 +22,9 @@ QUICK = {
     "MAX_ATTEMPTS": "3",
     "PAYOUTS_PER_SECOND": "1000",
     "PROBE_SECONDS": "0.5",
+    "NOTIFY_SECONDS": "0.5",
+    "NOTIFY_RETRY_SECONDS": "0.5,1",
+    "NOTIFY_ANSWER_SECONDS": "1",
 }
 SPEED = 5.0  # a payout is processed in 0.3 s
 

@@ -88,6 +88,7 @@ def test_another_secret_or_another_body_does_not_verify(world: World, app: Recei
         mine.verified(another)
 
 
+@pytest.mark.failure(28)
 def test_what_failed_comes_again_with_the_same_id_and_body(world: World, app: Receiver) -> None:
     _, secret = listen(app.url)
     asked(world)
@@ -100,6 +101,7 @@ def test_what_failed_comes_again_with_the_same_id_and_body(world: World, app: Re
     assert (rows(world)[0].state, rows(world)[0].tries) == ("delivered", 4)
 
 
+@pytest.mark.failure(28)
 def test_the_waits_grow_and_the_last_try_is_after_a_day(world: World, app: Receiver) -> None:
     listen(app.url)
     asked(world)
@@ -143,6 +145,7 @@ def test_patience_that_is_asked_for_is_had_within_reason(
 # --- what a server may do to us
 
 
+@pytest.mark.failure(28)
 def test_a_redirect_is_not_followed(world: World, app: Receiver) -> None:
     with receiving() as elsewhere:
         app.status, app.headers = 307, {"Location": elsewhere.url}
@@ -151,6 +154,7 @@ def test_a_redirect_is_not_followed(world: World, app: Receiver) -> None:
         assert elsewhere.messages == []
 
 
+@pytest.mark.failure(28)
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX-Drip: "])
 def test_a_server_that_drips_is_hung_up_on(world: World, start: bytes) -> None:
     with Dripping(start) as server:
@@ -266,6 +270,7 @@ def test_tls_goes_to_the_address_under_the_name(
 # --- given up, and told again
 
 
+@pytest.mark.failure(28)
 def test_after_a_day_it_is_given_up_shown_and_can_be_told_again(world: World, app: Receiver) -> None:
     endpoint, secret = listen(app.url)
     asked(world, 3)
