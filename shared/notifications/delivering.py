@@ -27,6 +27,8 @@ LEASE_SPARE_SECONDS = (
     20  # beyond what a try may take: for a slow machine, and for writing down what came of it
 )
 JITTER = 0.2  # so that what failed together does not come back together
+# A server that took nothing for so long was away. One that refuses a single message meanwhile took others.
+AWAY_SECONDS, MOST_AT_ONCE = 60, 10_000
 RETRY_AFTER_MOST_SECONDS = 3600  # an app may ask for patience, not for silence
 
 log = structlog.get_logger()
@@ -42,6 +44,18 @@ CLAIM = text("""
 UNDER_WAY = text("""
     SELECT count(*) FROM deliveries
     WHERE endpoint_id = :endpoint_id AND leased_until IS NOT NULL AND leased_until > now()
+""")
+WORKS_AGAIN = text("""
+    UPDATE endpoints SET failing_since = NULL
+    FROM (SELECT id AS key, failing_since <= now() - make_interval(secs => :long) AS was_long
+          FROM endpoints WHERE id = :endpoint_id) AS before
+    WHERE id = key AND failing_since IS NOT NULL RETURNING was_long
+""")
+# What waits for a server that was away goes at once, and not when its own wait is over: that may be hours.
+AT_ONCE = text("""
+    UPDATE deliveries SET due_at = now() WHERE id IN
+        (SELECT id FROM deliveries WHERE endpoint_id = :endpoint_id AND state = 'waiting' AND due_at > now()
+           AND leased_until IS NULL ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED)
 """)
 DELIVERED = text("""
     UPDATE deliveries SET state = 'delivered', delivered_at = now(), due_at = NULL, leased_until = NULL,
@@ -127,12 +141,15 @@ def _try_of(endpoint: Endpoint, taken: Row[Any]) -> Try:
 
 def _taken(session: Session, now: Try, told: Told) -> bool:
     """Everywhere the endpoint's row goes before its deliveries', so that nobody waits in a circle."""
-    works = update(Endpoint).where(Endpoint.id == now.endpoint_id, Endpoint.failing_since.is_not(None))
-    if session.execute(works.values(failing_since=None).returning(Endpoint.id)).one_or_none():
+    values = {"endpoint_id": now.endpoint_id, "long": AWAY_SECONDS}
+    was_away = session.execute(WORKS_AGAIN, values).one_or_none()
+    if was_away:
         over = "it takes deliveries again"
         exception_records.close_all(
             session, kind=FAILING, subject=str(now.endpoint_id), resolution=over, actor="system"
         )
+    if was_away and was_away.was_long:
+        session.execute(AT_ONCE, {"endpoint_id": now.endpoint_id, "most": MOST_AT_ONCE})
     session.execute(DELIVERED, {"id": now.id, "http_status": told.http_status})
     return False
 

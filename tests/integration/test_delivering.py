@@ -426,6 +426,33 @@ def test_an_endpoint_has_so_many_places_and_one_that_fails_has_one(world: World,
     assert claimed(endpoint) and claimed(endpoint), "and then the others go"
 
 
+def test_a_server_that_was_away_is_told_at_once_what_waits(world: World, app: Receiver) -> None:
+    listen(app.url)
+    asked(world, 3)
+    app.status = 500
+    for _ in range(12):
+        tell()
+        world.advance(600)
+    app.status = 204
+    app.messages.clear()
+    world.sql("UPDATE endpoints SET failing_since = now() - interval '2 hours'")
+    world.sql("UPDATE deliveries SET due_at = now() + interval '2 hours'")
+    world.sql("UPDATE deliveries SET due_at = now() WHERE event_id = 1")
+    assert tell() == 3 and len(app.messages) == 3
+
+
+def test_one_message_that_is_refused_does_not_come_whenever_another_is_taken(
+    world: World, app: Receiver
+) -> None:
+    endpoint, _ = listen(app.url)
+    asked(world, 3)
+    following.follow()
+    delivering.record(claimed(endpoint), Told("HTTP 422", 422))
+    tell()
+    assert [row.state for row in rows(world)] == ["waiting", "delivered", "delivered"]
+    assert tell() == 0, "it has its own wait"
+
+
 def test_removed_while_one_is_under_way(world: World, app: Receiver) -> None:
     endpoint, _ = listen(app.url)
     asked(world, 2)
