@@ -1,0 +1,317 @@
+/**
+ * A client for Coin Payouts: one file without dependencies, for Node 20 and browsers, to be copied into an app.
+ *
+ *     const payouts = new CoinPayouts("http://localhost:8000", () => myBackend.token());
+ *     const taken = await payouts.withdraw("user123", 500, "user@okhdfcbank", { idempotencyKey });
+ *     for await (const withdrawal of payouts.follow(taken.withdrawal_id)) console.log(withdrawal.status);
+ *
+ * What was not answered is sent again, with the same key, so it is done once. What then goes wrong is told by
+ * what the caller must do:
+ *
+ *     PayoutsError
+ *     ├── Refused     tell the user, or mend the request; nothing was done
+ *     ├── NoAccess    mend the key or the token; then ask again with the same idempotency key
+ *     └── TryLater    it may have been done or not: ask again later with the same idempotency key
+ *
+ * An app's key belongs on a server. In a browser use a user's token (docs/integration.md).
+ */
+
+/** @typedef {"pending" | "processing" | "completed" | "failed" | "cancelled"} Status */
+
+/**
+ * A withdrawal that was asked for: the coins are taken, the rupees are on their way.
+ * @typedef {object} Taken
+ * @property {string} withdrawal_id
+ * @property {number} amount  in coins
+ * @property {number} rupees_amount
+ * @property {string} upi_id
+ * @property {Status} status
+ * @property {number} remaining_coins
+ * @property {string} created_at
+ */
+
+/**
+ * A withdrawal as it is now. `status_message`, `expected_by` and `failure_reason` are for the user.
+ * @typedef {object} Withdrawal
+ * @property {string} id
+ * @property {number} amount  in coins
+ * @property {number} rupees_amount
+ * @property {string} upi_id
+ * @property {Status} status
+ * @property {string | null} status_reason
+ * @property {string | null} status_message
+ * @property {string | null} expected_by
+ * @property {string} created_at
+ * @property {string | null} completed_at
+ * @property {string | null} failure_reason
+ * @property {string | null} utr  the bank's reference of the payment
+ * @property {string | null} admin_notes
+ * @property {string} [user_id]
+ */
+
+/** @typedef {{withdrawal_id: string, status: Status, refunded_coins: number, remaining_coins: number}} Cancelled */
+/** @typedef {{user_id: string, available_coins: number, lifetime_coins: number}} Wallet */
+/**
+ * @typedef {{user_id: string, coins: number, reference: string, transaction_id: number, available_coins: number,
+ *   lifetime_coins: number}} Credited
+ */
+
+/** What a server says: `success`, and the fields of its kind. @typedef {Record<string, any>} Told */
+
+/** @type {ReadonlySet<string>} */
+export const FINAL = new Set(["completed", "failed", "cancelled"]);
+
+const TIMEOUT_MS = 15_000; // the API itself waits up to 6 s for its database
+const MAX_TRIES = 6;
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 8_000; // the waits of six tries: a quarter of a minute at most
+const PATIENCE_MS = 10_000; // a server that asks for more is asked again later, by the caller
+const FOLLOW_MS = 500;
+const FOLLOW_MAX_MS = 30_000;
+const STILL_RUNNING = "idempotency_key_running";
+
+/**
+ * Something that the caller must act on. `code` is for programs, `error` and `details` are sentences, `extra` has
+ * the answer's further fields (`available_coins`, `min_amount`, …). `status` is 0 where nobody answered.
+ */
+export class PayoutsError extends Error {
+  /** @param {number} status  @param {Told} told  @param {ErrorOptions} [options] */
+  constructor(status, told, options) {
+    const { success: _, error = "", details = "", code = "", request_id = null, ...extra } = told;
+    super(details ? `${error}: ${details}` : error, options);
+    this.name = this.constructor.name;
+    this.status = status;
+    /** @type {string} */ this.error = error;
+    /** @type {string} */ this.details = details;
+    /** @type {string} */ this.code = code;
+    /** @type {string | null} */ this.requestId = request_id;
+    this.extra = extra;
+  }
+}
+
+/** Tell the user, or mend the request. Nothing was done, and the same request would be refused again. */
+export class Refused extends PayoutsError {}
+
+/** Mend the key or the token (401), or what it may do (403); then send the same, with the same key. */
+export class NoAccess extends PayoutsError {}
+
+/** Ask again later, with the same idempotency key: it may have been done, and is then not done twice. */
+export class TryLater extends PayoutsError {
+  /** How long the server asked for, in milliseconds. @type {number | null} */
+  retryAfterMs = null;
+}
+
+/**
+ * An idempotency key. Keep it with the wish before the first call: a key that is lost protects nobody.
+ * (`crypto.randomUUID` is missing in pages that came over plain HTTP.)
+ * @returns {string}
+ */
+export function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The API, for an app with its key or for a user with a token. Every method throws Refused, NoAccess, TryLater. */
+export class CoinPayouts {
+  #url;
+  #token;
+  #maxTries;
+
+  /**
+   * @param {string} url  where the API is
+   * @param {string | ((isRefused: boolean) => string | Promise<string>)} token  an app's key; or what brings a
+   *   user's token, asked before each request, with `true` when the last one was refused: then bring a new one
+   * @param {{maxTries?: number}} [options]
+   */
+  constructor(url, token, { maxTries = MAX_TRIES } = {}) {
+    this.#url = `${url.replace(/\/+$/, "")}/api/razorpay/`;
+    this.#token = typeof token === "string" ? () => token : token;
+    this.#maxTries = maxTries;
+  }
+
+  /**
+   * Turn coins into rupees on a UPI id. The same key again is the same withdrawal, not another.
+   * @param {string} userId  @param {number} amount  in coins  @param {string} upiId
+   * @param {{idempotencyKey: string}} options
+   * @returns {Promise<Taken>}
+   */
+  async withdraw(userId, amount, upiId, { idempotencyKey }) {
+    if (!idempotencyKey) throw new TypeError("withdraw needs an idempotencyKey: make it with newKey() and keep it");
+    const body = { user_id: userId, amount, upi_id: upiId };
+    return (await this.#post("withdraw/", body, idempotencyKey)).data;
+  }
+
+  /**
+   * Take a pending withdrawal back; the coins return.
+   * @param {string} withdrawalId  @param {string} [reason]
+   * @returns {Promise<Cancelled>}
+   */
+  async cancel(withdrawalId, reason) {
+    return (await this.#post("withdraw/cancel/", { withdrawal_id: withdrawalId, reason }, newKey())).data;
+  }
+
+  /**
+   * One withdrawal.
+   * @param {string} withdrawalId
+   * @returns {Promise<Withdrawal>}
+   */
+  async status(withdrawalId) {
+    return (await this.#get("withdraw/status/", { withdrawal_id: withdrawalId })).data;
+  }
+
+  /**
+   * All withdrawals of a user, newest first, page by page.
+   * @param {string} userId  @param {{status?: Status, pageSize?: number}} [options]
+   * @returns {AsyncGenerator<Withdrawal, void>}
+   */
+  async *history(userId, { status, pageSize = 100 } = {}) {
+    let cursor;
+    do {
+      const page = await this.historyPage(userId, { status, limit: pageSize, cursor });
+      yield* page.withdrawals;
+      cursor = page.next;
+    } while (cursor);
+  }
+
+  /**
+   * One page of a user's withdrawals, newest first; `next` is the cursor to go on with.
+   * @param {string} userId  @param {{status?: Status, limit?: number, cursor?: string}} [options]
+   * @returns {Promise<{withdrawals: Withdrawal[], next: string | undefined}>}
+   */
+  async historyPage(userId, { status, limit, cursor } = {}) {
+    const page = await this.#get("withdraw/history/", { user_id: userId, status, limit, cursor });
+    return { withdrawals: page.data, next: page.next_cursor ?? undefined };
+  }
+
+  /**
+   * The withdrawal at first and after each change, until it has ended or so many seconds are over.
+   * For scripts. A server listens to webhooks: a bank may take days.
+   * @param {string} withdrawalId  @param {{seconds?: number}} [options]
+   * @returns {AsyncGenerator<Withdrawal, void>}
+   */
+  async *follow(withdrawalId, { seconds = 300 } = {}) {
+    const until = Date.now() + seconds * 1000;
+    let [wait, last] = [FOLLOW_MS, ""];
+    while (true) {
+      const now = await this.status(withdrawalId);
+      const state = `${now.status} ${now.status_reason}`;
+      if (state !== last) {
+        yield now;
+        [wait, last] = [FOLLOW_MS, state];
+      }
+      if (FINAL.has(now.status) || Date.now() + wait > until) return;
+      await sleep(wait);
+      wait = Math.min(wait * 1.5, FOLLOW_MAX_MS);
+    }
+  }
+
+  /**
+   * Give coins, once per reference: it says what they are for, as `quiz-42`. Only with an app's key.
+   * @param {string} userId  @param {number} coins  @param {{reference: string, reason?: string}} options
+   * @returns {Promise<Credited>}
+   */
+  async credit(userId, coins, { reference, reason }) {
+    return (await this.#post("wallet/credit/", { user_id: userId, coins, reference, reason })).data;
+  }
+
+  /**
+   * A user's coins.
+   * @param {string} userId
+   * @returns {Promise<Wallet>}
+   */
+  async wallet(userId) {
+    return (await this.#get("wallet/", { user_id: userId })).data;
+  }
+
+  // --- the wire
+
+  /** @param {string} path  @param {Record<string, string | number | undefined>} query */
+  #get(path, query) {
+    const given = Object.entries(query).filter(([, value]) => value !== undefined);
+    return this.#ask(`${path}?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`, {});
+  }
+
+  /** @param {string} path  @param {object} body  @param {string} [key] */
+  #post(path, body, key) {
+    /** @type {Record<string, string>} */
+    const headers = { "Content-Type": "application/json" };
+    if (key) headers["Idempotency-Key"] = key;
+    return this.#ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+  }
+
+  /**
+   * Send it, and again what was not answered: each time the same request, with the same key.
+   * @param {string} path  @param {RequestInit} request
+   * @returns {Promise<Told>}
+   */
+  async #ask(path, request) {
+    let isRefused = false;
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#once(path, request, isRefused);
+      } catch (error) {
+        if (error instanceof NoAccess && error.status === 401 && !isRefused) {
+          isRefused = true; // a token may just have expired: once more, with a new one
+          continue;
+        }
+        if (!(error instanceof TryLater) || tries >= this.#maxTries) throw error;
+        const wait = waitMs(tries, error.retryAfterMs);
+        if (wait > PATIENCE_MS) throw error;
+        await sleep(wait);
+      }
+    }
+  }
+
+  /** @param {string} path  @param {RequestInit} request  @param {boolean} isRefused */
+  async #once(path, request, isRefused) {
+    const headers = { ...request.headers, Authorization: `Bearer ${await this.#token(isRefused)}` };
+    let answer, text;
+    try {
+      const signal = AbortSignal.timeout(TIMEOUT_MS);
+      answer = await fetch(this.#url + path, { ...request, headers, signal, redirect: "error" });
+      text = await answer.text();
+    } catch (error) {
+      const words = { error: "No answer", details: String(error), code: "no_answer" };
+      throw new TryLater(0, words, { cause: error });
+    }
+    const told = parsed(text);
+    if (answer.ok && told.success === true) return told;
+    throw failure(answer, told);
+  }
+}
+
+/** @param {Response} answer  @param {Told} told */
+function failure(answer, told) {
+  const { status } = answer;
+  if (!("code" in told)) {
+    // Not ours: a proxy before the API, a page for logging in to a network.
+    return new TryLater(status, { error: "Not an answer of the API", details: `HTTP ${status}`, code: "not_ours" });
+  }
+  if (status === 401 || status === 403) return new NoAccess(status, told);
+  if (status !== 429 && status < 500 && told.code !== STILL_RUNNING) return new Refused(status, told);
+  const error = new TryLater(status, told);
+  const seconds = answer.headers.get("Retry-After");
+  if (seconds && /^\d+$/.test(seconds)) error.retryAfterMs = Number(seconds) * 1000;
+  return error;
+}
+
+/** Twice as long each time, and by chance, so that a thousand clients do not come back all at once. */
+/** @param {number} tries  @param {number | null} retryAfterMs */
+function waitMs(tries, retryAfterMs) {
+  const longest = Math.min(FIRST_WAIT_MS * 2 ** (tries - 1), LONGEST_WAIT_MS);
+  const chance = (longest * (1 + Math.random())) / 2;
+  return retryAfterMs === null ? chance : retryAfterMs + chance / 4;
+}
+
+/** @param {string} text  @returns {Told} */
+function parsed(text) {
+  try {
+    const told = JSON.parse(text);
+    return typeof told === "object" && told !== null ? told : {};
+  } catch {
+    return {};
+  }
+}
+
+/** @param {number} ms */
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

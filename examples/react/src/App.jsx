@@ -1,0 +1,36 @@
+import { useCallback, useState } from "react";
+
+import { History } from "./History.jsx";
+import { asCoins, worth } from "./rules.js";
+import { useWithdrawals } from "./useWithdrawals.js";
+import { WithdrawForm } from "./WithdrawForm.jsx";
+
+/** @typedef {import("../../js/coin-payouts.mjs").Withdrawal} Withdrawal */
+
+/** What a screen reader says when a withdrawal has moved. @param {Withdrawal} withdrawal */
+const announcement = ({ amount, upi_id, status, failure_reason }) =>
+  `${asCoins(amount)} to ${upi_id}: ${status}. ${failure_reason ?? ""}`;
+
+/** @param {{payouts: import("../../js/coin-payouts.mjs").CoinPayouts, userId: string}} props */
+export function App({ payouts, userId }) {
+  const [news, setNews] = useState("");
+  const onChange = useCallback((/** @type {Withdrawal} */ changed) => setNews(announcement(changed)), []);
+  const { list, coins, isStale, refresh, showOlder } = useWithdrawals(payouts, userId, onChange);
+
+  return (
+    <main>
+      <header>
+        <h1>Withdraw your coins</h1>
+        <p className="balance" data-testid="balance">
+          {coins === null ? "…" : `You have ${asCoins(coins)} (${worth(coins)})`}
+        </p>
+      </header>
+      <WithdrawForm payouts={payouts} userId={userId} available={coins} onTaken={refresh} onNews={setNews} />
+      <p role="status" aria-live="polite" className="news">
+        {news}
+      </p>
+      {isStale && <p className="stale">No connection. What you see may be old; it is refreshed by itself.</p>}
+      <History payouts={payouts} list={list} showOlder={showOlder} onCancelled={refresh} />
+    </main>
+  );
+}

@@ -1,0 +1,99 @@
+/** The user's coins and withdrawals, kept up to date while one of them is open. */
+import { useCallback, useEffect, useRef, useState } from "react";
+
+import { FINAL } from "../../js/coin-payouts.mjs";
+
+/** @typedef {import("../../js/coin-payouts.mjs").Withdrawal} Withdrawal */
+/** @typedef {import("../../js/coin-payouts.mjs").CoinPayouts} CoinPayouts */
+
+const PAGE = 20;
+const FIRST_LOOK_MS = 1000;
+const LONGEST_LOOK_MS = 30_000; // a bank may take days: nobody needs to know to the second
+
+/** @param {Map<string, Withdrawal>} known */
+const newestFirst = (known) =>
+  [...known.values()].sort((a, b) => Date.parse(b.created_at) - Date.parse(a.created_at) || (a.id < b.id ? 1 : -1));
+
+/** What changes when a withdrawal does. @param {Withdrawal | undefined} one */
+const state = (one) => one && [one.status, one.status_reason, one.expected_by].join();
+
+/**
+ * @param {CoinPayouts} payouts  @param {string} userId
+ * @param {(changed: Withdrawal) => void} onChange  told of each new status of a withdrawal that was shown before
+ */
+export function useWithdrawals(payouts, userId, onChange) {
+  const known = useRef(/** @type {Map<string, Withdrawal>} */ (new Map()));
+  const [list, setList] = useState(/** @type {Withdrawal[] | null} */ (null));
+  const [next, setNext] = useState(/** @type {string | undefined} */ (undefined));
+  const [coins, setCoins] = useState(/** @type {number | null} */ (null));
+  const [isStale, setIsStale] = useState(false);
+
+  /** Keep what was read; whether anything is new. */
+  const keep = useCallback(
+    (/** @type {Withdrawal[]} */ read) => {
+      const changed = read.filter((one) => state(known.current.get(one.id)) !== state(one));
+      for (const one of changed) {
+        const before = known.current.get(one.id);
+        if (before && before.status !== one.status) onChange(one);
+        known.current.set(one.id, one);
+      }
+      if (changed.length || !known.current.size) setList(newestFirst(known.current));
+      return changed.length > 0;
+    },
+    [onChange],
+  );
+
+  /** Read what may have changed; whether anything did. */
+  const refresh = useCallback(async () => {
+    const wasEmpty = known.current.size === 0;
+    try {
+      const page = await payouts.historyPage(userId, { limit: PAGE });
+      const shown = new Set(page.withdrawals.map(({ id }) => id));
+      const older = [...known.current.values()].filter(({ id, status }) => !FINAL.has(status) && !shown.has(id));
+      const read = await Promise.all(older.map(({ id }) => payouts.status(id)));
+      const isNew = keep([...page.withdrawals, ...read]);
+      if (wasEmpty) setNext(page.next);
+      if (isNew || wasEmpty) setCoins((await payouts.wallet(userId)).available_coins);
+      setIsStale(false);
+      return isNew;
+    } catch {
+      setIsStale(true); // what is shown was true; the next look comes by itself
+      return false;
+    }
+  }, [payouts, userId, keep]);
+
+  const showOlder = useCallback(async () => {
+    try {
+      const page = await payouts.historyPage(userId, { limit: PAGE, cursor: next });
+      keep(page.withdrawals);
+      setNext(page.next);
+    } catch {
+      setIsStale(true);
+    }
+  }, [payouts, userId, next, keep]);
+
+  const isOpen = isStale || (list ?? []).some(({ status }) => !FINAL.has(status));
+  useEffect(() => {
+    refresh();
+    /** @type {number | undefined} */
+    let timer;
+    let wait = FIRST_LOOK_MS;
+    const lookLater = () => (timer = isOpen ? window.setTimeout(look, wait) : undefined);
+    const look = async () => {
+      const looking = timer;
+      if (!document.hidden) wait = (await refresh()) ? FIRST_LOOK_MS : Math.min(wait * 1.5, LONGEST_LOOK_MS);
+      if (timer === looking) lookLater(); // not when this has ended meanwhile
+    };
+    lookLater();
+    // Who comes back to the page sees what is, also what a bank sent back after days.
+    const onReturn = () => document.hidden || refresh();
+    document.addEventListener("visibilitychange", onReturn);
+    return () => {
+      window.clearTimeout(timer);
+      timer = undefined;
+      document.removeEventListener("visibilitychange", onReturn);
+    };
+  }, [refresh, isOpen]);
+
+  return { list, coins, isStale, refresh, showOlder: next ? showOlder : null };
+}
