@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Receives the webhooks of Coin Payouts. It needs `flask` and `standardwebhooks`.
+
+    PAYOUTS_WEBHOOK_SECRETS=whsec_… receiver.py [--port 9000] [--database withdrawals.db]
+
+Check, keep, answer; think later. Events come twice and out of order, so it keeps the highest `sequence` of
+each withdrawal and passes over the rest. While the secret changes, give both, with a comma between.
+"""
+
+import argparse
+import json
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from typing import Any
+
+from flask import Flask, Response, request
+from standardwebhooks import Webhook, WebhookVerificationError
+
+MAX_BODY_BYTES = 64 * 1024
+
+KEEP = """
+INSERT INTO withdrawals (id, user_id, sequence, status, event) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET sequence = excluded.sequence, status = excluded.status, event = excluded.event
+WHERE excluded.sequence > withdrawals.sequence
+"""
+
+
+def create_app(secrets: list[str], database: str) -> Flask:
+    """The receiver. Raises ValueError for a secret that is none."""
+    keys = [Webhook(secret) for secret in secrets]
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS withdrawals"
+            " (id TEXT PRIMARY KEY, user_id TEXT, sequence INTEGER, status TEXT, event TEXT)"
+        )
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+
+    @app.post("/payouts/")
+    def receive() -> Response:
+        # The bytes as they came: what was parsed and written again has another signature.
+        event = verified(keys, request.get_data(), dict(request.headers))
+        if event is None:
+            return Response("bad signature\n", 400)
+        if event["type"].startswith("withdrawal.") and keep(database, event["data"]):
+            # Here an app puts its own work into its queue: a push message, a line in the app.
+            print(f"{event['type']} {event['data']['withdrawal_id']} {event['data']['sequence']}", flush=True)
+        return Response(status=204)  # also for repeats, and for types that we do not know
+
+    return app
+
+
+def verified(keys: list[Webhook], body: bytes, headers: dict[str, str]) -> dict[str, Any] | None:
+    """The event, when one of the secrets signed it within five minutes of now."""
+    for key in keys:
+        try:
+            event: dict[str, Any] = key.verify(body, headers)
+        except (WebhookVerificationError, ValueError):  # ValueError: a signature that is no base64
+            continue
+        return event
+    return None
+
+
+def keep(database: str, data: dict[str, Any]) -> bool:
+    """Write down what the withdrawal is now; False for what was known, or is older."""
+    row = (data["withdrawal_id"], data["user_id"], data["sequence"], data["status"], json.dumps(data))
+    with closing(sqlite3.connect(database)) as connection, connection:
+        return connection.execute(KEEP, row).rowcount == 1
+
+
+def main() -> None:
+    """Run until it is stopped."""
+    parser = argparse.ArgumentParser(description="Receives the webhooks of Coin Payouts.")
+    parser.add_argument("--port", type=int, default=9000)
+    parser.add_argument("--database", default="withdrawals.db")
+    given = parser.parse_args()
+    secrets = [secret.strip() for secret in os.environ.get("PAYOUTS_WEBHOOK_SECRETS", "").split(",")]
+    if not all(secrets):
+        sys.exit("Set PAYOUTS_WEBHOOK_SECRETS: `payouts endpoints add URL` shows the secret, once.")
+    # Flask's own server is for a laptop; a real app has a server before it already.
+    create_app(secrets, given.database).run("127.0.0.1", given.port, threaded=True)
+
+
+if __name__ == "__main__":
+    main()
