@@ -1,15 +1,24 @@
 # Needs only Python 3.11 or newer and make. Everything else is installed into .venv by the lock file.
+# (The examples in JavaScript need Node 20 with npm, and their tests Chromium: without them these are skipped.)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+REACT := examples/react
 
-.PHONY: demo test chaos lint env lock clean
+.PHONY: install demo test examples browser chaos lint env lock clean
+
+install: $(VENV)/installed  ## Everything that the commands and the tests need, into .venv
 
 demo: $(VENV)/installed  ## Start everything and tell the story of five withdrawals
 	@$(BIN)/payouts demo $(ARGS)
 
-test: $(VENV)/installed  ## Run every test
+test: $(VENV)/installed browser  ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+examples: $(REACT)/dist/main.js  ## Build the React form
+
+browser:  ## Chromium, for the tests of the React form: Debian's, where there is none and we are root
+	@tests/examples/browser.sh
 
 chaos: $(VENV)/installed  ## Break everything under load, then prove that nothing was paid twice or lost
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -18,6 +27,7 @@ lint: $(VENV)/installed  ## Style, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --strict examples/python/*.py examples/receiver/*.py
 	@$(BIN)/lint-imports
 
 env:  ## Write .env with fresh secrets, for docker compose
@@ -41,3 +51,9 @@ $(VENV)/installed: requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+$(REACT)/dist/main.js: $(REACT)/node_modules/.package-lock.json $(wildcard $(REACT)/src/*) examples/js/coin-payouts.mjs
+	@cd $(REACT) && npm run --silent build
+
+$(REACT)/node_modules/.package-lock.json: $(REACT)/package-lock.json $(REACT)/package.json $(REACT)/.npmrc
+	@cd $(REACT) && npm ci --silent

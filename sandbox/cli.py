@@ -1,5 +1,9 @@
 """`payouts sandbox` and `payouts demo`: the whole system on a laptop."""
 
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -22,6 +26,11 @@ def _settings(_context: click.Context, _parameter: click.Parameter, given: tuple
 @click.option(
     SETTING, "settings", multiple=True, callback=_settings, metavar="NAME=VALUE", help="For every process."
 )
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    help="Written then, for a shell: `. FILE`, and `payouts keys` and the others speak to this sandbox.",
+)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 32), help="Queue processes.")
 @click.option(
     "--api-workers", default=1, show_default=True, type=click.IntRange(1, 32), help="API processes."
@@ -29,6 +38,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, given: tuple
 @click.option("--provider-url", help="Another RazorpayX; the RAZORPAYX_… settings come from the environment.")
 def sandbox(
     ready_file: Path | None,
+    env_file: Path | None,
     settings: dict[str, str],
     workers: int,
     api_workers: int,
@@ -41,6 +51,8 @@ def sandbox(
     stack = Stack(settings, workers=workers, api_workers=api_workers, provider_url=provider_url)
     try:
         with stack:
+            if env_file:
+                _write_env_file(env_file, stack.env)
             if ready_file:
                 stack.write_ready_file(ready_file)
             for name, value in stack.info().items():
@@ -50,6 +62,17 @@ def sandbox(
             stack.run_until_signal()
     except (PartFailed, ValueError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def _write_env_file(path: Path, env: Mapping[str, str]) -> None:
+    """Every setting of the processes as a line for a shell; for our eyes only, with the secrets in it."""
+    from shared.settings import Settings
+
+    names = [name.upper() for name in Settings.model_fields if name.upper() in env]
+    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent)  # mode 0600
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"export {name}={shlex.quote(env[name])}\n" for name in names)
+    Path(temporary).replace(path)
 
 
 @click.command()

@@ -1,0 +1,97 @@
+"""The examples against the real system, as an app's developer runs them."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from sandbox.services import free_port
+from sandbox.stack import ROOT, Stack
+from tests.e2e.system import System
+from tests.examples.wire import Wire, wire_to
+
+REACT = ROOT / "examples" / "react"
+NODE_MAJOR = 20
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# It meets no server but ours, and starts nothing beside the page.
+QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+QUIET += " --disable-component-update --disable-sync"
+WINDOW_SECONDS = "3"  # long enough to press Cancel on a busy machine
+TOKENS = {
+    "USER_TOKEN_SECRET": "only-for-tests-0123456789-0123456789",
+    "USER_TOKEN_AUDIENCE": "coin-payouts",
+    "USER_TOKEN_ISSUER": "https://app.example",
+}
+
+
+def absent(what: str) -> NoReturn:
+    """Skip; in CI, where everything must be there, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}; CI needs it")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """Node, of the version that the examples need or newer."""
+    found = shutil.which("node")
+    if found is None or shutil.which("npm") is None:
+        absent("There is no Node with npm, so the examples in JavaScript are not tested")
+    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(told.removeprefix("v").split(".")[0]) < NODE_MAJOR:
+        absent(f"Node is {told.strip()}, and the examples need {NODE_MAJOR}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def built(node: str) -> Path:
+    """The React form, installed and built; by one process of the tests at a time."""
+    with (REACT / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(["make", "examples"], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return REACT
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        absent("There is no Chromium, so the React form is not tested (make browser)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=QUIET.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def page_port() -> int:
+    """Where the page is served: the API must know it as an origin before it starts."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def system(page_port: int) -> Iterator[System]:
+    """The whole stack, with users' tokens and the page's origin; each test uses users of its own."""
+    settings = TOKENS | {
+        "CANCEL_WINDOW_SECONDS": WINDOW_SECONDS,
+        "CORS_ORIGINS": f"http://localhost:{page_port}",
+        "SWEEP_SECONDS": "0.5",
+    }
+    with Stack(settings, provider_speed=5.0, flower=False) as stack:
+        system = System(stack)
+        yield system
+        system.check()
+
+
+@pytest.fixture
+def wire(system: System) -> Iterator[Wire]:
+    """What lies between the client and the API."""
+    with wire_to(system.info["api"]) as wire:
+        yield wire

@@ -1,0 +1,122 @@
+"""The wire between an app and the API, on which answers get lost. What passes is written down."""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import requests
+
+ANSWER_SECONDS = 15
+PASSED_ON = ("authorization", "content-type", "idempotency-key", "origin")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of one POST: `lost` goes on, and its answer is not brought back; the others end here."""
+
+    status: int
+    code: str | None = None  # None: not an answer of the API
+    retry_after: str | None = None
+
+    def body(self) -> bytes:
+        if self.code is None:
+            return b"<html>Bad gateway</html>"
+        told = {"success": False, "error": "No", "details": "Not now", "code": self.code, "request_id": "r"}
+        return json.dumps(told).encode()
+
+
+LOST = Fate(0)
+UNAVAILABLE = Fate(503, "unavailable", "1")
+BUSY = Fate(409, "idempotency_key_running", "0")
+TOO_MANY = Fate(429, "rate_limited", "60")
+GATEWAY = Fate(502)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A POST that came by, at a second of the monotonic clock."""
+
+    at: float
+    path: str
+    key: str | None
+    body: dict[str, Any]
+
+
+class Wire:
+    """Stands before the API at `target`. The next POSTs meet the `fates`, in order; what comes then passes."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.fates: deque[Fate] = deque()
+        self.posts: list[Seen] = []
+        wire = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                wire._bring(self, b"")
+
+            def do_OPTIONS(self) -> None:
+                wire._bring(self, b"")
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                key = self.headers["Idempotency-Key"]
+                wire.posts.append(Seen(time.monotonic(), self.path, key, json.loads(body)))
+                wire._bring(self, body, wire.fates.popleft() if wire.fates else None)
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def keys(self) -> list[str | None]:
+        """The idempotency keys of what came by."""
+        return [post.key for post in self.posts]
+
+    def _bring(self, near: BaseHTTPRequestHandler, body: bytes, fate: Fate | None = None) -> None:
+        if fate is not None and fate != LOST:
+            headers = {"Retry-After": fate.retry_after} if fate.retry_after else {}
+            return self._answer(near, fate.status, headers, fate.body())
+        headers = {name: value for name, value in near.headers.items() if _is_passed_on(name)}
+        far = requests.request(
+            near.command, self._target + near.path, data=body or None, headers=headers, timeout=ANSWER_SECONDS
+        )
+        if fate == LOST:
+            near.close_connection = True  # it is done, and nobody is told
+            return None
+        length = ("content-length", "transfer-encoding", "connection", "date", "server")
+        kept = {name: value for name, value in far.headers.items() if name.lower() not in length}
+        return self._answer(near, far.status_code, kept, far.content)
+
+    @staticmethod
+    def _answer(near: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+        near.send_response(status)
+        for name, value in headers.items():
+            near.send_header(name, value)
+        near.send_header("Content-Length", str(len(body)))
+        near.end_headers()
+        near.wfile.write(body)
+
+
+def _is_passed_on(name: str) -> bool:
+    return name.lower() in PASSED_ON or name.lower().startswith("access-control-")
+
+
+@contextmanager
+def wire_to(target: str) -> Iterator[Wire]:
+    wire = Wire(target)
+    try:
+        yield wire
+    finally:
+        wire.server.shutdown()
+        wire.server.server_close()
