@@ -10,6 +10,7 @@ each withdrawal and passes over the rest. While the secret changes, give both, w
 import argparse
 import json
 import os
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -17,7 +18,9 @@ from typing import Any
 
 from flask import Flask, Response, request
 from standardwebhooks import Webhook, WebhookVerificationError
+from werkzeug.serving import run_simple
 
+SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,}=*")  # 24 bytes or more: an empty secret is known to everybody
 MAX_BODY_BYTES = 64 * 1024
 
 KEEP = """
@@ -28,7 +31,7 @@ WHERE excluded.sequence > withdrawals.sequence
 
 
 def create_app(secrets: list[str], database: str) -> Flask:
-    """The receiver. Raises ValueError for a secret that is none."""
+    """The receiver, which takes what one of these secrets signed."""
     keys = [Webhook(secret) for secret in secrets]
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
@@ -77,10 +80,10 @@ def main() -> None:
     parser.add_argument("--database", default="withdrawals.db")
     given = parser.parse_args()
     secrets = [secret.strip() for secret in os.environ.get("PAYOUTS_WEBHOOK_SECRETS", "").split(",")]
-    if not all(secrets):
+    if not all(map(SECRET.fullmatch, secrets)):
         sys.exit("Set PAYOUTS_WEBHOOK_SECRETS: `payouts endpoints add URL` shows the secret, once.")
-    # Flask's own server is for a laptop; a real app has a server before it already.
-    create_app(secrets, given.database).run("127.0.0.1", given.port, threaded=True)
+    # A server for a laptop; a real app has one already.
+    run_simple("127.0.0.1", given.port, create_app(secrets, given.database), threaded=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""The receivers of webhooks, in Python and Node: the same truths for both."""
+
+import base64
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from standardwebhooks import Webhook
+
+from sandbox.processes import wait_until
+from sandbox.services import free_port
+from sandbox.stack import ROOT
+
+START_SECONDS = 15
+OLD, NEW = (f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}" for _ in range(2))
+STATUSES = ("pending", "processing", "completed")
+
+
+class Receiver:
+    """A receiver that runs, and what it said."""
+
+    def __init__(self, program: list[str], directory: Path, given: str = f"{OLD},{NEW}") -> None:
+        self.port, self._program, self._directory, self._given = free_port(), program, directory, given
+        self.url = f"http://127.0.0.1:{self.port}/payouts/"
+        self.start()
+
+    def start(self) -> None:
+        command = [word.replace("PORT", str(self.port)) for word in self._program]
+        environment = os.environ | {"PAYOUTS_WEBHOOK_SECRETS": self._given}
+        with (self._directory / "said").open("a") as said:
+            self._process = subprocess.Popen(
+                command, cwd=self._directory, env=environment, stdout=said, stderr=subprocess.DEVNULL
+            )
+        wait_until(self._listens, START_SECONDS)
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, "it ended"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+    def said(self) -> list[str]:
+        """What it passed on to the app, in order."""
+        return (self._directory / "said").read_text().splitlines()
+
+    def post(self, body: bytes, headers: dict[str, str]) -> int:
+        headers = {"Content-Type": "application/json"} | headers
+        return requests.post(self.url, data=body, headers=headers, timeout=10).status_code
+
+    def tell(self, sequence: int, withdrawal_id: str = "one", secret: str = NEW) -> int:
+        """A genuine event; the HTTP status that it was answered with."""
+        body = event(sequence, withdrawal_id)
+        return self.post(body, signed(body, secret))
+
+
+@pytest.fixture(params=["python", "node"])
+def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receiver]:
+    programs = ROOT / "examples" / "receiver"
+    if request.param == "python":
+        program = [sys.executable, str(programs / "receiver.py"), "--port", "PORT"]
+    else:
+        program = [request.getfixturevalue("node"), str(programs / "receiver.mjs"), "PORT"]
+    receiver = Receiver(program, tmp_path)
+    yield receiver
+    receiver.stop()
+
+
+def event(sequence: int, withdrawal_id: str = "one") -> bytes:
+    status = STATUSES[sequence - 1]
+    data = {"withdrawal_id": withdrawal_id, "user_id": "user123", "status": status, "sequence": sequence}
+    return json.dumps({"type": f"withdrawal.{status}", "data": data | {"upi_id": "é@upi"}}).encode()
+
+
+def signed(body: bytes, *by: str, at: datetime | None = None) -> dict[str, str]:
+    """The headers of Standard Webhooks, as the library makes them."""
+    at = at or datetime.now(UTC)
+    signatures = [Webhook(secret).sign("msg_1", at, body.decode()) for secret in by]
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def test_repeats_and_what_comes_late_are_answered_and_passed_over(receiver: Receiver) -> None:
+    assert [receiver.tell(sequence) for sequence in (1, 3, 3, 2, 1)] == [204] * 5
+    assert receiver.tell(1, "two") == 204
+    assert receiver.said() == [
+        "withdrawal.pending one 1",
+        "withdrawal.completed one 3",
+        "withdrawal.pending two 1",
+    ]
+
+
+def test_what_was_received_is_still_known_after_a_restart(receiver: Receiver) -> None:
+    receiver.tell(3)
+    receiver.stop()
+    receiver.start()
+    assert receiver.tell(2) == 204
+    assert receiver.said() == ["withdrawal.completed one 3"]
+
+
+def test_the_old_and_the_new_secret_count_while_they_change(receiver: Receiver) -> None:
+    assert receiver.tell(1, secret=OLD) == 204
+    assert receiver.tell(2, secret=NEW) == 204
+    body, unknown = event(3), f"whsec_{base64.b64encode(b'x' * 32).decode()}"
+    assert receiver.post(body, signed(body, unknown, NEW)) == 204
+    assert len(receiver.said()) == 3
+
+
+def test_what_nobody_signed_is_400_and_changes_nothing(receiver: Receiver) -> None:
+    body, other = event(1), event(2)
+    good = signed(body, NEW)
+    wrong: list[tuple[bytes, dict[str, Any]]] = [
+        (body, {}),
+        (other, good),
+        (body + b" ", good),
+        (body, good | {"webhook-id": "msg_2"}),
+        (body, good | {"webhook-signature": "v1,"}),
+        (body, good | {"webhook-signature": "v1,!!!"}),
+        (body, good | {"webhook-signature": good["webhook-signature"].replace("v1,", "v2,")}),
+        (body, good | {"webhook-timestamp": "soon"}),
+        (body, signed(body, NEW, at=datetime.now(UTC) - timedelta(minutes=6))),
+        (body, signed(body, NEW, at=datetime.now(UTC) + timedelta(minutes=6))),
+    ]
+    assert [receiver.post(*one) for one in wrong] == [400] * len(wrong)
+    assert receiver.said() == []
+    assert receiver.tell(1) == 204
+
+
+def test_a_body_without_end_is_refused(receiver: Receiver) -> None:
+    body = b" " * (64 * 1024 + 1)
+    assert receiver.post(body, signed(body, NEW)) in (400, 413)
+
+
+@pytest.mark.parametrize("given", ["", "whsec_"])
+def test_without_a_secret_it_does_not_start(given: str, node: str) -> None:
+    environment = os.environ | {"PAYOUTS_WEBHOOK_SECRETS": given}
+    for program in ([sys.executable, "receiver.py"], [node, "receiver.mjs"]):
+        done = subprocess.run(
+            program,
+            cwd=ROOT / "examples/receiver",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert done.returncode == 1 and "PAYOUTS_WEBHOOK_SECRETS" in done.stderr
