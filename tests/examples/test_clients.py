@@ -50,10 +50,10 @@ def test_what_was_not_answered_is_sent_again_under_its_key_and_done_once(
     client: Client, wire: Wire, system: System
 ) -> None:
     user_id = system.user(2000)
-    wire.fates.extend([LOST, UNAVAILABLE, BUSY, GATEWAY])
+    wire.fates.extend([LOST, GATEWAY, UNAVAILABLE, BUSY])
     taken = client.withdraw(user_id, 500, UPI, key := coin_payouts.new_key())
     assert wire.keys() == [key] * 5
-    assert wire.posts[2].at - wire.posts[1].at >= float(UNAVAILABLE.retry_after or 0)
+    assert wire.posts[3].at - wire.posts[2].at >= float(UNAVAILABLE.retry_after or 0)
     assert [item["id"] for item in system.history(user_id)] == [taken["withdrawal_id"]]
     assert system.balance(user_id) == taken["remaining_coins"] == 1500
 

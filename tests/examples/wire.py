@@ -32,7 +32,7 @@ class Fate:
 
 
 LOST = Fate(0)
-UNAVAILABLE = Fate(503, "unavailable", "1")
+UNAVAILABLE = Fate(503, "database_away", "1")
 BUSY = Fate(409, "idempotency_key_running", "0")
 TOO_MANY = Fate(429, "rate_limited", "60")
 GATEWAY = Fate(502)

@@ -9,13 +9,13 @@ import { WithdrawForm } from "./WithdrawForm.jsx";
 
 /** What a screen reader says when a withdrawal has moved. @param {Withdrawal} withdrawal */
 const announcement = ({ amount, upi_id, status, failure_reason }) =>
-  `${asCoins(amount)} to ${upi_id}: ${status}. ${failure_reason ?? ""}`;
+  [`${asCoins(amount)} to ${upi_id}: ${status}.`, failure_reason].filter(Boolean).join(" ");
 
 /** @param {{payouts: import("../../js/coin-payouts.mjs").CoinPayouts, userId: string}} props */
 export function App({ payouts, userId }) {
   const [news, setNews] = useState("");
-  const onChange = useCallback((/** @type {Withdrawal} */ changed) => setNews(announcement(changed)), []);
-  const { list, coins, isStale, refresh, showOlder } = useWithdrawals(payouts, userId, onChange);
+  const onMoved = useCallback((/** @type {Withdrawal[]} */ moved) => setNews(moved.map(announcement).join(" ")), []);
+  const { list, coins, isStale, refresh, showOlder } = useWithdrawals(payouts, userId, onMoved);
 
   return (
     <main>
@@ -29,7 +29,7 @@ export function App({ payouts, userId }) {
       <p role="status" aria-live="polite" className="news">
         {news}
       </p>
-      {isStale && <p className="stale">No connection. What you see may be old; it is refreshed by itself.</p>}
+      {isStale && <p className="stale">What you see may be old: we cannot reach our server now. It is refreshed by itself.</p>}
       <History payouts={payouts} list={list} showOlder={showOlder} onCancelled={refresh} />
     </main>
   );

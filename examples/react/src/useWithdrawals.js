@@ -19,9 +19,9 @@ const state = (one) => one && [one.status, one.status_reason, one.expected_by].j
 
 /**
  * @param {CoinPayouts} payouts  @param {string} userId
- * @param {(changed: Withdrawal) => void} onChange  told of each new status of a withdrawal that was shown before
+ * @param {(moved: Withdrawal[]) => void} onMoved  told of those that were shown before and have a new status
  */
-export function useWithdrawals(payouts, userId, onChange) {
+export function useWithdrawals(payouts, userId, onMoved) {
   const known = useRef(/** @type {Map<string, Withdrawal>} */ (new Map()));
   const [list, setList] = useState(/** @type {Withdrawal[] | null} */ (null));
   const [next, setNext] = useState(/** @type {string | undefined} */ (undefined));
@@ -32,15 +32,13 @@ export function useWithdrawals(payouts, userId, onChange) {
   const keep = useCallback(
     (/** @type {Withdrawal[]} */ read) => {
       const changed = read.filter((one) => state(known.current.get(one.id)) !== state(one));
-      for (const one of changed) {
-        const before = known.current.get(one.id);
-        if (before && before.status !== one.status) onChange(one);
-        known.current.set(one.id, one);
-      }
+      const moved = changed.filter(({ id, status }) => (known.current.get(id)?.status ?? status) !== status);
+      if (moved.length) onMoved(moved);
+      for (const one of changed) known.current.set(one.id, one);
       if (changed.length || !known.current.size) setList(newestFirst(known.current));
       return changed.length > 0;
     },
-    [onChange],
+    [onMoved],
   );
 
   /** Read what may have changed; whether anything did. */
