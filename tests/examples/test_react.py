@@ -205,3 +205,10 @@ def test_the_page_has_no_key_and_its_token_is_good_for_its_user_alone(
     ]
     assert asked == [200, 403]
     assert system.info["api_key"] not in (built / "dist" / "main.js").read_text()
+
+
+def test_the_types_that_the_javascript_tells_are_true(built: Path) -> None:
+    done = subprocess.run(
+        ["npm", "run", "--silent", "check"], cwd=built, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout

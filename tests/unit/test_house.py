@@ -1,6 +1,7 @@
 """House rules. Each failure names the right way."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -97,3 +98,14 @@ def test_all_locks_choose_the_same_versions() -> None:
 
     smaller, larger, largest = map(versions, LOCKS)
     assert smaller <= larger <= largest
+
+
+def test_the_npm_lock_has_hashes_and_names_no_registry() -> None:
+    react = ROOT / "examples" / "react"
+    text = (react / "package-lock.json").read_text()
+    packages = {name: one for name, one in json.loads(text)["packages"].items() if name}
+    assert packages and all(one["integrity"].startswith("sha512-") for one in packages.values())
+    assert "resolved" not in text and "registry" not in text, "npm install, with examples/react/.npmrc"
+    wanted = json.loads((react / "package.json").read_text())
+    versions = [*wanted["dependencies"].values(), *wanted["devDependencies"].values()]
+    assert all(re.fullmatch(r"[0-9.]+", version) for version in versions), "exact versions"
