@@ -12,17 +12,24 @@ const place = (userId) => `coin-payouts.wish.${userId}`;
 /** @param {string} userId  @param {number} amount  @param {string} upiId  @returns {Wish} */
 export function makeWish(userId, amount, upiId) {
   const wish = { key: newKey(), amount, upiId };
-  localStorage.setItem(place(userId), JSON.stringify(wish));
+  stored(() => localStorage.setItem(place(userId), JSON.stringify(wish)));
   return wish;
 }
 
 /** @param {string} userId  @returns {Wish | null} */
-export function keptWish(userId) {
-  const kept = localStorage.getItem(place(userId));
-  return kept ? JSON.parse(kept) : null;
-}
+export const keptWish = (userId) => stored(() => JSON.parse(localStorage.getItem(place(userId)) ?? "null")) ?? null;
 
 /** @param {string} userId */
-export function forgetWish(userId) {
-  localStorage.removeItem(place(userId));
+export const forgetWish = (userId) => stored(() => localStorage.removeItem(place(userId)));
+
+/**
+ * A browser may refuse to store anything: then the wish is kept as long as the page.
+ * @template Result  @param {() => Result} action
+ */
+function stored(action) {
+  try {
+    return action();
+  } catch {
+    return undefined;
+  }
 }
