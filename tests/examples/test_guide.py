@@ -194,6 +194,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         reader.leave()
 
 
+@pytest.mark.timeout(300)  # eight programs one after the other, as a person starts them
 def test_whoever_follows_the_guide_pays_from_everywhere_and_is_told(
     reader: Reader, built: Path, node: str, browser: Browser
 ) -> None:
