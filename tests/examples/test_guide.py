@@ -25,7 +25,7 @@ from sandbox.stack import ROOT
 GUIDE = (ROOT / "docs" / "integration.md").read_text()
 BLOCK = re.compile(r"^```(\w+) ?(\w*)\n(.*?)^```$", re.S | re.M)
 CURL_AS_USER = 'curl -s "{api}/api/razorpay/wallet/?user_id=user123" -H "Authorization: Bearer {token}"'
-READY_SECONDS, RUN_SECONDS, ARRIVE_SECONDS = 60, 100, 30
+READY_SECONDS, RUN_SECONDS, ARRIVE_SECONDS, END_SECONDS = 60, 100, 30, 30
 PAGE_MS = 30_000
 # Quicker than people would like it.
 WAITS = {
@@ -78,7 +78,7 @@ class Reader:
         self._state = clone.parent / "environment"
         self._state.write_text("")
         self._staying: list[subprocess.Popen[bytes]] = []
-        self.answer = self.said = ""
+        self.answer = ""
 
     def follow(self, block: Block) -> None:
         """Do what the block says."""
@@ -95,7 +95,6 @@ class Reader:
             self.answer = self._in_file(
                 "snippet.mjs", block.text.replace("./coin-payouts.mjs", client), "node"
             )
-        self.said += self.answer
 
     def run(self, text: str) -> str:
         """In the second terminal, which remembers its variables."""
@@ -140,7 +139,11 @@ class Reader:
         for process in reversed(self._staying):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
 
     # --- what the prose says to do
 
