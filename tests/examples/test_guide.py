@@ -203,12 +203,7 @@ def test_whoever_follows_the_guide_pays_from_everywhere_and_is_told(
 ) -> None:
     shown = {block.kind: json.loads(block.text) for block in blocks() if block.language == "json"}
     paid = taken = 0
-    from shared.cli import main
-
-    has = "endpoints" in main.commands
     for block in blocks():
-        if not has and "PAYOUTS_WEBHOOK" in block.text:
-            continue
         if block.kind == "answer":
             alike(json.loads(block.text), json.loads(reader.answer))
         elif block.language != "json":
@@ -226,8 +221,6 @@ def test_whoever_follows_the_guide_pays_from_everywhere_and_is_told(
         "failed: This UPI id does not exist. Please check it.",
         "exit status 1",
     ]
-    if not has:
-        return
     wait_until(lambda: reader.arrived("failed"), ARRIVE_SECONDS)
     [told] = reader.arrived("completed")
     alike(shown["webhook"]["data"], told)

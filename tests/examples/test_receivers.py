@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from standardwebhooks import Webhook
 from sandbox.processes import wait_until
 from sandbox.services import free_port
 from sandbox.stack import ROOT
+from tests.e2e.system import System
 
-START_SECONDS = 15
+PROGRAMS = ROOT / "examples" / "receiver"
+START_SECONDS, ARRIVE_SECONDS = 15, 40
 OLD, NEW = (f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}" for _ in range(2))
 STATUSES = ("pending", "processing", "completed")
 
@@ -28,14 +31,13 @@ STATUSES = ("pending", "processing", "completed")
 class Receiver:
     """A receiver that runs, and what it said."""
 
-    def __init__(self, program: list[str], directory: Path, given: str = f"{OLD},{NEW}") -> None:
-        self.port, self._program, self._directory, self._given = free_port(), program, directory, given
+    def __init__(self, program: list[str], directory: Path) -> None:
+        self.port, self._program, self._directory = free_port(), program, directory
         self.url = f"http://127.0.0.1:{self.port}/payouts/"
-        self.start()
 
-    def start(self) -> None:
+    def start(self, given: str = f"{OLD},{NEW}") -> None:
         command = [word.replace("PORT", str(self.port)) for word in self._program]
-        environment = os.environ | {"PAYOUTS_WEBHOOK_SECRETS": self._given}
+        environment = os.environ | {"PAYOUTS_WEBHOOK_SECRETS": given}
         with (self._directory / "said").open("a") as said:
             self._process = subprocess.Popen(
                 command, cwd=self._directory, env=environment, stdout=said, stderr=subprocess.DEVNULL
@@ -65,14 +67,21 @@ class Receiver:
         return self.post(body, signed(body, secret))
 
 
+def in_python(directory: Path) -> Receiver:
+    return Receiver([sys.executable, str(PROGRAMS / "receiver.py"), "--port", "PORT"], directory)
+
+
+def in_node(node: str, directory: Path) -> Receiver:
+    return Receiver([node, str(PROGRAMS / "receiver.mjs"), "PORT"], directory)
+
+
 @pytest.fixture(params=["python", "node"])
 def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receiver]:
-    programs = ROOT / "examples" / "receiver"
     if request.param == "python":
-        program = [sys.executable, str(programs / "receiver.py"), "--port", "PORT"]
+        receiver = in_python(tmp_path)
     else:
-        program = [request.getfixturevalue("node"), str(programs / "receiver.mjs"), "PORT"]
-    receiver = Receiver(program, tmp_path)
+        receiver = in_node(request.getfixturevalue("node"), tmp_path)
+    receiver.start()
     yield receiver
     receiver.stop()
 
@@ -151,10 +160,41 @@ def test_without_a_secret_it_does_not_start(given: str, node: str) -> None:
     for program in ([sys.executable, "receiver.py"], [node, "receiver.mjs"]):
         done = subprocess.run(
             program,
-            cwd=ROOT / "examples/receiver",
+            cwd=PROGRAMS,
             env=environment,
             capture_output=True,
             text=True,
             timeout=20,
         )
         assert done.returncode == 1 and "PAYOUTS_WEBHOOK_SECRETS" in done.stderr
+
+
+def payouts(system: System, *words: str) -> str:
+    """What a command of the operators says on stdout."""
+    command = [sys.executable, "-m", "shared.cli", *words]
+    done = subprocess.run(command, env=system.stack.env, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_what_the_system_sends_is_verified_and_kept_also_after_its_secret_changed(
+    system: System, node: str, tmp_path: Path
+) -> None:
+    receivers = []
+    for name, make in (("python", in_python), ("node", partial(in_node, node))):
+        (tmp_path / name).mkdir()
+        receivers.append(receiver := make(tmp_path / name))
+        receiver.start(payouts(system, "endpoints", "add", receiver.url, "--allow-private"))
+    try:
+        payouts(system, "endpoints", "rotate", receivers[0].url)  # it still has the old secret
+        user_id = system.user(2000)
+        paid, taken_back = system.withdraw(user_id), system.withdraw(user_id)
+        assert system.cancel(taken_back).status_code == 200
+        ends = {f"withdrawal.completed {paid} 3", f"withdrawal.cancelled {taken_back} 2"}
+        for receiver in receivers:
+            wait_until(lambda: ends <= set(receiver.said()), ARRIVE_SECONDS)  # noqa: B023
+            sequences = [int(line[-1]) for line in receiver.said() if paid in line]
+            assert sequences == sorted(set(sequences))
+    finally:
+        for receiver in receivers:
+            receiver.stop()
