@@ -9,6 +9,7 @@ from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import auth, batches, health, problems, provider, rates, wallets, withdrawals
+from api.openapi import page
 from shared import log
 from shared.ids import new_id
 from shared.settings import Settings
@@ -42,6 +43,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     for part in (withdrawals, batches, wallets, provider, health):
         app.register_blueprint(part.blueprint)
+    page.register(app)
     return app
 
 

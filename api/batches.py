@@ -8,6 +8,8 @@ from flask import current_app, g, request
 
 from api import auth, schemas
 from api.once import given_key
+from api.openapi import operations
+from api.openapi.described import described
 from api.withdrawals import taken
 from shared import idempotency
 from shared.errors import BadRequest, PayoutsError, Unavailable
@@ -24,6 +26,7 @@ blueprint.before_request(auth.require_app)
 
 
 @blueprint.post("/")
+@described(operations.BATCH)
 @auth.needs("withdraw")
 def batch() -> dict[str, Any]:
     """Up to 500 wishes under one `Idempotency-Key`, with a result for each, in their order.

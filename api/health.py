@@ -3,18 +3,22 @@
 from apiflask import APIBlueprint
 from flask import Response, jsonify
 
+from api.openapi import operations
+from api.openapi.described import described
 from shared import db, queues
 
 blueprint = APIBlueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
+@described(operations.ALIVE)
 def alive() -> dict[str, object]:
     """The process answers."""
     return {"success": True, "status": "alive"}
 
 
 @blueprint.get("/readyz")
+@described(operations.READY)
 def ready() -> Response:
     """200 when withdrawals can be taken. Without the broker they can: the sweep finds them later."""
     database, broker = db.answers(), queues.answers()

@@ -10,6 +10,8 @@ from apiflask import APIBlueprint
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.openapi import operations
+from api.openapi.described import described
 from api.problems import problem
 from shared import inbox
 from shared.errors import Unavailable
@@ -23,6 +25,7 @@ blueprint = APIBlueprint("provider", __name__, url_prefix="/api/razorpay")
 
 
 @blueprint.post("/webhook/")
+@described(operations.WEBHOOK)
 def webhook() -> dict[str, Any] | Response:
     """Keep a signed event; the provider waits five seconds at most (razorpayx.md §5.4)."""
     settings: Settings = current_app.config["SETTINGS"]

@@ -1,22 +1,29 @@
 """What callers may send. Several things wrong: the first in the contract's order is told."""
 
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from werkzeug.exceptions import BadRequest as HTTPBadRequest
 from werkzeug.exceptions import LengthRequired, UnsupportedMediaType
 
+from api import shapes
+from api.shapes import MAX_ABOUT, MAX_CREDIT_COINS, MAX_ITEMS, MAX_REASON, MAX_REFERENCE, MAX_USER_ID
 from shared import upi
 from shared.errors import BadRequest
 
-MAX_USER_ID, MAX_REASON, MAX_REFERENCE, MAX_ABOUT = 500, 500, 200, 200
-MAX_ITEMS = 500
-MAX_CREDIT_COINS = 10**12  # a thousand times India's largest lottery; beyond it is a mistake
 MAX_REFERENCE_BYTES = 500  # together with the user it must fit in an index
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+WHOLE_NUMBER = re.compile(r"(?P<sign>[+-]?)0*(?P<digits>[0-9]+)")
 MAX_DIGITS = 100  # more of them change nothing: it is too much already
 DEFAULT_CANCEL_REASON = "User requested cancellation"
 
@@ -31,14 +38,14 @@ def fault(error: str, details: str = "", *, code: str, **extra: Any) -> Pydantic
 
 def text(value: Any, name: str, longest: int, *, required: bool = True) -> str | None:
     """A text that can be stored and written out again; None only where it is not required."""
+    if isinstance(value, str) and len(value) > longest:
+        raise fault(f"Invalid {name}", f"{name} may have at most {longest} characters", code="too_long")
     if value is None or (isinstance(value, str) and not value.strip()):
         if required:
             raise fault(f"{name} is required", code="missing")
         return None
     if not isinstance(value, str):
         raise fault(f"Invalid {name}", f"{name} must be a text", code="wrong_type")
-    if len(value) > longest:
-        raise fault(f"Invalid {name}", f"{name} may have at most {longest} characters", code="too_long")
     if any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) <= 0xDFFF for letter in value):
         raise fault(f"Invalid {name}", f"{name} has characters that no text has", code="bad_characters")
     return value
@@ -47,21 +54,30 @@ def text(value: Any, name: str, longest: int, *, required: bool = True) -> str |
 def whole_number(value: Any) -> int | None:
     """A whole number, also as a text of ASCII digits; None for everything else, true and 500.0 included."""
     if isinstance(value, str):
-        value = value.strip(" ")
-        return int(value[:MAX_DIGITS]) if WHOLE_NUMBER.fullmatch(value) else None
+        found = WHOLE_NUMBER.fullmatch(value.strip(" "))
+        return int(found["sign"] + found["digits"][:MAX_DIGITS]) if found else None
     return value if type(value) is int else None
+
+
+def _required(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """A field that is looked at even when it is missing has to be sent; its default says nothing."""
+    for described in schema["properties"].values():
+        described.pop("default", None)
+    schema["required"] = [name for name, field in model.model_fields.items() if field.validate_default]
 
 
 class Body(BaseModel):
     """What every body has in common: a field that we do not know is an error, not a silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_required)
 
 
 class WithdrawIn(Body):
-    user_id: str = Field(None, validate_default=True)
-    amount: int = Field(None, validate_default=True)
-    upi_id: str = Field(None, validate_default=True)
+    """A wish to turn coins into rupees."""
+
+    user_id: Annotated[str, WithJsonSchema(shapes.USER_ID)] = Field(None, validate_default=True)
+    amount: Annotated[int, WithJsonSchema(shapes.WITHDRAWAL_COINS)] = Field(None, validate_default=True)
+    upi_id: Annotated[str, WithJsonSchema(shapes.UPI_ID)] = Field(None, validate_default=True)
 
     @field_validator("user_id", mode="before")
     @classmethod
@@ -105,8 +121,10 @@ class WithdrawIn(Body):
 
 
 class CancelIn(Body):
-    withdrawal_id: str = Field(None, validate_default=True)
-    reason: str | None = None
+    """A wish to take a pending withdrawal back."""
+
+    withdrawal_id: Annotated[str, WithJsonSchema(shapes.WITHDRAWAL_ID)] = Field(None, validate_default=True)
+    reason: Annotated[str | None, WithJsonSchema(shapes.CANCEL_REASON)] = None
 
     @field_validator("withdrawal_id", mode="before")
     @classmethod
@@ -124,13 +142,15 @@ class CancelIn(Body):
 
 
 class CreditIn(Body):
-    user_id: str = Field(None, validate_default=True)
-    coins: int = Field(None, validate_default=True)
-    reference: str = Field(None, validate_default=True)
-    reason: str | None = None
-    name: str | None = None
-    email: str | None = None
-    phone: str | None = None
+    """Coins for a user."""
+
+    user_id: Annotated[str, WithJsonSchema(shapes.USER_ID)] = Field(None, validate_default=True)
+    coins: Annotated[int, WithJsonSchema(shapes.CREDIT_COINS)] = Field(None, validate_default=True)
+    reference: Annotated[str, WithJsonSchema(shapes.REFERENCE)] = Field(None, validate_default=True)
+    reason: Annotated[str | None, WithJsonSchema(shapes.CREDIT_REASON)] = None
+    name: Annotated[str | None, WithJsonSchema(shapes.NAME)] = None
+    email: Annotated[str | None, WithJsonSchema(shapes.EMAIL)] = None
+    phone: Annotated[str | None, WithJsonSchema(shapes.PHONE)] = None
 
     @field_validator("user_id", mode="before")
     @classmethod
@@ -169,7 +189,9 @@ class CreditIn(Body):
 
 
 class BatchIn(Body):
-    items: list[Any] = Field(None, validate_default=True)  # each is looked at for itself (api/batches.py)
+    """Many wishes; each is looked at for itself (api/batches.py)."""
+
+    items: Annotated[list[Any], WithJsonSchema(shapes.ITEMS)] = Field(None, validate_default=True)
 
     @field_validator("items", mode="before")
     @classmethod

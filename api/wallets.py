@@ -8,6 +8,8 @@ from flask import Response, g
 
 from api import auth, parameters, schemas
 from api.once import Answer, once
+from api.openapi import operations
+from api.openapi.described import described
 from shared import wallet
 from shared.clock import iso
 from shared.db import transaction
@@ -21,6 +23,7 @@ MAX_ID = 2**63 - 1
 
 
 @blueprint.post("/credit/")
+@described(operations.CREDIT)
 @auth.needs("credit")
 def credit() -> Answer | Response:
     """Give coins once per reference; the same reference again answers 200 and gives nothing."""
@@ -47,6 +50,7 @@ def _credit(given: schemas.CreditIn) -> Answer:
 
 
 @blueprint.get("/")
+@described(operations.WALLET)
 @auth.needs("read", users=True)
 def read() -> dict[str, Any]:
     """A user's coins."""
@@ -65,6 +69,7 @@ def read() -> dict[str, Any]:
 
 
 @blueprint.get("/transactions/")
+@described(operations.TRANSACTIONS)
 @auth.needs("read", users=True)
 def transactions() -> dict[str, Any]:
     """A user's journal, newest first."""

@@ -8,6 +8,8 @@ from flask import Response, current_app, g
 
 from api import auth, parameters, rates, schemas
 from api.once import Answer, once
+from api.openapi import operations
+from api.openapi.described import described
 from shared import withdrawals
 from shared.clock import iso
 from shared.db import transaction
@@ -28,6 +30,7 @@ SUBMITTED = (
 
 
 @blueprint.post("/")
+@described(operations.WITHDRAW)
 @auth.needs("withdraw", users=True)
 def request_withdrawal() -> Answer | Response:
     """Take coins, promise rupees."""
@@ -65,6 +68,7 @@ def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> dict[
 
 
 @blueprint.get("/history/")
+@described(operations.HISTORY)
 @auth.needs("read", users=True)
 def history() -> dict[str, Any]:
     """A user's withdrawals, newest first."""
@@ -88,6 +92,7 @@ def history() -> dict[str, Any]:
 
 
 @blueprint.get("/status/")
+@described(operations.STATUS)
 @auth.needs("read", users=True)
 def status() -> dict[str, Any]:
     """One withdrawal."""
@@ -101,6 +106,7 @@ def status() -> dict[str, Any]:
 
 
 @blueprint.post("/cancel/")
+@described(operations.CANCEL)
 @auth.needs("withdraw", users=True)
 def cancel() -> Answer | Response:
     """Take a pending withdrawal back."""
