@@ -19,7 +19,7 @@ ABOUT = """\
 Users turn coins into rupees. All money is whole coins here; 1 coin is ₹0.10 unless it was set otherwise.
 
 Send what was not answered again under the same `Idempotency-Key`: it is done once. Every error has one \
-shape; go by its `code`, show its `error` and `details`, and tell us its `request_id`. Times are ISO 8601, UTC.
+shape; go by its `code`, show its `error` and `details`, and tell us its `request_id`. Times are ISO 8601.
 """
 BEARER = {"type": "http", "scheme": "bearer"}
 SCHEMES = {
