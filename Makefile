@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REACT := examples/react
 
-.PHONY: install demo test examples browser chaos lint env lock clean
+.PHONY: install demo test examples browser chaos lint openapi env lock clean
 
 install: $(VENV)/installed  ## Everything that the commands and the tests need, into .venv
 
@@ -29,6 +29,9 @@ lint: $(VENV)/installed  ## Style, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/mypy --strict examples/python/*.py examples/receiver/*.py
 	@$(BIN)/lint-imports
+
+openapi: $(VENV)/installed  ## Write docs/openapi.json and docs/api.md anew
+	@$(BIN)/python -m api.openapi.reference docs
 
 env:  ## Write .env with fresh secrets, for docker compose
 	@$(PYTHON) -m sandbox.dotenv

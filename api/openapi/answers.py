@@ -57,10 +57,11 @@ class Requested(Answer):
     data: Taken
 
 
-class TakenItem(Answer):
+class TakenItem(BaseModel):
     """An item of a batch that was taken."""
 
     index: int = _is(0, "Its place in the list that was sent, from 0")
+    success: Literal[True] = _is(True)
     http_status: Literal[201] = _is(201, "What its own request would have been answered with")
     data: Taken
 

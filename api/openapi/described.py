@@ -39,7 +39,9 @@ class Good:
 class Operation:
     """A view, described. What all views have in common is not repeated here (document.py)."""
 
+    title: str
     answers: tuple[Good, ...]
+    about: str | None = None  # where the view's docstring is not for callers
     parameters: tuple[Parameter, ...] = ()
     body: type[Body] | None = None
     any_body: dict[str, Any] | None = None  # a body that is only kept: its media type object

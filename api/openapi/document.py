@@ -1,10 +1,12 @@
 """The OpenAPI 3.1 document: of the routes (APIFlask), what each view says of itself, and what all share."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 from apiflask import APIFlask
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
 from api import schemas, shapes
@@ -87,8 +89,8 @@ def _operation(made: dict[str, Any], view: Any) -> dict[str, Any]:
     described = {
         "operationId": view.__name__,
         "tags": made["tags"],
-        "summary": made["summary"].removesuffix("."),
-        "description": made.get("description", ""),
+        "summary": told.title,
+        "description": told.about or inspect.getdoc(view),
         "security": _security(view, scope),
         "parameters": [_parameter(one) for one in (*told.parameters, *([KEY] if told.once else []))],
         "requestBody": _request_body(told),
@@ -121,6 +123,11 @@ def _request_body(told: Operation) -> dict[str, Any] | None:
         return {"required": True, "content": {JSON: told.any_body}}
     if told.body is None:
         return None
-    fields = told.body.model_json_schema()["properties"]
-    example = {name: field["examples"][0] for name, field in fields.items()}
+    example = {name: _example(field) for name, field in told.body.model_fields.items()}
     return {"required": True, "content": {JSON: {"schema": refer(told.body), "example": example}}}
+
+
+def _example(field: FieldInfo) -> Any:
+    as_sent = next(told for told in field.metadata if isinstance(told, WithJsonSchema))
+    assert as_sent.json_schema is not None, "each field of a body says what may be sent for it (shapes.py)"
+    return as_sent.json_schema["examples"][0]

@@ -21,6 +21,7 @@ def _link(operation_id: str, about: str, **given: object) -> dict[str, object]:
 NEW_ID, THE_ID = "$response.body#/data/withdrawal_id", "$response.body#/data/id"
 
 WITHDRAW = Operation(
+    title="Ask for a withdrawal",
     body=schemas.WithdrawIn,
     once=True,
     answers=(answer(201, answers.Requested, "The coins are taken; the rupees follow"),),
@@ -31,6 +32,7 @@ WITHDRAW = Operation(
     },
 )
 BATCH = Operation(
+    title="Ask for many withdrawals",
     body=schemas.BatchIn,
     parameters=(
         Parameter(
@@ -46,6 +48,7 @@ BATCH = Operation(
     refusals=refusals.of_batch,
 )
 HISTORY = Operation(
+    title="A user's withdrawals",
     parameters=(
         USER_ID,
         Parameter("status", shapes.STATUS, "Only those with this status", "completed"),
@@ -63,6 +66,7 @@ HISTORY = Operation(
     },
 )
 STATUS = Operation(
+    title="One withdrawal",
     parameters=(
         Parameter("withdrawal_id", shapes.WITHDRAWAL_ID, "Which", str(answers.WITHDRAWAL), required=True),
     ),
@@ -71,6 +75,7 @@ STATUS = Operation(
     links={"cancel": _link("cancel", "While it is pending", requestBody={"withdrawal_id": THE_ID})},
 )
 CANCEL = Operation(
+    title="Take a withdrawal back",
     body=schemas.CancelIn,
     once=True,
     answers=(answer(200, answers.Cancelled, "It will not be paid; the coins are back"),),
@@ -78,6 +83,7 @@ CANCEL = Operation(
     links={"status": _link("status", "As it stands now", parameters={"withdrawal_id": NEW_ID})},
 )
 CREDIT = Operation(
+    title="Give coins",
     body=schemas.CreditIn,
     once=True,
     answers=(
@@ -89,11 +95,13 @@ CREDIT = Operation(
     refusals=refusals.of_credit,
 )
 WALLET = Operation(
+    title="A user's coins",
     parameters=(USER_ID,),
     answers=(answer(200, answers.Wallet, "The user's coins"),),
     refusals=refusals.of_wallet,
 )
 TRANSACTIONS = Operation(
+    title="A user's journal",
     parameters=(USER_ID, LIMIT, _cursor("transactions", "NDI=")),
     answers=(answer(200, answers.Lines, "Newest first"),),
     refusals=refusals.of_transactions,
@@ -106,6 +114,8 @@ TRANSACTIONS = Operation(
     },
 )
 WEBHOOK = Operation(
+    title="What RazorpayX sends",
+    about="RazorpayX calls this when something happened to a payout. Apps have no use for it.",
     parameters=(
         Parameter(
             "X-Razorpay-Signature",
@@ -121,8 +131,9 @@ WEBHOOK = Operation(
     any_body={"schema": {"type": "object"}, "example": {"entity": "event", "event": "payout.processed"}},
     refusals=refusals.of_webhook,
 )
-ALIVE = Operation(answers=(answer(200, answers.Alive, "The process answers"),))
+ALIVE = Operation(title="Is it alive", answers=(answer(200, answers.Alive, "The process answers"),))
 READY = Operation(
+    title="Can it serve",
     answers=(
         answer(200, answers.Readiness, "Withdrawals can be taken"),
         answer(

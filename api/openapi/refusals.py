@@ -11,6 +11,7 @@ from flask import Flask
 
 from api import once, parameters, schemas
 from api.shapes import MAX_ITEMS
+from api.user_tokens import TokenExpired
 from shared.errors import BadRequest, Conflict, NotFound, PayoutsError
 from shared.idempotency import Reused, StillRunning
 from shared.settings import Settings
@@ -126,6 +127,15 @@ def of_transactions() -> Refusals:
         *of_wallet(),
         _by_query(parameters.limit, {"limit": "0"}),
         _by_query(parameters.position, {"cursor": "x"}),
+    )
+
+
+def of_token() -> Refusals:
+    """Of a user's token."""
+    return (
+        TokenExpired(
+            "Authentication required", "The token has expired; fetch a new one", code="token_expired"
+        ),
     )
 
 

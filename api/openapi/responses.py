@@ -53,7 +53,14 @@ def of(told: Operation, *, for_apps: bool) -> dict[str, Any]:
 def shared() -> dict[str, Any]:
     """The document's `responses`: the errors that are the same everywhere."""
     statuses = sorted({*ANY, *APPS, *BODIES})
-    return {_title(status): _bad(status, [_common_problem(status)]) for status in statuses}
+    made = {_title(status): _bad(status, [_common_problem(status)]) for status in statuses}
+    made[_title(401)] = _bad(401, [_common_problem(401), *map(_problem, refusals.of_token())])
+    return made
+
+
+def status_of(title: str) -> str:
+    """The HTTP status of one of `shared`."""
+    return next(str(status.value) for status in HTTPStatus if _title(status) == title)
 
 
 def refer(model: type[Any]) -> dict[str, str]:
