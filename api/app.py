@@ -23,7 +23,14 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     """The API. Raises SettingsError when the settings are not usable."""
     settings = settings or of_this_process()
     log.configure()
-    app = APIFlask("coin-payouts", title="Coin Payouts", docs_path=None, spec_path=None, json_errors=False)
+    app = APIFlask(
+        "coin-payouts",
+        title="Coin Payouts",
+        static_folder=None,  # type: ignore[arg-type]  # no file of this directory is anybody's business
+        docs_path=None,
+        spec_path=None,
+        json_errors=False,
+    )
     app.config["SETTINGS"] = settings
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

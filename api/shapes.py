@@ -94,7 +94,10 @@ EMAIL = optional_text(MAX_ABOUT, "The user's e-mail address", "asha@example.com"
 PHONE = optional_text(MAX_ABOUT, "The user's telephone number", "+919876543210")
 ITEMS = _told(
     "Wishes, each as the body of its own request would be. What is none is refused for itself",
-    [{"user_id": "user123", "amount": 500, "upi_id": upi.EXAMPLE}, {"user_id": "user123", "amount": 50}],
+    [
+        {"user_id": "user123", "amount": 500, "upi_id": upi.EXAMPLE},
+        {"user_id": "user123", "upi_id": upi.EXAMPLE},
+    ],
     type="array",
     minItems=1,
     maxItems=MAX_ITEMS,

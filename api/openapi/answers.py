@@ -72,8 +72,8 @@ class RefusedItem(BaseModel):
     index: int = _is(1)
     success: Literal[False] = _is(False)
     http_status: int = _is(400)
-    error: str = _is("upi_id is required")
-    details: str = _is("upi_id is required")
+    error: str = _is("amount is required")
+    details: str = _is("amount is required")
     code: str = _is("missing")
 
 
@@ -92,7 +92,9 @@ class Withdrawal(BaseModel):
     rupees_amount: float = _is(50.0, "Rupees, with at most two decimals")
     upi_id: str = _is("user@okhdfcbank")
     status: Status = _is("completed")
-    status_reason: Reason | None = _is(None, "Why it waits, while it is not final")
+    status_reason: str | None = _is(
+        None, f"Why it waits ({', '.join(Reason)}), or why it failed, as one word"
+    )
     status_message: str | None = _is(None, "The same as a sentence for the user")
     expected_by: datetime | None = _is(None, "By when we expect to be past that")
     created_at: datetime = _is(ASKED)

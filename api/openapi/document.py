@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid5
 
 from apiflask import APIFlask
 from pydantic import BaseModel, WithJsonSchema
@@ -32,13 +33,6 @@ SCHEMES = {
         "description": "A user's own token; its `sub` is the `user_id` that it may act for, and no other",
     },
 }
-KEY = Parameter(
-    HEADER,
-    shapes.IDEMPOTENCY_KEY,
-    "Your own key for this wish",
-    shapes.IDEMPOTENCY_KEY["examples"][0],
-    "header",
-)
 
 
 def complete(app: APIFlask, spec: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +86,7 @@ def _operation(made: dict[str, Any], view: Any) -> dict[str, Any]:
         "summary": told.title,
         "description": told.about or inspect.getdoc(view),
         "security": _security(view, scope),
-        "parameters": [_parameter(one) for one in (*told.parameters, *([KEY] if told.once else []))],
+        "parameters": [_parameter(one) for one in (*told.parameters, *_key(view))],
         "requestBody": _request_body(told),
         "responses": responses.of(told, for_apps=scope is not None),
     }
@@ -104,6 +98,14 @@ def _security(view: Any, scope: str | None) -> list[dict[str, list[str]]]:
         return []
     ways: list[dict[str, list[str]]] = [{"appKey": [scope]}]
     return [*ways, {"userToken": []}] if getattr(view, "lets_users_in", False) else ways
+
+
+def _key(view: Any) -> Iterator[Parameter]:
+    if view.described.once:
+        example = str(
+            uuid5(answers.WITHDRAWAL, view.__name__)
+        )  # another one for each: it is never used twice
+        yield Parameter(HEADER, shapes.IDEMPOTENCY_KEY, "Your own key for this wish", example, "header")
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

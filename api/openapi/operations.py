@@ -18,6 +18,7 @@ def _link(operation_id: str, about: str, **given: object) -> dict[str, object]:
     return {"operationId": operation_id, "description": about, **given}
 
 
+THE_USER = "$response.body#/data/user_id"
 NEW_ID, THE_ID = "$response.body#/data/withdrawal_id", "$response.body#/data/id"
 
 WITHDRAW = Operation(
@@ -93,6 +94,12 @@ CREDIT = Operation(
         ),
     ),
     refusals=refusals.of_credit,
+    links={
+        "withdraw": _link("request_withdrawal", "Turn them into rupees", requestBody={"user_id": THE_USER}),
+        "wallet": _link("read", "The user's coins", parameters={"user_id": THE_USER}),
+        "journal": _link("transactions", "Why they are there", parameters={"user_id": THE_USER}),
+        "history": _link("history", "The user's withdrawals", parameters={"user_id": THE_USER}),
+    },
 )
 WALLET = Operation(
     title="A user's coins",

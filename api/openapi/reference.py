@@ -16,6 +16,8 @@ from api.openapi import responses
 from api.openapi.responses import JSON
 from shared.settings import Settings
 
+# Whatever is set on this machine is not read, and nothing is connected to.
+DEFAULTS = Settings.model_construct(redis_url=SecretStr("redis://localhost:6379/0"))
 HERE = "http://localhost:8000"
 HEAD = """\
 # The API
@@ -29,16 +31,14 @@ your server signs: it acts for that user only. Bodies are JSON; a field that is 
 may get more fields. Times are ISO 8601 in UTC.
 """
 LATER = """\
-429 and 503 say in `Retry-After` how many seconds to wait. After a 503, or no answer at all, nobody knows what was
-done: send it again under the same `Idempotency-Key`.
+429 and 503 say in `Retry-After` how many seconds to wait. After a 503, or no answer at all, nobody knows what
+was done: send it again under the same `Idempotency-Key`.
 """
 
 
 def document() -> dict[str, Any]:
     """The document of an API with every setting at its default."""
-    # Whatever is set on this machine is not read, and nothing is connected to.
-    settings = Settings.model_construct(redis_url=SecretStr("redis://localhost:6379/0"))
-    made = create_app(settings)._get_spec()
+    made = create_app(DEFAULTS)._get_spec()
     assert isinstance(made, dict), "it was asked for as JSON"
     return made
 

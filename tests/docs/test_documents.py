@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -21,6 +22,8 @@ from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "api.md").read_text()
+EXAMPLE_ID = "01a208a5-b724-779f-a85a-7688d7fa28bd"
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "sandbox" / "razorpayx" / "README.md"]
 
 
@@ -38,7 +41,7 @@ def curls() -> list[str]:
 def stack() -> Iterator[Stack]:
     with Stack({"CANCEL_WINDOW_SECONDS": "3"}, flower=False, api_auth="off") as stack:
         for user_id in ("user123",):
-            body = {"user_id": user_id, "coins": 5000, "reference": "demo", "reason": "Welcome"}
+            body = {"user_id": user_id, "coins": 20_000, "reference": "demo", "reason": "Welcome"}
             requests.post(f"{stack.info()['api']}/api/razorpay/wallet/credit/", json=body, timeout=10)
         yield stack
 
@@ -86,6 +89,36 @@ def test_the_json_is_what_the_first_line_answers(stack: Stack) -> None:
     assert list(shown["data"]) == list(answered["data"])
     same = ("amount", "rupees_amount", "upi_id", "status")
     assert [shown["data"][name] for name in same] == [answered["data"][name] for name in same]
+
+
+def in_the_reference() -> list[tuple[str, Any]]:
+    """Every curl command of docs/api.md, and what it is said to answer."""
+    sections = REFERENCE.split("\n## ")
+    both = [(blocks("sh", section), blocks("json", section)) for section in sections]
+    return [(command[0].replace("\\\n", " "), json.loads(shown[0])) for command, shown in both if command]
+
+
+@pytest.mark.parametrize(("command", "shown"), in_the_reference())
+def test_every_curl_line_of_the_reference_answers_what_it_shows(
+    command: str, shown: Any, stack: Stack
+) -> None:
+    if EXAMPLE_ID in command:
+        made = run(f"{curls()[0]} -H 'Idempotency-Key: {uuid4()}'", stack)
+        command = command.replace(EXAMPLE_ID, made["data"]["withdrawal_id"])
+    answered = run(command, stack)
+    assert answered["success"] is True
+    assert built_like(answered, shown)
+
+
+def built_like(answered: Any, shown: Any) -> bool:
+    """The same names in the same order, all the way down; lists by their first items."""
+    if isinstance(answered, dict) and isinstance(shown, dict):
+        return list(answered) == list(shown) and all(
+            built_like(answered[name], shown[name]) for name in shown
+        )
+    if isinstance(answered, list) and isinstance(shown, list):
+        return all(built_like(*pair) for pair in zip(answered, shown, strict=False))
+    return True
 
 
 def test_the_readme_is_short() -> None:

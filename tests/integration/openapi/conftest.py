@@ -1,0 +1,27 @@
+"""The API of each test, where schemathesis finds it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from api.app import create_app
+from shared import withdrawals
+from tests.integration.openapi.served import served
+from tests.world import World
+
+
+@pytest.fixture
+def api(world: World) -> Iterator[None]:
+    served.app = create_app()
+    yield
+    served.app = None
+
+
+@pytest.fixture
+def there(world: World) -> list[str]:
+    """Withdrawals of user123, one of each status."""
+    world.credit(coins=5000)
+    waits, cancelled, sent = world.request(), world.request(), world.first_send(upi_id="never@sim")
+    withdrawals.cancel(cancelled, reason="Changed my mind", actor="app:test")
+    paid, failed = world.paid(), world.paid(upi_id="fail.beneficiary_vpa_invalid@sim")
+    return [str(one) for one in (waits, cancelled, sent.withdrawal_id, paid, failed)]
