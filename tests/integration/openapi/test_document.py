@@ -75,6 +75,23 @@ def test_every_request_has_an_example_that_fits() -> None:
             fits(media["schema"], media["example"])
 
 
+def test_every_link_leads_from_what_is_answered_to_what_is_taken() -> None:
+    for _, _, response in responses():
+        for link in response.get("links", {}).values():
+            target = OPERATIONS[link["operationId"]]
+            taken = {parameter["name"] for parameter in target.get("parameters", [])}
+            assert link.get("parameters", {}).keys() <= taken
+            if "requestBody" in link:
+                media = target["requestBody"]["content"]["application/json"]
+                assert link["requestBody"].keys() <= media["example"].keys()
+            for place in [*link.get("parameters", {}).values(), *link.get("requestBody", {}).values()]:
+                source, _, path = place.partition("#/")
+                found = shown(response["content"]["application/json"])[0] if path else {}
+                for name in path.split("/") if source == "$response.body" else []:
+                    assert name in found, place
+                    found = found[name]
+
+
 def fits(schema: dict[str, Any], value: Any) -> None:
     whole = {**schema, "components": DOCUMENT["components"]}
     jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
