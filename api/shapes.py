@@ -112,9 +112,10 @@ IDEMPOTENCY_KEY = _told(
     pattern="^[!-~]+$",
 )
 STATUS = {
+    "type": "string",
     "anyOf": [
-        {"type": "string", "enum": [str(status) for status in Status]},
+        {"enum": [str(status) for status in Status]},
         {"const": "", "description": "As good as none"},
-    ]
+    ],
 }
 LIMIT = {"type": "integer", "minimum": 1, "default": 50}
