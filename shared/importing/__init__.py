@@ -1,0 +1,16 @@
+"""Many withdrawals from a file: prizes that an operator pays.
+
+rows     the file, read row by row                          rows.py
+Scratch  which references it has, on disk while it is read  scratch.py
+take     take each row's coins, once for its reference      taking.py
+rehearse say what would be taken, and change nothing        rehearsing.py
+report   a line for each row, for a spreadsheet             report.py
+"""
+
+from shared.importing.rehearsing import rehearse
+from shared.importing.report import report_to
+from shared.importing.rows import Row, Source, Unreadable
+from shared.importing.scratch import Scratch
+from shared.importing.taking import Outcome, Result, take
+
+__all__ = ["Outcome", "Result", "Row", "Scratch", "Source", "Unreadable", "rehearse", "report_to", "take"]
