@@ -14,7 +14,7 @@ from shared.errors import BadRequest
 
 MAX_USER_ID, MAX_REFERENCE = 500, 200
 MAX_REFERENCE_BYTES = 500  # together with the user it must fit in an index
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+WHOLE_NUMBER = re.compile(r"(?P<sign>[+-]?)0*(?P<digits>[0-9]+)")
 MAX_DIGITS = 100  # more of them change nothing: it is too much already
 
 # The order in which faults are told (CONTRACT.md); a fault that is not listed comes last.
@@ -30,14 +30,14 @@ def fault(error: str, details: str = "", *, code: str, **extra: Any) -> Pydantic
 
 def text(value: Any, name: str, longest: int, *, required: bool = True) -> str | None:
     """A text that can be stored and written out again; None only where it is not required."""
+    if isinstance(value, str) and len(value) > longest:
+        raise fault(f"Invalid {name}", f"{name} may have at most {longest} characters", code="too_long")
     if value is None or (isinstance(value, str) and not value.strip()):
         if required:
             raise fault(f"{name} is required", code="missing")
         return None
     if not isinstance(value, str):
         raise fault(f"Invalid {name}", f"{name} must be a text", code="wrong_type")
-    if len(value) > longest:
-        raise fault(f"Invalid {name}", f"{name} may have at most {longest} characters", code="too_long")
     if any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) <= 0xDFFF for letter in value):
         raise fault(f"Invalid {name}", f"{name} has characters that no text has", code="bad_characters")
     return value
@@ -46,8 +46,8 @@ def text(value: Any, name: str, longest: int, *, required: bool = True) -> str |
 def whole_number(value: Any) -> int | None:
     """A whole number, also as a text of ASCII digits; None for everything else, true and 500.0 included."""
     if isinstance(value, str):
-        value = value.strip(" ")
-        return int(value[:MAX_DIGITS]) if WHOLE_NUMBER.fullmatch(value) else None
+        found = WHOLE_NUMBER.fullmatch(value.strip(" "))
+        return int(found["sign"] + found["digits"][:MAX_DIGITS]) if found else None
     return value if type(value) is int else None
 
 
