@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.cells import harmless
-from shared.importing.taking import Result
+from shared.importing.results import Result
 
 COLUMNS = ("line", "reference", "user_id", "result", "withdrawal_id", "error")
 

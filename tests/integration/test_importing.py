@@ -391,8 +391,10 @@ def test_without_the_database_nothing_is_done(
 
 def test_a_file_that_is_written_to_meanwhile_stops_it(world: World, prizes: Path) -> None:
     from shared.importing import Scratch, Source, Unreadable, take
+    from shared.importing.wishes import AT_ONCE
 
-    write(prizes, *people(world, 2))
+    [good] = people(world, 1, coins=10**6)
+    write(prizes, good, *(row(0, reference=f"another-{n}") for n in range(AT_ONCE)))
     with prizes.open("rb") as file, Scratch() as scratch:
         source = Source(file)
         for found in source.rows():
@@ -400,10 +402,10 @@ def test_a_file_that_is_written_to_meanwhile_stops_it(world: World, prizes: Path
         results = take(source.rows(), scratch, actor="operator:asha")
         next(results)
         with prizes.open("a") as end:
-            end.write(row(1, reference="sneaked-in"))
+            end.write(row(0, reference="sneaked-in"))
         with pytest.raises(Unreadable, match="changed"):
-            next(results)
-    assert count(world) == 1
+            list(results)
+    assert count(world) == AT_ONCE
 
 
 @contextmanager
@@ -437,6 +439,16 @@ def test_stopped_in_the_middle_each_row_is_taken_once(
     again = payouts("import", prizes)
     assert again.output.startswith(f"{3000 - first:,} taken, {first:,} taken before, 0 refused")
     assert count(world) == 3000 and world.balance("user0") == 0
+
+
+def test_two_at_once_take_each_row_once(world: World, prizes: Path) -> None:
+    world.credit("user0", 400 * 500)
+    write(prizes, *(row(0, amount=100, reference=f"prize-{n}") for n in range(400)))
+    with started("import", prizes) as one, started("import", prizes) as other:
+        told = [process.communicate(timeout=60)[0] for process in (one, other)]
+    assert [process.returncode for process in (one, other)] == [0, 0], told
+    assert sum(int(words.split(" taken")[0]) for words in told) == count(world) == 400
+    assert world.balance("user0") == 400 * 400
 
 
 def test_a_long_file_needs_little_memory(world: World, prizes: Path) -> None:
