@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from api import batches, once, parameters, problems, schemas
 from api.app import create_app
@@ -167,6 +168,16 @@ def test_the_options_that_the_table_names_exist() -> None:
             command = command.commands[word]
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", what)) <= known, name
+
+
+def test_the_file_of_an_import_is_taken_as_the_page_says(world: World, tmp_path: Path) -> None:
+    for user_id in ("user123", "user456"):
+        world.credit(user_id, 5000)
+    text = section("The file of an import")
+    (tmp_path / "prizes.csv").write_text(re.findall(r"```csv\n(.*?)```", text, re.S)[0])
+    [shown] = re.findall(r"```text\n\$ payouts import prizes.csv --dry-run\n(.*?)```", text, re.S)
+    done = CliRunner().invoke(main, ["import", str(tmp_path / "prizes.csv"), "--dry-run"])
+    assert (done.exit_code, done.output) == (0, shown)
 
 
 def test_the_settings_exist_and_have_the_default_that_is_shown() -> None:
