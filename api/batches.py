@@ -11,7 +11,7 @@ from api.once import given_key
 from api.openapi import operations
 from api.openapi.described import described
 from api.withdrawals import taken
-from shared import idempotency
+from shared import fields, idempotency
 from shared.errors import BadRequest, PayoutsError, Unavailable
 
 BODY_TIMES = 8  # as many times the size of another body
@@ -65,7 +65,7 @@ def _told(place: int, error: PayoutsError) -> dict[str, Any]:
 def _result(place: int, item: Any, key: str) -> dict[str, Any]:
     """What became of one item: as its own request would be answered, with its place and its HTTP status."""
     try:
-        given = schemas.parsed(
+        given = fields.parsed(
             schemas.WithdrawIn, item, min_withdrawal_coins=current_app.config["SETTINGS"].min_withdrawal_coins
         )
         fingerprint = idempotency.fingerprint("withdraw", given.model_dump())

@@ -9,10 +9,9 @@ from flask import request
 from pydantic_core import PydanticCustomError
 
 from api import auth
-from api.schemas import text, whole_number
-from api.shapes import MAX_USER_ID
 from shared.clock import from_iso, iso
 from shared.errors import BadRequest
+from shared.fields import MAX_USER_ID, text, whole_number
 from shared.ids import parse_id
 from shared.states import Status
 

@@ -1,62 +1,18 @@
 """What callers may send. Several things wrong: the first in the contract's order is told."""
 
-import re
 from typing import Annotated, Any, TypeVar
 
 from flask import request
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 from werkzeug.exceptions import BadRequest as HTTPBadRequest
 from werkzeug.exceptions import LengthRequired, UnsupportedMediaType
 
 from api import shapes
-from api.shapes import MAX_ABOUT, MAX_CREDIT_COINS, MAX_ITEMS, MAX_REASON, MAX_REFERENCE, MAX_USER_ID
-from shared import upi
-from shared.errors import BadRequest
+from api.shapes import MAX_ABOUT, MAX_CREDIT_COINS, MAX_ITEMS, MAX_REASON
+from shared import fields
+from shared.fields import MAX_USER_ID, fault, text, whole_number
 
-MAX_REFERENCE_BYTES = 500  # together with the user it must fit in an index
-WHOLE_NUMBER = re.compile(r"(?P<sign>[+-]?)0*(?P<digits>[0-9]+)")
-MAX_DIGITS = 100  # more of them change nothing: it is too much already
 DEFAULT_CANCEL_REASON = "User requested cancellation"
-
-# The order in which faults are told (CONTRACT.md); a fault that is not listed comes last.
-ORDER = ("items", "user_id", "amount:missing", "upi_id:missing", "amount", "upi_id", "withdrawal_id")
-
-
-def fault(error: str, details: str = "", *, code: str, **extra: Any) -> PydanticCustomError:
-    """A fault of one field, in the contract's words."""
-    return PydanticCustomError(code, "{error}", {"error": error, "details": details or error, "extra": extra})
-
-
-def text(value: Any, name: str, longest: int, *, required: bool = True) -> str | None:
-    """A text that can be stored and written out again; None only where it is not required."""
-    if isinstance(value, str) and len(value) > longest:
-        raise fault(f"Invalid {name}", f"{name} may have at most {longest} characters", code="too_long")
-    if value is None or (isinstance(value, str) and not value.strip()):
-        if required:
-            raise fault(f"{name} is required", code="missing")
-        return None
-    if not isinstance(value, str):
-        raise fault(f"Invalid {name}", f"{name} must be a text", code="wrong_type")
-    if any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) <= 0xDFFF for letter in value):
-        raise fault(f"Invalid {name}", f"{name} has characters that no text has", code="bad_characters")
-    return value
-
-
-def whole_number(value: Any) -> int | None:
-    """A whole number, also as a text of ASCII digits; None for everything else, true and 500.0 included."""
-    if isinstance(value, str):
-        found = WHOLE_NUMBER.fullmatch(value.strip(" "))
-        return int(found["sign"] + found["digits"][:MAX_DIGITS]) if found else None
-    return value if type(value) is int else None
 
 
 def _required(schema: dict[str, Any], model: type[BaseModel]) -> None:
@@ -87,37 +43,12 @@ class WithdrawIn(Body):
     @field_validator("amount", mode="before")
     @classmethod
     def _amount(cls, value: Any, info: ValidationInfo) -> int:
-        if value is None or value == "":
-            raise fault("amount is required", code="missing")
-        coins = whole_number(value)
-        if coins is None:
-            raise fault(
-                "Invalid amount format", "amount must be a whole number of coins", code="invalid_amount"
-            )
-        least = (info.context or {})["min_withdrawal_coins"]
-        if coins < least:
-            raise fault(
-                "Withdrawal amount too low",
-                f"Minimum withdrawal is {least} coins",
-                code="amount_too_low",
-                min_amount=least,
-            )
-        return coins
+        return fields.amount(value, (info.context or {})["min_withdrawal_coins"])
 
     @field_validator("upi_id", mode="before")
     @classmethod
     def _upi_id(cls, value: Any) -> str:
-        if value is None or value == "":
-            raise fault("upi_id is required", code="missing", example=upi.EXAMPLE)
-        cleaned = upi.clean(value) if isinstance(value, str) else None
-        if cleaned is None:
-            raise fault(
-                "Invalid UPI ID format",
-                f"A UPI id looks like {upi.EXAMPLE}",
-                code="invalid_upi",
-                example=upi.EXAMPLE,
-            )
-        return cleaned
+        return fields.upi_id(value)
 
 
 class CancelIn(Body):
@@ -174,12 +105,7 @@ class CreditIn(Body):
     @field_validator("reference", mode="before")
     @classmethod
     def _reference(cls, value: Any) -> Any:
-        reference = text(value, "reference", MAX_REFERENCE)
-        if len((reference or "").encode()) > MAX_REFERENCE_BYTES:
-            raise fault(
-                "Invalid reference", f"reference may have {MAX_REFERENCE_BYTES} bytes", code="too_long"
-            )
-        return reference
+        return fields.reference(value)
 
     @field_validator("reason", "name", "email", "phone", mode="before")
     @classmethod
@@ -224,17 +150,7 @@ def body(model: type[Model], **context: Any) -> Model:
         raise HTTPBadRequest from None
     if not isinstance(given, dict):
         raise HTTPBadRequest
-    return parsed(model, given, **context)
-
-
-def parsed(model: type[Model], given: Any, **context: Any) -> Model:
-    """What was given, as `model`. Raises BadRequest."""
-    if not isinstance(given, dict):
-        raise BadRequest("Invalid item", "Each item is a JSON object", code="wrong_type")
-    try:
-        return model.model_validate(given, context=context)
-    except ValidationError as error:
-        raise _first(error) from None
+    return fields.parsed(model, given, **context)
 
 
 def _arrived_whole() -> None:
@@ -244,21 +160,3 @@ def _arrived_whole() -> None:
         raise LengthRequired  # chunked: where it was cut cannot be told
     if request.content_length is not None and arrived != request.content_length:
         raise HTTPBadRequest
-
-
-def _first(error: ValidationError) -> BadRequest:
-    first = min(error.errors(), key=_rank)
-    name = str(first["loc"][0]) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
-        shown = name.encode("ascii", "replace").decode()[:50]
-        return BadRequest("Unknown field", f"There is no field {shown}", code="unknown_field")
-    told = first.get("ctx", {})
-    if "error" not in told:  # pydantic's own words: a field's name is no text, for instance
-        return BadRequest("Invalid body", "The body has something that no text has", code="bad_characters")
-    return BadRequest(told["error"], told["details"], code=first["type"], **told["extra"])
-
-
-def _rank(found: Any) -> tuple[int, bool]:
-    name = str(found["loc"][0]) if found["loc"] else ""
-    places = [ORDER.index(key) for key in (f"{name}:{found['type']}", name) if key in ORDER]
-    return (places[0] if places else len(ORDER), found["type"] == "extra_forbidden")

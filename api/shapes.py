@@ -6,6 +6,7 @@ schemathesis holds the two against each other: what fits here is taken, and what
 from typing import Any
 
 from shared import upi
+from shared.fields import MAX_REFERENCE, MAX_USER_ID
 from shared.settings import Settings
 from shared.states import Status
 
@@ -13,7 +14,7 @@ from shared.states import Status
 CONTROL = r"\u0000-\u001f\u007f"
 BLANK = r" \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
-MAX_USER_ID, MAX_REASON, MAX_REFERENCE, MAX_ABOUT = 500, 500, 200, 200
+MAX_REASON, MAX_ABOUT = 500, 200
 MAX_ITEMS = 500
 MAX_CREDIT_COINS = 10**12  # a thousand times India's largest lottery; beyond it is a mistake
 

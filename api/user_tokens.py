@@ -12,9 +12,8 @@ import structlog
 from jwt import PyJWK, PyJWKClient, PyJWKSet
 from pydantic_core import PydanticCustomError
 
-from api.schemas import text
-from api.shapes import MAX_USER_ID
 from shared.errors import PayoutsError, Unavailable
+from shared.fields import MAX_USER_ID, text
 from shared.settings import Settings
 
 BY_SECRET, BY_KEY = "HS256", ("RS256", "ES256")

@@ -13,6 +13,7 @@ from api.openapi.described import described
 from shared import wallet
 from shared.clock import iso
 from shared.db import transaction
+from shared.fields import whole_number
 from shared.models import CoinTransaction
 
 log = structlog.get_logger()
@@ -92,7 +93,7 @@ def _before_id() -> int | None:
     decoded = parameters.given_cursor()
     if decoded is None:
         return None
-    number = schemas.whole_number(decoded)
+    number = whole_number(decoded)
     if number is None or not 0 <= number <= MAX_ID:
         raise parameters.bad_cursor()
     return number

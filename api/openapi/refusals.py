@@ -12,6 +12,7 @@ from flask import Flask
 from api import once, parameters, schemas
 from api.shapes import MAX_ITEMS
 from api.user_tokens import TokenExpired
+from shared import fields
 from shared.errors import BadRequest, Conflict, NotFound, PayoutsError
 from shared.idempotency import Reused, StillRunning
 from shared.settings import Settings
@@ -150,7 +151,7 @@ def of_key() -> Refusals:
 
 
 def _by_bodies(model: type[schemas.Body], bodies: Iterable[dict[str, Any]], **context: Any) -> Refusals:
-    return tuple(_refusal(lambda body=body: schemas.parsed(model, body, **context)) for body in bodies)  # type: ignore[misc]
+    return tuple(_refusal(lambda body=body: fields.parsed(model, body, **context)) for body in bodies)  # type: ignore[misc]
 
 
 def _by_query(read: Callable[[], object], query: dict[str, str]) -> PayoutsError:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from shared.cells import harmless
 from shared.money import PAISE_PER_RUPEE, rupees_text
 from shared.reconciliation.running import Result
 from shared.reconciliation.summing import Judged, Totals
@@ -64,11 +65,6 @@ def listing(result: Result) -> str:
     for one in sorted(result.judged, key=lambda one: not (one.kinds or one.explained)):
         writer.writerow([harmless(cell) for cell in _cells(one)])
     return out.getvalue()
-
-
-def harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula. Amounts of ours begin with a digit or are negative."""
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else cell
 
 
 def page(result: Result) -> str:

@@ -17,7 +17,7 @@ from shared.withdrawals.pausing import pause, resume
 from shared.withdrawals.reading import Page, find, history
 from shared.withdrawals.recording import put_off, record_answer
 from shared.withdrawals.reporting import apply_report
-from shared.withdrawals.requesting import cancel, request
+from shared.withdrawals.requesting import cancel, refusal, request
 from shared.withdrawals.resolving import approve, propose, reject
 from shared.withdrawals.sweeping import sweep
 
@@ -33,6 +33,7 @@ __all__ = [
     "propose",
     "put_off",
     "record_answer",
+    "refusal",
     "reject",
     "request",
     "resume",

@@ -52,9 +52,9 @@ def move(
         data["balance_coins"] = wallet.refund(session, withdrawal, reason, actor)
         data["refunded_coins"] = withdrawal.coins_amount
     _event(session, withdrawal, came_from, actor, reason, data)
-    log.info(
-        "[PAYOUT] moved", withdrawal_id=str(withdrawal.id), to=str(to), was=str(came_from), reason=reason
-    )
+    # Why it was cancelled is what somebody typed: it belongs in the books, and in no log.
+    told = None if to is Status.CANCELLED else reason
+    log.info("[PAYOUT] moved", withdrawal_id=str(withdrawal.id), to=str(to), was=str(came_from), reason=told)
 
 
 # Why a person is told although the system goes on by itself; every other reason to look stops it.

@@ -74,6 +74,7 @@ class Requested:
     upi_id: str
     remaining_coins: int
     created_at: datetime
+    replayed: bool = False  # it was made before this call, under the same key
 
 
 def request(
@@ -87,7 +88,7 @@ def request(
 ) -> Requested:
     """Take `coins` from the user and promise them rupees at `upi_id`; both or neither.
 
-    The input has been checked (api/schemas.py) but for what only the wallet can tell. Raises BadRequest
+    The input has been checked (fields.py) but for what only the wallet can tell. Raises BadRequest
     (no wallet, too few coins, above the maximum), Unavailable (nothing was taken), OutcomeUnknown.
 
     Under a `key` of the app's own it is done once: the first with this key is returned again, or Reused is
@@ -207,7 +208,9 @@ def _asked_before(user_id: str, key: str, fingerprint: str | None) -> Requested 
     first, left = found
     if first.request_fingerprint != fingerprint:
         raise Reused
-    return Requested(first.id, first.coins_amount, first.amount_paise, first.upi_id, left, first.created_at)
+    return Requested(
+        first.id, first.coins_amount, first.amount_paise, first.upi_id, left, first.created_at, replayed=True
+    )
 
 
 def _left_by_cancelling(session: Session, withdrawal: Withdrawal, actor: str, key: str | None) -> int | None:
@@ -227,7 +230,14 @@ def _left_by_cancelling(session: Session, withdrawal: Withdrawal, actor: str, ke
 def _why_not(user_id: str, coins: int) -> BadRequest:
     with transaction() as session:
         wallet_row = session.get(Wallet, user_id)
-    if wallet_row is None:
+    # Another withdrawal may have just given its coins back; what counted was the moment of asking.
+    balance = None if wallet_row is None else wallet_row.balance_coins
+    return refusal(coins, balance) or _insufficient(coins - 1)
+
+
+def refusal(coins: int, balance: int | None) -> BadRequest | None:
+    """Why these coins cannot be taken from a wallet that holds so many, or from none; None when they can."""
+    if balance is None:
         return BadRequest(
             "User account not found",
             "No wallet exists for this user",
@@ -235,15 +245,19 @@ def _why_not(user_id: str, coins: int) -> BadRequest:
             available_coins=0,
         )
     maximum = settings().max_withdrawal_coins
-    if coins > maximum and coins <= wallet_row.balance_coins:
+    if coins > balance:
+        return _insufficient(balance)
+    if coins > maximum:
         return BadRequest(
             "Withdrawal amount too high",
             f"Maximum withdrawal is {maximum} coins",
             code="amount_too_high",
             max_amount=maximum,
         )
-    # Another withdrawal may have just given its coins back; what counted was the moment of asking.
-    available = min(wallet_row.balance_coins, coins - 1)
+    return None
+
+
+def _insufficient(available: int) -> BadRequest:
     return BadRequest(
         "Insufficient coin balance",
         f"This needs more coins than the {available} that you have",

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
+from shared.cells import harmless
 from shared.razorpayx.answers import NOT_PAID, PAID, PROGRESS, REVERSED, Outcome, PayoutReport
 from shared.razorpayx.statements import Line, ListedPayout
-from shared.reconciliation import papers
 from shared.reconciliation.comparing import Ours, Pair, compare, contradicts, has_news
 from shared.reconciliation.summing import Judged, add_up
 from shared.states import UNSETTLED, AttemptState
@@ -233,7 +233,7 @@ def test_what_nobody_named_remains() -> None:
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_is_a_formula(cell: str) -> None:
-    assert papers.harmless(cell) == f"'{cell}"
+    assert harmless(cell) == f"'{cell}"
 
 
 def test_the_outcomes_are_the_four_that_are_known_here() -> None:

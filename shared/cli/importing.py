@@ -1,0 +1,210 @@
+"""Many withdrawals from a file: prizes to pay."""
+
+import logging
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from shared.cli.acting import acting, actor_of
+
+if TYPE_CHECKING:
+    from shared.importing import Result, Row, Scratch, Source
+
+ALL, SOME, NONE = 0, 1, 2
+GOES_ON = "What was taken stays taken, once: the same command goes on safely."
+
+
+class Nothing(click.ClickException):
+    """Nothing was done."""
+
+    exit_code = NONE
+
+
+@click.command(name="import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Say what would be taken, and change nothing.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Write a CSV with what became of each row.",
+)
+@acting
+def import_(file: BinaryIO, dry_run: bool, report: Path | None, name: str) -> None:
+    """Take a withdrawal for each row of a CSV file: exit 0 all taken, 1 some refused, 2 nothing done.
+
+    The first line names the columns, in any order: user_id, amount (coins), upi_id, reference. A reference
+    names its row for ever: the same file, or a mended one, may be imported again, and takes nothing twice.
+    """
+    from shared import importing
+    from shared.errors import SettingsError
+    from shared.settings import settings
+
+    try:
+        settings()
+        source = importing.Source(file)
+        if report and report.exists() and os.path.samestat(report.stat(), os.fstat(file.fileno())):
+            raise Nothing("The report would overwrite the file")
+    except (SettingsError, importing.Unreadable, OSError) as error:
+        raise Nothing(_words(error)) from None
+    with _quietly(), _stoppable() as stop, importing.Scratch() as scratch:
+        tally = _Tally(dry_run)
+        _read(source, scratch, stop)
+        rows = source.rows()
+        results = (
+            importing.rehearse(rows, scratch)
+            if dry_run
+            else importing.take(rows, scratch, actor=actor_of(name))
+        )
+        tally.stopped = _go(results, tally, source, report, stop)
+    sys.exit(tally.end())
+
+
+def _read(source: "Source", scratch: "Scratch", stop: Event) -> None:
+    """The first time: is it a file of rows at all, and which references has it? Raises Nothing."""
+    from shared.importing import Unreadable
+
+    try:
+        last = None
+        with _shown(source.rows(), "Reading", source.size) as rows:
+            for last in rows:
+                scratch.name(last.reference, last.line)
+                if stop.is_set():
+                    raise Nothing("Stopped. Nothing was taken.")
+    except (Unreadable, OSError) as error:
+        raise Nothing(_words(error)) from None
+    if last is None:
+        raise Nothing("The file has no rows")
+
+
+def _go(
+    results: "Iterator[Result]", tally: "_Tally", source: "Source", report: Path | None, stop: Event
+) -> str | None:
+    """The second time: row by row. Why it ended before the end of the file, if it did."""
+    from shared.errors import Unavailable
+    from shared.importing import Unreadable, report_to
+
+    line = 0
+    try:
+        with report_to(report) as write, _shown(results, "Importing", source.size) as shown:
+            for result in shown:
+                line = result.row.line
+                tally.count(result)
+                write(result)
+                if stop.is_set():
+                    return f"Stopped after line {line}."
+    except (Unavailable, Unreadable, OSError) as error:
+        return f"Stopped after line {line}: {_words(error)}."
+    return None
+
+
+class _Tally:
+    """What was done so far, and how it is told."""
+
+    def __init__(self, dry_run: bool) -> None:
+        self._dry_run = dry_run
+        self._rows: Counter[str] = Counter()
+        self._coins = 0
+        self.stopped: str | None = None
+
+    def count(self, result: "Result") -> None:
+        self._rows[result.outcome] += 1
+        self._coins += result.coins
+        if result.error:
+            _clear_bar()
+            click.echo(f"line {result.row.line}: {result.error}")
+
+    def end(self) -> int:
+        """Tell the sums; the exit status."""
+        from shared.importing import Outcome
+        from shared.money import coins_to_paise, rupees_text
+        from shared.settings import settings
+
+        rupees = rupees_text(coins_to_paise(self._coins, settings().coin_value_paise))
+        done = Outcome.WOULD_BE_TAKEN if self._dry_run else Outcome.TAKEN
+        parts = [f"{self._rows[outcome]:,} {outcome}" for outcome in (done, Outcome.BEFORE, Outcome.REFUSED)]
+        click.echo(f"{', '.join(parts)}; {self._coins:,} coins, {rupees}")
+        if self._dry_run:
+            click.echo("Nothing was changed.")
+        if self.stopped:
+            click.echo(self.stopped if self._dry_run else f"{self.stopped} {GOES_ON}", err=True)
+        if not self._rows[done] + self._rows[Outcome.BEFORE]:
+            return NONE
+        return SOME if self.stopped or self._rows[Outcome.REFUSED] else ALL
+
+
+def _words(error: Exception) -> str:
+    from shared.errors import PayoutsError, SettingsError
+
+    if isinstance(error, PayoutsError) and not isinstance(error, SettingsError):
+        return f"{error.error}: {error.details}"
+    return str(error)
+
+
+@contextmanager
+def _shown(items: "Iterable[Any]", label: str, size: int) -> Iterator[Iterator[Any]]:
+    """The items, with a bar on a terminal that tells how much of the file they came from."""
+    with click.progressbar(
+        length=size,
+        label=label,
+        file=sys.stderr,
+        hidden=not sys.stderr.isatty(),
+        update_min_steps=size // 500,
+    ) as bar:
+
+        def moving() -> Iterator[Any]:
+            for item in items:
+                row: Row = getattr(item, "row", item)
+                bar.update(row.end - bar.pos)
+                yield item
+
+        yield moving()
+
+
+def _clear_bar() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Event]:
+    """Ctrl-C, or SIGTERM, lets the row in hand be finished; a second Ctrl-C does not wait for that."""
+    asked = Event()
+
+    def ask(_number: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """A log line for each row would hide what is told; what goes wrong is still said, beside it."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+COMMANDS = (import_,)

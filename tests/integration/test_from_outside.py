@@ -1,0 +1,103 @@
+"""The API as its own process: what it writes to its log, and what a slow caller can hold."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import requests
+
+from sandbox.processes import wait_until
+from sandbox.services import free_port
+from tests.integration.app import CANCEL, CREDIT, GOOD, STATUS, WITHDRAW
+from tests.world import KEY, World, sign
+
+WEBHOOK = "/api/razorpay/webhook/"
+
+
+@contextmanager
+def api(log: Path, **settings: str) -> Iterator[str]:
+    """`payouts api` with these settings; its address. Its log is in the file."""
+    port = free_port()
+    env = os.environ | {"API_PORT": str(port)} | settings
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "shared.cli", "api"], env=env, stdout=out, stderr=out
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _answers(address), 20, lambda: AssertionError(log.read_text()))
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/healthz", timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def test_no_secret_and_no_upi_id_reaches_the_log(world: World, tmp_path: Path) -> None:
+    body = {**GOOD, "upi_id": "secretname@okaxis", "user_id": "asha"}
+    headers = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "trace-me"}
+    guessed = {"Authorization": "Bearer guessed-key-0123456789"}
+    with api(tmp_path / "log") as address:
+
+        def send(path: str, body: object, headers: dict[str, str] = headers) -> requests.Response:
+            return requests.post(address + path, json=body, headers=headers, timeout=10)
+
+        credited = {
+            "user_id": "asha",
+            "coins": 900,
+            "reference": "r",
+            "phone": "+919876543210",
+            "email": "a@b.in",
+        }
+        assert send(CREDIT, credited).status_code == 201
+        made = send(WITHDRAW, body)
+        assert made.status_code == 201
+        assert send(WITHDRAW, body).status_code == 400  # the coins are gone
+        assert send(WITHDRAW, {**body, "upi_id": "secretname#okaxis"}).status_code == 400
+        assert send(WITHDRAW, body, guessed).status_code == 401
+        assert send(WITHDRAW + "?key=secret-in-the-address", body, guessed).status_code == 401
+        withdrawal_id = made.json()["data"]["withdrawal_id"]
+        asked = requests.get(f"{address}{STATUS}?withdrawal_id={withdrawal_id}", headers=headers, timeout=10)
+        assert asked.status_code == 200
+        assert send(CANCEL, {"withdrawal_id": withdrawal_id, "reason": "secret reason"}).status_code == 200
+        forged = requests.post(address + WEBHOOK, data=b'{"vpa": "secretname@okaxis"}', timeout=10)
+        assert forged.status_code == 400
+    log = (tmp_path / "log").read_text()
+    for word in ("secret", "guessed-key", KEY, "9876543210", "a@b.in"):
+        assert word not in log, word
+    events = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    told = {event["event"].split()[0] for event in events if event.get("request_id") == "trace-me"}
+    assert {"[WITHDRAW]", "[CANCEL]", "[DETAILS]", "[WALLET]"} <= told
+    assert any(event["event"] == "[API] refused" and event["address"] == "127.0.0.1" for event in events)
+
+
+def test_slow_bodies_of_strangers_do_not_hold_every_thread(world: World, tmp_path: Path) -> None:
+    """More of them than there are threads, some to RazorpayX's address and some to where a key is needed."""
+    with api(tmp_path / "log", API_THREADS="4") as address, ExitStack() as slow:
+        host, port = address.removeprefix("http://").split(":")
+        for path in [WEBHOOK, WITHDRAW] * 6:
+            caller = slow.enter_context(socket.create_connection((host, int(port))))
+            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 500000\r\n\r\n"
+            caller.sendall(head.encode() + b"{")
+        wait_until(lambda: _answers(address), 10, lambda: AssertionError("every thread is held"))
+        began = time.monotonic()
+        assert _answers(address)
+        assert time.monotonic() - began < 1
+        body = b"{}"
+        answer = requests.post(
+            address + WEBHOOK, data=body, headers={"X-Razorpay-Signature": sign(body)}, timeout=10
+        )
+        assert answer.status_code == 503 and answer.json()["code"] == "too_many_webhooks"
+        assert int(answer.headers["Retry-After"]) > 0
