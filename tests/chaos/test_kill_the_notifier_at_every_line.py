@@ -14,7 +14,7 @@ from tests.integration.telling import listen, rows, tell_all
 from tests.receiver import receiving
 from tests.world import World
 
-PATH = ("shared/notifications/", "shared/db.py")
+PATH = ("shared/notifications/",)
 # What a killed one left behind is set aside, so that the next one goes through the same lines.
 ASIDE = (
     "UPDATE deliveries SET leased_until = NULL, due_at = now() + interval '1 hour' WHERE state = 'waiting'"

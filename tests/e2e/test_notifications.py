@@ -14,7 +14,7 @@ from sandbox.stack import ROOT
 from tests.e2e.system import System
 from tests.receiver import Receiver, receiving
 
-PAYOUTS = 24
+PAYOUTS = 12
 ARRIVES_SECONDS = 30
 
 
