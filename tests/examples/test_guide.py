@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sqlite3
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -216,6 +217,7 @@ def test_whoever_follows_the_guide_pays_from_everywhere_and_is_told(
         if "jwt.encode" in block.text:
             told = reader.run(CURL_AS_USER.format(token=reader.answer.strip(), api=reader.port("8000")))
             assert json.loads(told)["data"]["user_id"] == "user123"
+    assert stat.S_IMODE((reader.clone / "sandbox.env").stat().st_mode) == 0o600, "it has every secret"
     assert (paid, taken) == (3, 2)  # Python, Node, and Python again with a webhook; the two snippets
     assert reader.answer.splitlines()[-2:] == [
         "failed: This UPI id does not exist. Please check it.",
