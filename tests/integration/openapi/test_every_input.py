@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from schemathesis import Case
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.generation.meta import CoveragePhaseData
 
 from tests.integration.openapi.served import AS_MANY, HEADERS, make_possible, named, numbers, schema
 from tests.world import World, sign
@@ -27,7 +29,23 @@ def test_every_input(case: Case, world: World, there: list[str]) -> None:
         if named(case) == "webhook":
             sent["data"] = json.dumps(case.body).encode()
             sent["headers"]["X-Razorpay-Signature"] = sign(sent["data"])
-    case.call_and_validate(**sent)
+    answer = case.call_and_validate(**sent)
+    if breaks_a_parameter(case):
+        assert 400 <= answer.status_code < 500, (case.query, case.meta.phase.data)
+
+
+def breaks_a_parameter(case: Case) -> bool:
+    """Whether one parameter of the address was made bad on purpose. schemathesis 4.32 lets a 2xx for it pass
+    when any other parameter is good (`_single_element_array_becomes_valid_after_serialization`).
+    """
+    assert case.meta is not None
+    told = case.meta.phase.data
+    return (
+        case.meta.generation.mode.is_negative
+        and isinstance(told, CoveragePhaseData)
+        and told.parameter_location == ParameterLocation.QUERY
+        and told.parameter is not None
+    )
 
 
 def ask_for_what_is_there(case: Case, world: World, there: list[str]) -> None:
