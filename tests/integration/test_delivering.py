@@ -129,7 +129,7 @@ def test_the_waits_grow_and_the_last_try_is_after_a_day(world: World, app: Recei
         ("-5", 3, 7),
         ("soon", 3, 7),
         ("", 3, 7),
-        (format_datetime(datetime.now(UTC) + timedelta(minutes=20), usegmt=True), 900, 1200),
+        ("a date in 20 minutes", 1100, 1200),
         ("Tue, 01 Jan 1980 00:00:00 GMT", 3, 7),
         ("Tue, 99 Jan 2080", 3, 7),
     ],
@@ -137,6 +137,8 @@ def test_the_waits_grow_and_the_last_try_is_after_a_day(world: World, app: Recei
 def test_patience_that_is_asked_for_is_had_within_reason(
     world: World, app: Receiver, retry_after: str, at_least: float, at_most: float
 ) -> None:
+    if retry_after == "a date in 20 minutes":
+        retry_after = format_datetime(datetime.now(UTC) + timedelta(minutes=20), usegmt=True)
     app.status, app.headers = 429, {"Retry-After": retry_after}
     try_once(world, app.url)
     assert at_least < seconds_left(world) <= at_most
