@@ -24,6 +24,7 @@ from shared.settings import settings
 MAX_ADDRESSES = 3
 # What comes behind the status is not used. A little is taken, so that nobody is cut off in mid-word.
 GLANCE_BYTES, GLANCE_SECONDS = 4096, 0.5
+MAX_WORDS = 200  # of what went wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _seconds_of(retry_after: str | None) -> float | None:
         return float(retry_after[:9])
     try:
         return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: a year or a zone beyond all bounds
         return None
 
 
@@ -160,4 +161,6 @@ def _words(error: Exception) -> str:
         return f"its certificate does not count: {error.verify_message}"
     if isinstance(error, TimeoutError) or not str(error):
         return f"no connection: {str(error) or type(error).__name__}"
-    return f"{type(error).__name__}: {error}"[:200]
+    # It may quote the server: no NUL for the database, and nothing that a terminal obeys.
+    said = str(error)[:MAX_WORDS].encode("ascii", "backslashreplace").decode()
+    return f"{type(error).__name__}: {''.join(one if one.isprintable() else '?' for one in said)}"[:MAX_WORDS]

@@ -132,6 +132,8 @@ def test_the_waits_grow_and_the_last_try_is_after_a_day(world: World, app: Recei
         ("a date in 20 minutes", 1100, 1200),
         ("Tue, 01 Jan 1980 00:00:00 GMT", 3, 7),
         ("Tue, 99 Jan 2080", 3, 7),
+        ("Tue, 01 Jan 99999999999999999999 00:00:00 GMT", 3, 7),
+        ("Tue, 01 Jan 2080 00:00:00 +99999999999999999999", 3, 7),
     ],
 )
 def test_patience_that_is_asked_for_is_had_within_reason(
@@ -178,6 +180,17 @@ def test_what_is_no_http_is_a_failure(world: World, answer: bytes) -> None:
     with Dripping(answer) as server:
         row = try_once(world, server.url)
         assert row.state == "waiting" and row.last_error and row.last_http_status is None
+
+
+@pytest.mark.parametrize(
+    "answer", [b"a\x00b\r\n", b"\x1b]0;pwned\x07\x9b2J\r\n", b"HTTP/7\x00\x1b[2J 200 OK\r\n\r\n"]
+)
+def test_what_a_server_says_instead_of_http_is_shown_harmlessly(world: World, answer: bytes) -> None:
+    """No text of a database has NUL in it, and no operator's terminal obeys a stranger."""
+    with Dripping(answer) as server:
+        row = try_once(world, server.url)
+        assert row.tries == 1 and row.leased_until is None
+        assert row.last_error.isascii() and row.last_error.isprintable()
 
 
 def test_nobody_listens(world: World) -> None:
