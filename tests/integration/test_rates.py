@@ -105,6 +105,19 @@ def test_wrong_keys_are_counted_and_then_nobody_new_comes_in_from_there(limited:
     assert statuses(client, KEY, 1, **elsewhere) == [200]
 
 
+def test_a_browsers_question_is_answered_whatever_strangers_at_its_address_did(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://app.example")
+    client = limited(rate_limit_failed_auth="2/minute", rate_limit_per_address="4/minute")
+    assert statuses(client, "wrong", 3) == [401, 401, 429]
+    question = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+    told = [client.options(WALLET, headers=question) for _ in range(5)]
+    assert [answer.status_code for answer in told] == [204] * 5
+    assert {answer.headers["Access-Control-Allow-Origin"] for answer in told} == {"https://app.example"}
+    assert statuses(client, token(), 1) == [200]
+
+
 def test_an_expired_token_is_no_attempt_to_break_in(limited: Limited) -> None:
     client = limited(rate_limit_failed_auth="2/minute")
     assert statuses(client, token(exp=1), 5) == [401] * 5

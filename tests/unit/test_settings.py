@@ -62,6 +62,9 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("CORS_ORIGINS", "*"),
         ("CORS_ORIGINS", "https://app.example/"),
         ("CORS_ORIGINS", "https://app.example,app.example"),
+        ("CORS_ORIGINS", "https://*.app.example"),  # it would let https://app.example.evil.example in
+        ("CORS_ORIGINS", "https://app.example$"),
+        ("CORS_ORIGINS", "https://a@app.example"),
         ("RATE_LIMIT_PER_KEY", "secret-value"),
         ("RATE_LIMIT_PER_USER", "sixty"),
         ("TRUSTED_PROXIES", "-1"),
