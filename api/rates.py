@@ -5,8 +5,10 @@ Counted in Redis for all processes together. While Redis is away each process co
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 import structlog
 from flask import Flask, Response, current_app, g, request
@@ -19,6 +21,9 @@ from shared.settings import OFF, Settings
 REDIS_SECONDS = 0.2
 # RazorpayX must always be heard, and whoever watches over us must always be answered.
 NOT_COUNTED = ("provider", "health")
+# Some proxies write the caller's port too, which changes with each connection.
+WITH_PORT = re.compile(r"\[(?P<six>[^]]+)\](:[0-9]+)?|(?P<four>[0-9.]+):[0-9]+")
+OF_ONE_SUBSCRIBER = 64  # bits: within an IPv6 prefix of this length everybody chooses addresses as they like
 
 log = structlog.get_logger()
 
@@ -30,7 +35,9 @@ def prepare(app: Flask, settings: Settings) -> None:
         _limit(settings.rate_limit_failed_auth, "failed", _address, _is_stranger, _has_failed),
         _limit(settings.rate_limit_per_key, "key", lambda: g.credential, _has_key),
         _limit(settings.rate_limit_per_user, "user", lambda: g.caller.user_id, _is_user),
-        _limit(settings.rate_limit_per_address, "address", _address, lambda: _is_user() or _is_stranger()),
+        # Apart, so that strangers cannot use up what users at the same address may ask.
+        _limit(settings.rate_limit_per_address, "address", _address, _is_stranger),
+        _limit(settings.rate_limit_per_address, "users", _address, _is_user),
     ]
     limiter = Limiter(
         key_func=_address,
@@ -84,7 +91,16 @@ def _limit(
 
 
 def _address() -> str:
-    return request.remote_addr or "nowhere"
+    """Where the caller is, as it is counted."""
+    given = request.remote_addr or "nowhere"
+    with_port = WITH_PORT.fullmatch(given)
+    try:
+        address = ip_address((with_port["six"] or with_port["four"]) if with_port else given)
+    except ValueError:
+        return given
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or IPv6Network((int(address), OF_ONE_SUBSCRIBER), strict=False))
+    return str(address)
 
 
 def _is_user() -> bool:
@@ -118,5 +134,5 @@ def _tell(response: Response) -> Response:
     response.headers["X-RateLimit-Reset"] = str(reset_at)
     if response.status_code == 429:
         response.headers["Retry-After"] = str(max(1, math.ceil(reset_at - time.time())))
-        log.warning("[API] too many", path=request.path, address=_address(), limit=str(limit.limit))
+        log.warning("[API] too many", path=request.path, address=request.remote_addr, limit=str(limit.limit))
     return response

@@ -50,7 +50,8 @@ class Access(BaseSettings):
         "60/minute", description="Requests with one user's tokens, and wishes of apps for that user, or `off`"
     )
     rate_limit_per_address: str = Field(
-        "1200/minute", description="Requests without a known app key from one address, or `off`"
+        "1200/minute",
+        description="Requests from one address (IPv6: one /64), users and strangers apart, or `off`",
     )
     rate_limit_failed_auth: str = Field(
         "60/minute", description="Wrong keys and tokens from one address, or `off`"

@@ -85,11 +85,41 @@ def test_a_users_wishes_are_counted_whoever_sends_them(world: World, limited: Li
 def test_an_address_has_its_limit_but_apps_have_their_own(limited: Limited) -> None:
     client = limited(rate_limit_per_address="4/minute")
     assert statuses(client, KEY, 1) == [200]  # now the key is known
-    told = [*statuses(client, token(), 2), *statuses(client, token("ravi"), 2)]
-    assert told == [200, 200, 403, 429]
+    told = [*statuses(client, token(), 2), *statuses(client, token("ravi"), 3)]
+    assert told == [200, 200, 403, 403, 429]
     assert statuses(client, KEY, 5) == [200] * 5
     elsewhere = {"environ_base": {"REMOTE_ADDR": "198.51.100.7"}}
     assert statuses(client, token(), 1, **elsewhere) == [200]
+
+
+def test_strangers_do_not_use_up_what_users_at_their_address_may_ask(limited: Limited) -> None:
+    client = limited(rate_limit_per_address="3/minute")
+    assert [client.get("/docs/openapi.json").status_code for _ in range(4)] == [200] * 3 + [429]
+    assert statuses(client, token(), 4) == [200] * 3 + [429]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"),  # a subscriber has all of a /64
+        ("2001:db8:1:2::1", "2001:0DB8:1:2:0:0:0:1"),
+        ("::ffff:198.51.100.1", "198.51.100.1"),
+        ("198.51.100.1:5000", "198.51.100.1:5001"),  # some proxies write the port
+        ("[2001:db8:1:2::1]:5000", "2001:db8:1:2::1"),
+        ("fe80::1%eth0", "fe80::2"),
+    ],
+)
+def test_whoever_changes_within_their_address_is_counted_as_one(
+    limited: Limited, first: str, second: str
+) -> None:
+    client = limited(rate_limit_failed_auth="1/minute", trusted_proxies="1")
+
+    def asks(address: str) -> int:
+        headers = {**bearer("wrong"), "X-Forwarded-For": address}
+        return int(client.get(WALLET, headers=headers, **MINE).status_code)  # type: ignore[arg-type]
+
+    assert [asks(first), asks(second)] == [401, 429]
+    assert [asks("2001:db8:1:3::1"), asks("198.51.100.2"), asks("unknown")] == [401] * 3
 
 
 def test_wrong_keys_are_counted_and_then_nobody_new_comes_in_from_there(limited: Limited) -> None:
