@@ -26,8 +26,13 @@ def find(
     session: Session, withdrawal_id: UUID, *, lock: bool = False, of_user: str | None = None
 ) -> Withdrawal:
     """One withdrawal; for `of_user` another user's does not exist. Raises NotFound."""
-    withdrawal = session.get(Withdrawal, withdrawal_id, with_for_update=lock, populate_existing=lock)
-    if withdrawal is None or of_user not in (None, withdrawal.user_id):
+    query = select(Withdrawal).where(Withdrawal.id == withdrawal_id)
+    if of_user is not None:
+        query = query.where(Withdrawal.user_id == of_user)  # another user's row is not even waited for
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    withdrawal = session.scalar(query)
+    if withdrawal is None:
         raise NotFound("Withdrawal not found", "No withdrawal has this id", code="withdrawal_not_found")
     return withdrawal
 

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 
 from api import user_tokens
 from api.app import create_app
+from shared import db, withdrawals
 from tests.integration.app import CANCEL, GOOD, HISTORY, STATUS, WALLET, WITHDRAW, assert_refused
 from tests.integration.tokens import AUDIENCE, ISSUER, SECRET, token, use_tokens
 from tests.world import World
@@ -50,6 +51,17 @@ def test_a_user_asks_reads_and_cancels_for_themselves(world: World, client: Flas
     theirs = bearer(token("ravi"))
     assert_refused(client.post(CANCEL, json=given, headers=theirs), 404, "Withdrawal not found")
     assert client.post(CANCEL, json=given, headers=mine).get_json()["data"]["status"] == "cancelled"
+
+
+def test_anothers_withdrawal_that_is_at_work_is_not_there_either(world: World, client: FlaskClient) -> None:
+    """Who waited for its row would learn that it exists, and make its owner and the workers wait."""
+    mine = client.post(WITHDRAW, json=GOOD, headers=bearer(token())).get_json()["data"]["withdrawal_id"]
+    with db.transaction() as session:
+        withdrawals.find(session, uuid.UUID(mine), lock=True)
+        begun = time.monotonic()
+        told = client.post(CANCEL, json={"withdrawal_id": mine}, headers=bearer(token("ravi")))
+        assert time.monotonic() - begun < 1
+    assert_refused(told, 404, "Withdrawal not found")
 
 
 def test_the_same_key_of_two_users_is_two_keys(world: World, client: FlaskClient) -> None:
