@@ -8,10 +8,13 @@ from shared.models.operations import ExceptionRecord, Pace, ProviderBalance, Res
 from shared.models.proof import DayCertificate, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
+from shared.models.rulings import Adjustment, Block, Review
 
 __all__ = [
+    "Adjustment",
     "AppKey",
     "Base",
+    "Block",
     "CoinTransaction",
     "DayCertificate",
     "Delivery",
@@ -24,6 +27,7 @@ __all__ = [
     "ProviderBalance",
     "ReconciliationRun",
     "Resolution",
+    "Review",
     "SealBlock",
     "SealLeaf",
     "Switch",

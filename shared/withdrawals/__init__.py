@@ -1,6 +1,7 @@
 """The verbs of a withdrawal's life, in the order in which they happen.
 
     request  cancel            the user's wish                       requesting.py
+    approve_review  reject_review   a person's word before it is sent   reviewing.py
     claim                      a worker takes what is due            claiming.py
     record_answer              and writes down what came of it       recording.py
     apply_report               the one door for what RazorpayX says  reporting.py
@@ -19,12 +20,14 @@ from shared.withdrawals.recording import put_off, record_answer
 from shared.withdrawals.reporting import apply_report
 from shared.withdrawals.requesting import cancel, refusal, request
 from shared.withdrawals.resolving import approve, propose, reject
+from shared.withdrawals.reviewing import approve_review, reject_review
 from shared.withdrawals.sweeping import sweep
 
 __all__ = [
     "Page",
     "apply_report",
     "approve",
+    "approve_review",
     "cancel",
     "claim",
     "find",
@@ -35,6 +38,7 @@ __all__ = [
     "record_answer",
     "refusal",
     "reject",
+    "reject_review",
     "request",
     "resume",
     "sweep",
