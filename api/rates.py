@@ -27,26 +27,32 @@ def prepare(app: Flask, settings: Settings) -> None:
     """Count this application's requests. Who asks, `auth.recognise` has said by then."""
     limits = [
         # Whoever came in lately goes on, however many others try wrong keys from the same address.
-        _limit(settings.rate_limit_failed_auth, "failed", _address, _is_stranger, _has_failed),
-        _limit(settings.rate_limit_per_key, "key", lambda: g.credential, _has_key),
-        _limit(settings.rate_limit_per_user, "user", lambda: g.caller.user_id, _is_user),
-        _limit(settings.rate_limit_per_address, "address", _address, lambda: _is_user() or _is_stranger()),
+        limit(settings.rate_limit_failed_auth, "failed", address, _is_stranger, _has_failed),
+        limit(settings.rate_limit_per_key, "key", lambda: g.credential, _has_key),
+        limit(settings.rate_limit_per_user, "user", lambda: g.caller.user_id, _is_user),
+        limit(settings.rate_limit_per_address, "address", address, lambda: _is_user() or _is_stranger()),
     ]
+    limiter = count(app, settings, limits, prefix="rates")
+    limiter.request_filter(lambda: request.blueprint in NOT_COUNTED)
+
+
+def count(app: Flask, settings: Settings, limits: list[ApplicationLimit | None], *, prefix: str) -> Limiter:
+    """Hold this application's requests against the limits, and tell who asks how much is left."""
     limiter = Limiter(
-        key_func=_address,
-        application_limits=[limit for limit in limits if limit is not None],
+        key_func=address,
+        application_limits=[one for one in limits if one is not None],
         strategy="sliding-window-counter",
         storage_uri=settings.redis_url.get_secret_value().replace("unix://", "redis+unix://", 1),
         storage_options={"socket_connect_timeout": REDIS_SECONDS, "socket_timeout": REDIS_SECONDS},  # type: ignore[dict-item]
         in_memory_fallback_enabled=True,
         swallow_errors=True,  # a count that cannot be kept refuses nobody
-        key_prefix="rates",
+        key_prefix=prefix,
     )
     limiter.logger.setLevel(logging.WARNING)  # who was told to wait, `_tell` writes down
-    limiter.request_filter(lambda: request.blueprint in NOT_COUNTED)
     limiter.init_app(app)
     app.extensions["rates"] = limiter
     app.after_request(_tell)
+    return limiter
 
 
 def of_user(user_id: str) -> None:
@@ -65,13 +71,14 @@ def of_user(user_id: str) -> None:
         pass
 
 
-def _limit(
+def limit(
     rate: str,
     scope: str,
     key: Callable[[], str],
     counts: Callable[[], bool],
     deduct: Callable[[], bool] | None = None,
 ) -> ApplicationLimit | None:
+    """One limit: for each `key`, whatever `counts`, or only what `deduct` says afterwards. None when off."""
     if rate == OFF:
         return None
     return ApplicationLimit(
@@ -83,7 +90,7 @@ def _limit(
     )
 
 
-def _address() -> str:
+def address() -> str:
     return request.remote_addr or "nowhere"
 
 
@@ -118,5 +125,5 @@ def _tell(response: Response) -> Response:
     response.headers["X-RateLimit-Reset"] = str(reset_at)
     if response.status_code == 429:
         response.headers["Retry-After"] = str(max(1, math.ceil(reset_at - time.time())))
-        log.warning("[API] too many", path=request.path, address=_address(), limit=str(limit.limit))
+        log.warning("[API] too many", path=request.path, address=address(), limit=str(limit.limit))
     return response

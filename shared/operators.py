@@ -132,9 +132,16 @@ def sign_in(name: str, password: str, code: str = "") -> Operator | None:
         return _written(session, operator)
 
 
-def knows(operator: Operator, password: str) -> bool:
-    """Whether this is their password."""
-    return _matches(operator.password_hash, password)
+def sign_in_again(name: str, password: str) -> Operator | None:
+    """Who is in, once more with their password, as for changing it; None when it is wrong."""
+    with transaction() as session:
+        found = session.get(Operator, name)
+    return found if found and _matches(found.password_hash, password) else None
+
+
+def exists(session: Session, name: str) -> bool:
+    """Whether there is an operator of this name."""
+    return session.get(Operator, name) is not None
 
 
 @cache

@@ -8,14 +8,17 @@
     sweep                      due work that nobody holds            sweeping.py
     pause    resume            when payouts must not be sent         pausing.py
     propose  approve  reject   people decide                         resolving.py
+    add_note  retry_now  ask_now  what one operator may do           operating.py
     find     history           what callers may read                 reading.py
+    search                     what operators may find               searching.py
 
 A status changes in `journey.py`, and nowhere else.
 """
 
 from shared.withdrawals.claiming import claim
+from shared.withdrawals.operating import add_note, ask_now, retry_now
 from shared.withdrawals.pausing import pause, resume
-from shared.withdrawals.reading import Page, find, history
+from shared.withdrawals.reading import Page, Stale, find, history
 from shared.withdrawals.recording import put_off, record_answer
 from shared.withdrawals.reporting import apply_report
 from shared.withdrawals.requesting import cancel, refusal, request
@@ -25,9 +28,12 @@ from shared.withdrawals.sweeping import sweep
 
 __all__ = [
     "Page",
+    "Stale",
+    "add_note",
     "apply_report",
     "approve",
     "approve_review",
+    "ask_now",
     "cancel",
     "claim",
     "find",
@@ -41,5 +47,6 @@ __all__ = [
     "reject_review",
     "request",
     "resume",
+    "retry_now",
     "sweep",
 ]

@@ -137,14 +137,20 @@ def request(
 
 
 def cancel(
-    withdrawal_id: UUID, *, reason: str, actor: str, key: str | None = None, of_user: str | None = None
+    withdrawal_id: UUID,
+    *,
+    reason: str,
+    actor: str,
+    key: str | None = None,
+    of_user: str | None = None,
+    version: int | None = None,
 ) -> tuple[Withdrawal, int]:
     """Take a pending withdrawal back; returns it and the balance that this left. Once under a `key`.
 
-    Raises NotFound, BadRequest (not pending any more), Unavailable.
+    Raises NotFound, BadRequest (not pending any more), Stale (not this `version` any more), Unavailable.
     """
     with transaction() as session:
-        withdrawal = reading.find(session, withdrawal_id, lock=True, of_user=of_user)
+        withdrawal = reading.find(session, withdrawal_id, lock=True, of_user=of_user, version=version)
         balance = _left_by_cancelling(session, withdrawal, actor, key)
         if balance is not None:
             return withdrawal, balance
