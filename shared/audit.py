@@ -56,14 +56,17 @@ def listing(
 ) -> list[AuditEntry]:
     """The lines that fit, newest first; `before_id` continues behind one."""
     query = select(AuditEntry)
-    for condition, value in (
-        (AuditEntry.operator == operator, operator),
-        (AuditEntry.action == action, action),
-        (AuditEntry.subject == subject, subject),
-        (AuditEntry.at >= since, since),
-        (AuditEntry.at < until, until),
-        (AuditEntry.id < before_id, before_id),
+    for column, wanted in (
+        (AuditEntry.operator, operator),
+        (AuditEntry.action, action),
+        (AuditEntry.subject, subject),
     ):
-        if value is not None:
-            query = query.where(condition)
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if since is not None:
+        query = query.where(AuditEntry.at >= since)
+    if until is not None:
+        query = query.where(AuditEntry.at < until)
+    if before_id is not None:
+        query = query.where(AuditEntry.id < before_id)
     return list(session.scalars(query.order_by(AuditEntry.id.desc()).limit(limit)))

@@ -8,8 +8,8 @@ from flask import abort, request
 
 from api.admin import door, records
 from api.admin.acts import ACTS, Act, Given, Seen
-from api.admin.page import Page, given, opens
-from api.admin.withdrawal import DO, look
+from api.admin.page import DO, Page, given, opens
+from api.admin.withdrawal import look
 from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
 from shared.ids import parse_id

@@ -33,7 +33,8 @@ class SignedIn(UserMixin):
 
 def prepare(panel: Flask, settings: Settings) -> None:
     """Give the panel its door."""
-    manager = LoginManager(panel)
+    # Pages ask `who`; a page about an absent database must not ask the database.
+    manager = LoginManager(panel, add_context_processor=False)
     manager.session_protection = (
         None  # the cookie is Strict and no script sees it; addresses of phones change
     )

@@ -14,10 +14,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from api.admin import door, showing
+from api.admin.audit_log import AuditLog
 from api.admin.bulk import Bulk
+from api.admin.exceptions import Exceptions
 from api.admin.home import Home
+from api.admin.operators import Operators
 from api.admin.page import Page
+from api.admin.reconciliation import Reconciliation
 from api.admin.signing_in import Account, SignIn
+from api.admin.switches import Switches
+from api.admin.users import Users
 from api.admin.withdrawal import OneWithdrawal
 from api.admin.withdrawals import Withdrawals
 from shared.db import unavailable
@@ -28,6 +34,13 @@ from shared.settings import Settings
 # What the menu shows, in its order; each is shown to those who may open it.
 PAGES: tuple[type[Page], ...] = (
     Withdrawals,
+    Users,
+    Switches,
+    Exceptions,
+    Reconciliation,
+    AuditLog,
+    Operators,
+    # Not in the menu: what these lead to.
     OneWithdrawal,
     Bulk,
     Account,

@@ -8,12 +8,16 @@ from flask import abort, flash, redirect, request, url_for
 from flask_admin import BaseView, expose
 from werkzeug.wrappers import Response
 
+from api import parameters
 from api.admin import door
+from api.schemas import whole_number
 from shared.errors import BadRequest
 from shared.roles import Role
 
 EVERYBODY = "everybody"  # marks what one opens without having signed in
 MAX_REASON = 500
+MAX_ID = 2**63 - 1
+DO = "do"  # what the last of several steps is called
 
 View = Callable[..., Any]
 
@@ -89,3 +93,19 @@ def inside(address: str | None) -> str:
     parts = urlsplit(address or "")
     is_ours = not parts.scheme and not parts.netloc and parts.path.startswith("/admin/")
     return address if address and is_ours and "\\" not in address else "/admin/"
+
+
+def number(row_id: int) -> int:
+    """The id of a row; one that no row can have becomes one that none has."""
+    return row_id if 0 <= row_id <= MAX_ID else 0
+
+
+def before_id() -> int | None:
+    """`?cursor=` of a list that goes down by id. Raises BadRequest."""
+    decoded = parameters.given_cursor()
+    if decoded is None:
+        return None
+    found = whole_number(decoded)
+    if found is None or not 0 <= found <= MAX_ID:
+        raise parameters.bad_cursor()
+    return found

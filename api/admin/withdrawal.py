@@ -3,13 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from flask import abort, request, url_for
+from flask import abort, request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.admin import door, records
 from api.admin.acts import ACTS, Act, Given, Seen
-from api.admin.page import Page, back_to, given, opens
+from api.admin.page import DO, Page, back_to, given, opens
 from shared.db import transaction
 from shared.errors import BadRequest, NotFound, PayoutsError
 from shared.explaining import explain
@@ -20,7 +20,6 @@ from shared.states import LIVE, sentence
 from shared.withdrawals import find, resolving
 
 MAX_UTR = 60
-GO_ON, DO = "confirm", "do"
 
 
 class OneWithdrawal(Page):
@@ -96,7 +95,6 @@ class OneWithdrawal(Page):
                 acts=acts,
                 unmasked=unmasked,
                 may_act=role.may(Role.OPERATOR),
-                list_url=url_for("withdrawals.index", user=seen.withdrawal.user_id),
             )
 
 
