@@ -10,13 +10,13 @@ import io
 from collections.abc import Iterator
 from threading import BoundedSemaphore
 
-from flask import Response
+from flask import Response, current_app
 
+from shared.cells import harmless
 from shared.clock import INDIA
 from shared.errors import Unavailable
 from shared.models import Withdrawal
 from shared.money import PAISE_PER_RUPEE
-from shared.reconciliation.papers import harmless
 from shared.upi import mask
 from shared.withdrawals.searching import Wanted, search
 
@@ -35,17 +35,16 @@ COLUMNS = (
     "completed_ist",
 )
 CHUNK_ROWS = 1000
-# Each keeps a thread that apps need as well.
-_at_once = BoundedSemaphore(2)
 
 
 def streamed(wanted: Wanted) -> Response:
     """The answer with the file. Raises Unavailable when too many others are being written."""
-    if not _at_once.acquire(blocking=False):
-        raise Unavailable("Busy", "Two exports are being written; try again later", code="export_busy")
+    at_once: BoundedSemaphore = current_app.config["EXPORTS"]
+    if not at_once.acquire(blocking=False):
+        raise Unavailable("Busy", "Other exports are being written; try again later", code="export_busy")
     response = Response(_lines(wanted), mimetype="text/csv")
     response.headers["Content-Disposition"] = "attachment; filename=withdrawals.csv"
-    response.call_on_close(_at_once.release)
+    response.call_on_close(at_once.release)
     return response
 
 

@@ -10,8 +10,8 @@ from werkzeug.wrappers import Response
 
 from api import parameters
 from api.admin import door
-from api.schemas import whole_number
 from shared.errors import BadRequest
+from shared.fields import whole_number
 from shared.roles import Role
 
 EVERYBODY = "everybody"  # marks what one opens without having signed in

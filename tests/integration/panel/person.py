@@ -42,7 +42,7 @@ class Person:
         self.page: TestResponse = self.get("/admin/sign-in/")
 
     def get(self, path: str, **about: Any) -> TestResponse:
-        self.page = self.client.get(path, **about)
+        self.page = self.client.get(path, buffered=True, **about)
         return self.page
 
     def sign_in(self, password: str = PASSWORD, **more: str) -> "Person":
