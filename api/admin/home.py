@@ -6,10 +6,11 @@ from flask_admin import AdminIndexView
 from sqlalchemy import select
 
 from api.admin.page import opens, shut
-from shared import exception_records, switches
+from shared import adjusting, exception_records, switches
 from shared.db import transaction
 from shared.models import Resolution, Withdrawal
 from shared.roles import Role
+from shared.withdrawals import reviewing
 
 SHOWN = 20
 
@@ -35,6 +36,8 @@ class Home(AdminIndexView):
                 "home.html",
                 title="What waits for a person",
                 proposals=session.execute(waiting).all(),
+                awaiting=reviewing.waiting(session, limit=SHOWN),
+                adjustments=adjusting.waiting(session, limit=SHOWN),
                 records=exception_records.listing(session, limit=SHOWN),
                 off=[switch for switch in switches.listing(session) if not switch.is_on],
             )

@@ -22,6 +22,7 @@ from api.admin.home import Home
 from api.admin.operators import Operators
 from api.admin.page import Page
 from api.admin.reconciliation import Reconciliation
+from api.admin.ruling import Blocks, Ruling
 from api.admin.signing_in import Account, SignIn
 from api.admin.switches import Switches
 from api.admin.users import Users
@@ -36,6 +37,7 @@ from shared.settings import Settings
 PAGES: tuple[type[Page], ...] = (
     Withdrawals,
     Users,
+    Blocks,
     Switches,
     Exceptions,
     Reconciliation,
@@ -44,6 +46,7 @@ PAGES: tuple[type[Page], ...] = (
     # Not in the menu: what these lead to.
     OneWithdrawal,
     Bulk,
+    Ruling,
     Account,
     SignIn,
 )

@@ -5,8 +5,9 @@ from typing import Any
 from flask import request
 
 from api import parameters
+from api.admin import door
 from api.admin.page import Page, before_id, opens
-from shared import wallet
+from shared import adjusting, wallet
 from shared.db import transaction
 from shared.errors import NotFound
 from shared.roles import Role
@@ -34,6 +35,7 @@ class Users(Page):
                 page = self.render("users.html", title=self.title, user_id=user_id, fault=error.details)
                 return page, 404
             rows = wallet.transactions(session, user_id, limit=PAGE_ROWS + 1, before_id=before_id())
+            waiting = [made for made in adjusting.waiting(session) if made.user_id == user_id]
             latest = history(session, user_id, limit=LATEST).withdrawals
         shown = rows[:PAGE_ROWS]
         return self.render(
@@ -44,4 +46,6 @@ class Users(Page):
             lines=shown,
             next=parameters.cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
             latest=latest,
+            adjustments=waiting,
+            actor=door.actor(),
         )

@@ -38,7 +38,19 @@ def main() -> None:
     """Coin Payouts: turns coins into rupees, never twice."""
 
 
-for _room in (processes, operate, review, wallets, keys, operators, notifications, importing, books, reconcile, proof):
+for _room in (
+    processes,
+    operate,
+    review,
+    wallets,
+    keys,
+    operators,
+    notifications,
+    importing,
+    books,
+    reconcile,
+    proof,
+):
     for _command in _room.COMMANDS:
         main.add_command(_command)
 

@@ -13,7 +13,7 @@ from shared.states import FINAL, UNSETTLED, AttemptState, Reason, Status
 from shared.withdrawals import journey, reading
 
 # While it waits for one of these, a worker has it in hand, or it is still the user's to take back.
-IN_HAND = (Reason.CANCEL_WINDOW, Reason.PREPARING, Reason.SENDING)
+IN_HAND = (Reason.CANCEL_WINDOW, Reason.NEW_UPI_ID, Reason.PREPARING, Reason.SENDING)
 
 
 def add_note(withdrawal_id: UUID, words: str, *, actor: str, version: int | None = None) -> Withdrawal:
@@ -68,6 +68,8 @@ def cannot_retry(session: Session, withdrawal: Withdrawal) -> str | None:
         return f"It is {withdrawal.status}"
     if journey.is_blocked(withdrawal):
         return "It contradicts itself; people must decide first"
+    if withdrawal.awaits_approval is not None:
+        return "It awaits approval; approve or reject it"
     if _is_in_hand(session, withdrawal):
         return "It is in hand; wait until then"
     attempt = _attempt(session, withdrawal, *UNSETTLED)

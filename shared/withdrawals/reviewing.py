@@ -67,14 +67,16 @@ def facts(session: Session, withdrawal: Withdrawal) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
-def approve_review(withdrawal_id: UUID, *, shown: str, reason: str, actor: str) -> Withdrawal:
+def approve_review(
+    withdrawal_id: UUID, *, shown: str, reason: str, actor: str, version: int | None = None
+) -> Withdrawal:
     """Let it be paid: at once, or after what is left of its cancel window and its wait.
 
     `shown` are the `facts` that the approver saw. Raises NotFound, BadRequest (no reason), Conflict (it
-    awaits no approval any more, other facts, their own withdrawal, blocked or frozen), Unavailable.
+    awaits no approval any more, other facts, their own withdrawal, blocked or frozen), Stale, Unavailable.
     """
     with transaction() as session:
-        withdrawal = _awaiting(session, withdrawal_id, shown, reason)
+        withdrawal = _awaiting(session, withdrawal_id, shown, reason, version)
         requested_by = _requested_by(session, withdrawal)
         _must_be_another(session, withdrawal, requested_by, actor)
         _must_be_payable(session, withdrawal)
@@ -92,7 +94,13 @@ def approve_review(withdrawal_id: UUID, *, shown: str, reason: str, actor: str) 
 
 
 def reject_review(
-    withdrawal_id: UUID, *, shown: str, reason: str, actor: str, words: str = NOT_APPROVED
+    withdrawal_id: UUID,
+    *,
+    shown: str,
+    reason: str,
+    actor: str,
+    words: str = NOT_APPROVED,
+    version: int | None = None,
 ) -> Withdrawal:
     """Do not pay it: it fails, and the coins go back. `reason` is for the books, `words` for the user.
 
@@ -102,7 +110,7 @@ def reject_review(
     if not words.strip():
         raise BadRequest("Words are required", "Say to the user why", code="words_required")
     with transaction() as session:
-        withdrawal = _awaiting(session, withdrawal_id, shown, reason)
+        withdrawal = _awaiting(session, withdrawal_id, shown, reason, version)
         requested_by = _requested_by(session, withdrawal)
         _write(session, withdrawal, "rejected", requested_by, shown, reason, actor)
         withdrawal.admin_notes = f"Rejected: {words.strip()}"
@@ -138,11 +146,13 @@ def seconds_left(session: Session, withdrawal: Withdrawal) -> float:
     return max(0.0, float(left or 0))
 
 
-def _awaiting(session: Session, withdrawal_id: UUID, shown: str, reason: str) -> Withdrawal:
+def _awaiting(
+    session: Session, withdrawal_id: UUID, shown: str, reason: str, version: int | None
+) -> Withdrawal:
     """The withdrawal, locked, if it awaits approval with just these facts."""
     if not reason.strip():
         raise BadRequest("A reason is required", "Say why", code="reason_required")
-    withdrawal = reading.find(session, withdrawal_id, lock=True)
+    withdrawal = reading.find(session, withdrawal_id, lock=True, version=version)
     if withdrawal.status != Status.PENDING or withdrawal.awaits_approval is None:
         stands = "approved already" if withdrawal.status == Status.PENDING else withdrawal.status
         raise Conflict("It awaits no approval", f"It is {stands}", code="not_awaiting_approval")
