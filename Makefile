@@ -17,7 +17,7 @@ test: $(VENV)/installed browser  ## Run every test
 
 examples: $(REACT)/dist/main.js  ## Build the React form
 
-browser:  ## Chromium, for the tests of the React form: Debian's, where there is none and we are root
+browser:  ## Chromium, for the tests of the panel and the React form: Debian's, where there is none and we are root
 	@tests/examples/browser.sh
 
 chaos: $(VENV)/installed  ## Break everything under load, then prove that nothing was paid twice or lost

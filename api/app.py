@@ -8,7 +8,7 @@ from flask import Response, g, request
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import auth, batches, health, problems, provider, rates, wallets, withdrawals
+from api import admin, auth, batches, health, problems, provider, rates, wallets, withdrawals
 from api.openapi import page
 from shared import log
 from shared.ids import new_id
@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     rates.prepare(app, settings)
     problems.register(app)
     _let_browsers_in(app, settings)
+    app.wsgi_app = admin.Beside(app.wsgi_app, settings)  # type: ignore[method-assign]
     if settings.trusted_proxies:
         # Whoever asked the outermost of our own proxies; what stands before that anybody can write.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]

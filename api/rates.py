@@ -32,28 +32,34 @@ def prepare(app: Flask, settings: Settings) -> None:
     """Count this application's requests. Who asks, `auth.recognise` has said by then."""
     limits = [
         # Whoever came in lately goes on, however many others try wrong keys from the same address.
-        _limit(settings.rate_limit_failed_auth, "failed", _address, _is_stranger, _has_failed),
-        _limit(settings.rate_limit_per_key, "key", lambda: g.credential, _has_key),
-        _limit(settings.rate_limit_per_user, "user", lambda: g.caller.user_id, _is_user),
+        limit(settings.rate_limit_failed_auth, "failed", address, _is_stranger, _has_failed),
+        limit(settings.rate_limit_per_key, "key", lambda: g.credential, _has_key),
+        limit(settings.rate_limit_per_user, "user", lambda: g.caller.user_id, _is_user),
         # Apart, so that strangers cannot use up what users at the same address may ask.
-        _limit(settings.rate_limit_per_address, "address", _address, _is_stranger),
-        _limit(settings.rate_limit_per_address, "users", _address, _is_user),
+        limit(settings.rate_limit_peraddress, "address", address, _is_stranger),
+        limit(settings.rate_limit_peraddress, "users", address, _is_user),
     ]
+    limiter = count(app, settings, limits, prefix="rates")
+    limiter.request_filter(lambda: request.blueprint in NOT_COUNTED)
+
+
+def count(app: Flask, settings: Settings, limits: list[ApplicationLimit | None], *, prefix: str) -> Limiter:
+    """Hold this application's requests against the limits, and tell who asks how much is left."""
     limiter = Limiter(
-        key_func=_address,
-        application_limits=[limit for limit in limits if limit is not None],
+        key_func=address,
+        application_limits=[one for one in limits if one is not None],
         strategy="sliding-window-counter",
         storage_uri=settings.redis_url.get_secret_value().replace("unix://", "redis+unix://", 1),
         storage_options={"socket_connect_timeout": REDIS_SECONDS, "socket_timeout": REDIS_SECONDS},  # type: ignore[dict-item]
         in_memory_fallback_enabled=True,
         swallow_errors=True,  # a count that cannot be kept refuses nobody
-        key_prefix="rates",
+        key_prefix=prefix,
     )
     limiter.logger.setLevel(logging.WARNING)  # who was told to wait, `_tell` writes down
-    limiter.request_filter(lambda: request.blueprint in NOT_COUNTED)
     limiter.init_app(app)
     app.extensions["rates"] = limiter
     app.after_request(_tell)
+    return limiter
 
 
 def of_user(user_id: str) -> None:
@@ -72,13 +78,14 @@ def of_user(user_id: str) -> None:
         pass
 
 
-def _limit(
+def limit(
     rate: str,
     scope: str,
     key: Callable[[], str],
     counts: Callable[[], bool],
     deduct: Callable[[], bool] | None = None,
 ) -> ApplicationLimit | None:
+    """One limit: for each `key`, whatever `counts`, or only what `deduct` says afterwards. None when off."""
     if rate == OFF:
         return None
     return ApplicationLimit(
@@ -90,17 +97,17 @@ def _limit(
     )
 
 
-def _address() -> str:
+def address() -> str:
     """Where the caller is, as it is counted."""
     given = request.remote_addr or "nowhere"
     with_port = WITH_PORT.fullmatch(given)
     try:
-        address = ip_address((with_port["six"] or with_port["four"]) if with_port else given)
+        known = ip_address((with_port["six"] or with_port["four"]) if with_port else given)
     except ValueError:
         return given
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or IPv6Network((int(address), OF_ONE_SUBSCRIBER), strict=False))
-    return str(address)
+    if isinstance(known, IPv6Address):
+        return str(known.ipv4_mapped or IPv6Network((int(known), OF_ONE_SUBSCRIBER), strict=False))
+    return str(known)
 
 
 def _is_user() -> bool:

@@ -17,16 +17,23 @@ from shared.errors import NotFound
 from shared.ids import parse_id
 from shared.models import Withdrawal
 from shared.money import paise_to_rupees
-from shared.states import sentence
+from shared.states import Reason, sentence
+from shared.withdrawals.requesting import Requested
 
 log = structlog.get_logger()
 blueprint = APIBlueprint("withdrawals", __name__, url_prefix="/api/razorpay/withdraw")
 blueprint.before_request(auth.require_app)
 
-SUBMITTED = (
-    "Withdrawal request submitted successfully. "
-    "It is paid to your UPI id automatically; you can cancel it within {seconds:g} seconds."
-)
+SUBMITTED = "Withdrawal request submitted successfully. "
+# What happens next, by what it waits for.
+PAID = "It is paid to your UPI id automatically; you can cancel it within {seconds:g} seconds."
+NEXT = {
+    Reason.AWAITING_REVIEW: "It is reviewed by an admin before it is paid; you can cancel it until then.",
+    Reason.NEW_UPI_ID: (
+        "It is your first to this UPI id, so it waits {hours:g} hours and is then paid automatically; "
+        "you can cancel it until then."
+    ),
+}
 
 
 @blueprint.post("/")
@@ -42,13 +49,20 @@ def request_withdrawal() -> Answer | Response:
 
 
 def _request(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Answer:
-    message = SUBMITTED.format(seconds=current_app.config["SETTINGS"].cancel_window_seconds)
-    return {"success": True, "message": message, "data": taken(given, key, fingerprint)}, 201
+    settings = current_app.config["SETTINGS"]
+    made = _taken(given, key, fingerprint)
+    words = SUBMITTED + NEXT.get(made.status_reason, PAID)  # type: ignore[call-overload]
+    message = words.format(seconds=settings.cancel_window_seconds, hours=settings.new_upi_wait_hours)
+    return {"success": True, "message": message, "data": _told(made)}, 201
 
 
 def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> dict[str, Any]:
     """Take the coins; what the app is told of its withdrawal. Raises BadRequest, Unavailable."""
-    made = withdrawals.request(
+    return _told(_taken(given, key, fingerprint))
+
+
+def _taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Requested:
+    return withdrawals.request(
         user_id=given.user_id,
         coins=given.amount,
         upi_id=given.upi_id,
@@ -56,6 +70,9 @@ def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> dict[
         key=key,
         fingerprint=fingerprint if key else None,
     )
+
+
+def _told(made: Requested) -> dict[str, Any]:
     return {
         "withdrawal_id": str(made.id),
         "amount": made.coins,

@@ -72,8 +72,12 @@ def pgbench(database_url: str, seconds: float, connections: int) -> float:
     """Transactions per second of the very statement that the API sends."""
     values = {
         "id": "gen_random_uuid()", "user_id": "'user' || :n", "coins": "100", "amount_paise": "1000",
-        "upi_id": "'user@okhdfcbank'", "actor": "'bench'", "window": "3600.0", "expected": "3660.0",
-        "idempotency_key": "NULL", "fingerprint": "NULL",
+        "upi_id": "'user@okhdfcbank'", "actor": "'bench'", "idempotency_key": "NULL", "fingerprint": "NULL",
+        "upi_subject": "'user@okhdfcbank'", "handle_subject": "'@okhdfcbank'", "awaits": "NULL",
+        "admin_notes": "NULL", "reason": "'cancel_window'", "new_reason": "'new_upi_id'", "due": "3600.0",
+        "new_due": "0.0", "expected": "3660.0", "new_expected": "60.0", "wait": "NULL", "new_wait": "0.0",
+        "most_day_withdrawals": "NULL", "most_day_coins": "NULL", "most_month_withdrawals": "NULL",
+        "most_month_coins": "NULL",
     }  # fmt: skip
     statement = REQUEST.text
     for name in sorted(values, key=len, reverse=True):

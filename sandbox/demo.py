@@ -213,8 +213,9 @@ def _show_where(stack: Stack, console: Console) -> None:
     info = stack.info()
     api = info["api"].replace(LOOPBACK, "localhost")
     console.print(f"API        {api}")
+    console.print(f"Panel      {info['admin'].replace(LOOPBACK, 'localhost')}")
     console.print(
-        f"Flower     {info['flower']}  (user {info['admin_user']}, password {info['admin_password']})"
+        f"Flower     {info['flower']}  (both: user {info['admin_user']}, password {info['admin_password']})"
     )
     console.print(f"Simulator  {info['simulator']}/_sim/payouts")
     console.print(f"Database   {info['database_url']}")

@@ -38,7 +38,7 @@ PROVIDER_SECRETS = (
     "RAZORPAYX_ACCOUNT_NUMBER",
     "RAZORPAYX_WEBHOOK_SECRET",
 )
-MIGRATE_SECONDS = 60.0
+FINISH_SECONDS = 60.0
 WATCH_SECONDS = 0.2
 RESTART_SECONDS = 1.0  # a part that dies at once would otherwise keep a core busy
 MAX_DEATHS_AT_START = 5
@@ -95,6 +95,9 @@ class Stack:
             "WEBHOOK_SIGNING_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
             "FLOWER_HOST": LOOPBACK,
             "FLOWER_BASIC_AUTH": ":".join(self._admin),
+            "SANDBOX_OPERATOR": ":".join(self._admin),
+            "ADMIN_SECRET_KEY": secrets.token_hex(24),
+            "ADMIN_COOKIE_SECURE": "off",  # http on loopback
             "SIM_SPEED": str(provider_speed),
             "PYTHONUNBUFFERED": "1",  # a log that is behind hides why a part died
             "RUST_BACKTRACE": "0",  # so do 100 lines of Granian's frames below the reason
@@ -149,11 +152,14 @@ class Stack:
         if self.flower:
             self._add("flower", lambda: status(self._url("FLOWER_PORT")) < http.client.INTERNAL_SERVER_ERROR)
         self._finish(migrate)
+        admit = self._part("admit", "sandbox.admit")
+        admit.start()
         self._add("api", lambda: status(self._url("API_PORT") + "/readyz") == http.client.OK)
         for number in range(1, self.workers + 1):
             name = "worker" if number == 1 else f"worker{number}"
             self._add(name, partial(self._consumes, name), "worker")
         self._add("notifier", partial(self._consumes, "notifier"), "worker", "--queues", "notifications")
+        self._finish(admit)
         for part in self.parts.values():
             part.wait_ready()
 
@@ -221,12 +227,13 @@ class Stack:
     def _consumes(self, name: str) -> bool:
         return waits_for_messages(self.parts[name], self.env["REDIS_URL"])
 
-    def _finish(self, migrate: Part) -> None:
+    def _finish(self, part: Part) -> None:
+        """Wait for a program that does one thing and ends."""
         try:
-            if migrate.wait(MIGRATE_SECONDS):
-                raise migrate.failed(f"ended with exit code {migrate.returncode}")
+            if part.wait(FINISH_SECONDS):
+                raise part.failed(f"ended with exit code {part.returncode}")
         finally:
-            migrate.kill()
+            part.kill()
 
     # --- what it is
 

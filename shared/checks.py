@@ -122,6 +122,41 @@ CHECKS = (
     ),
     Check(
         5,
+        "nothing that awaited approval was sent without it",
+        """SELECT w.id::text FROM withdrawals w WHERE EXISTS
+             (SELECT FROM payout_attempts a WHERE a.withdrawal_id = w.id) AND (w.awaits_approval IS NOT NULL
+             OR (SELECT count(*) FROM withdrawal_events e WHERE e.withdrawal_id = w.id AND e.data ? 'awaits_approval')
+             > (SELECT count(*) FROM reviews r WHERE r.withdrawal_id = w.id AND r.outcome = 'approved'
+                AND (r.coins_amount, r.upi_id) = (w.coins_amount, w.upi_id)))""",
+    ),
+    Check(
+        5,
+        "a wallet is frozen exactly while somebody's word says so",
+        """SELECT w.user_id FROM wallets w LEFT JOIN blocks b
+             ON b.kind = 'wallet' AND b.subject = w.user_id AND b.removed_at IS NULL
+           WHERE w.is_frozen <> (b.id IS NOT NULL)""",
+    ),
+    Check(
+        5,
+        "adjustments are those that people decided on",
+        """SELECT j.id::text FROM coin_transactions j LEFT JOIN adjustments a ON a.id::text = j.reference
+             AND a.kind = 'adjustment' AND a.outcome = 'approved' AND (a.user_id, a.coins) = (j.user_id, j.coins)
+             AND (NOT a.needs_two OR a.proposed_by <> a.decided_by)
+           WHERE j.kind = 'adjustment' AND a.id IS NULL""",
+    ),
+    Check(
+        5,
+        "what counts for a user's limits is what was asked for and not given back",
+        """SELECT w.user_id FROM wallets w LEFT JOIN withdrawals d ON d.user_id = w.user_id
+             AND d.status NOT IN ('failed', 'cancelled')
+             AND date_trunc('month', d.counted_on) = date_trunc('month', w.used_on)
+           WHERE w.used_on IS NOT NULL GROUP BY w.user_id
+           HAVING (w.month_withdrawals, w.month_coins, w.day_withdrawals, w.day_coins) IS DISTINCT FROM
+             (count(d.id), coalesce(sum(d.coins_amount), 0), count(d.id) FILTER (WHERE d.counted_on = w.used_on),
+              coalesce(sum(d.coins_amount) FILTER (WHERE d.counted_on = w.used_on), 0))""",
+    ),
+    Check(
+        5,
         "the last event of every withdrawal tells its status",
         """SELECT w.id::text FROM withdrawals w LEFT JOIN LATERAL
              (SELECT to_status FROM withdrawal_events e WHERE e.withdrawal_id = w.id ORDER BY id DESC LIMIT 1) e

@@ -1,6 +1,8 @@
 """Times as people and clients read them. The money path asks PostgreSQL for the time, not this module."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+
+INDIA = timezone(timedelta(hours=5, minutes=30))
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -4,10 +4,11 @@ Finding one changes no book. It stays open until a person writes how it was reso
 late has come (`close_all`). The same finding again touches the open record instead of making a second.
 """
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -37,20 +38,32 @@ def open_record(
     return int(session.execute(statement.returning(ExceptionRecord.id)).scalar_one())
 
 
-def take(session: Session, record_id: int, *, owner: str) -> ExceptionRecord:
-    """Make `owner` the one who looks after it. Raises NotFound, Conflict when it is closed."""
+def take(session: Session, record_id: int, *, owner: str, seen: str | None = None) -> ExceptionRecord:
+    """Make `owner` the one who looks after it. Raises NotFound, Conflict when it is closed.
+
+    `seen`: Conflict when it is not as it was seen (`as_seen`).
+    """
     record = _open_one(session, record_id)
+    _must_be_as_seen(record, seen)
     record.owner, record.owned_at = owner, func.now()
     session.flush()
     return record
 
 
-def close(session: Session, record_id: int, *, resolution: str, actor: str) -> ExceptionRecord:
+def as_seen(record: ExceptionRecord) -> str:
+    """How a record stands, in a few characters: who decides by what they see names it, and is held to it."""
+    return f"{record.owner} {record.owned_at.isoformat() if record.owned_at else ''} {record.resolved_by}"
+
+
+def close(
+    session: Session, record_id: int, *, resolution: str, actor: str, seen: str | None = None
+) -> ExceptionRecord:
     """Write how it was resolved. It moves no money: that is what `withdrawals.propose` is for.
 
-    Raises NotFound, Conflict when it is closed already.
+    Raises NotFound, Conflict when it is closed already or not as `seen`.
     """
     record = _open_one(session, record_id)
+    _must_be_as_seen(record, seen)
     record.resolution, record.resolved_by, record.resolved_at = resolution, actor, func.now()
     session.flush()
     return record
@@ -83,10 +96,28 @@ def close_all(
     return len(closed.all())
 
 
-def listing(session: Session, *, with_closed: bool = False, limit: int = 200) -> list[ExceptionRecord]:
-    """The records, oldest first: what has waited longest is on top."""
+def listing(
+    session: Session,
+    *,
+    with_closed: bool = False,
+    kind: str | None = None,
+    after: tuple[datetime, int] | None = None,
+    limit: int = 200,
+) -> list[ExceptionRecord]:
+    """The records, oldest first: what has waited longest is on top. `after` continues behind one."""
     query = select(ExceptionRecord).order_by(ExceptionRecord.opened_at, ExceptionRecord.id).limit(limit)
-    return list(session.scalars(query if with_closed else query.where(ExceptionRecord.resolved_at.is_(None))))
+    if not with_closed:
+        query = query.where(ExceptionRecord.resolved_at.is_(None))
+    if kind is not None:
+        query = query.where(ExceptionRecord.kind == kind)
+    if after is not None:
+        query = query.where(tuple_(ExceptionRecord.opened_at, ExceptionRecord.id) > after)
+    return list(session.scalars(query))
+
+
+def _must_be_as_seen(record: ExceptionRecord, seen: str | None) -> None:
+    if seen not in (None, as_seen(record)):
+        raise Conflict("It has changed", f"{record.owner or 'Nobody'} has it now; look again", code="stale")
 
 
 def _open_one(session: Session, record_id: int) -> ExceptionRecord:

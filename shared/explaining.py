@@ -20,6 +20,7 @@ from shared.models import (
     ExceptionRecord,
     PayoutAttempt,
     Resolution,
+    Review,
     WebhookEvent,
     Withdrawal,
     WithdrawalEvent,
@@ -60,6 +61,7 @@ def explain(session: Session, withdrawal_id: UUID) -> Story:
         *_records(session, withdrawal_id),
         *_resolutions(session, withdrawal_id),
         *_deliveries(session, withdrawal_id),
+        *_reviews(session, withdrawal_id),
     ]
     return Story(_facts(withdrawal), sorted(told, key=lambda line: line.at))
 
@@ -77,6 +79,8 @@ def _facts(withdrawal: Withdrawal) -> dict[str, Any]:
         "expected_by": withdrawal.expected_by,
         "looked_at_again": withdrawal.due_at,
         "needs_a_person": withdrawal.review,
+        "awaits_approval": withdrawal.awaits_approval,
+        "not_before": withdrawal.not_before,
         "utr": withdrawal.utr,
         "notes": withdrawal.admin_notes,
     }
@@ -185,4 +189,17 @@ def _deliveries(session: Session, withdrawal_id: UUID) -> list[Line]:
             delivery.created_at, "told", keeping.words(delivery), {"webhook_id": str(delivery.id), "to": url}
         )
         for delivery, url in session.execute(query)
+    ]
+
+
+def _reviews(session: Session, withdrawal_id: UUID) -> list[Line]:
+    query = select(Review).where(Review.withdrawal_id == withdrawal_id)
+    return [
+        Line(
+            made.decided_at,
+            "decision",
+            f"{made.decided_by} {made.outcome} it",
+            {"asked_for": made.why, "reason": made.reason, "facts": made.facts},
+        )
+        for made in session.scalars(query.order_by(Review.id))
     ]

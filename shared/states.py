@@ -65,10 +65,21 @@ class Decision(StrEnum):
     REFUND = "refund"  # they have not and will not: the coins go back
 
 
+class Awaits(StrEnum):
+    """Why a withdrawal awaits a person's approval before anything is sent (`withdrawals.approve_review`)."""
+
+    AMOUNT = "amount"  # above REVIEW_ABOVE_COINS
+    EVERY = "every"  # REVIEW_ALL
+    UPI_BLOCKED = "upi_blocked"  # the payee came onto the block list while it waited
+    WALLET_FROZEN = "wallet_frozen"  # its user's wallet was frozen while it waited
+
+
 class Reason(StrEnum):
     """Why a withdrawal that is not final waits (`status_reason`)."""
 
     CANCEL_WINDOW = "cancel_window"
+    AWAITING_REVIEW = "awaiting_review"
+    NEW_UPI_ID = "new_upi_id"
     PACED = "paced"
     PAUSED = "paused"
     HANDLE_PAUSED = "handle_paused"
@@ -89,6 +100,14 @@ HOUR, DAY = 3600, 86_400
 # A bank that cannot say has three working days (razorpayx.md §2): five days cover any weekend.
 WAITING: dict[Reason, tuple[str, int]] = {
     Reason.CANCEL_WINDOW: ("You can still cancel; the payment starts after that.", 60),
+    Reason.AWAITING_REVIEW: (
+        "An admin looks at this withdrawal before it is paid; you can still cancel.",
+        DAY,
+    ),
+    Reason.NEW_UPI_ID: (
+        "The first payment to a UPI id waits for a while, for your safety; you can cancel.",
+        60,
+    ),
     Reason.PACED: ("Many payments are being made; this one waits for its turn.", HOUR),
     Reason.PAUSED: ("Payments are paused; your coins are safe and it is paid as soon as they go on.", DAY),
     Reason.HANDLE_PAUSED: ("Your UPI app's bank has problems; it is paid as soon as they are over.", DAY),

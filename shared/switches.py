@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.models import Switch
 from shared.settings import settings
 
@@ -52,18 +52,25 @@ def off_for(session: Session, upi_id: str, withdrawal_id: UUID) -> str | None:
     return None
 
 
-def turn_off(session: Session, name: str, *, reason: str, actor: str) -> Switch:
-    """A person pauses: it stays so until a person resumes."""
+def as_seen(switch: Switch | None) -> str:
+    """How a switch stands, in a few characters: who decides by what they see names it, and is held to it."""
+    return f"{switch.changed_at.isoformat()} {switch.is_on}" if switch else "never turned"
+
+
+def turn_off(session: Session, name: str, *, reason: str, actor: str, seen: str | None = None) -> Switch:
+    """A person pauses: it stays so until a person resumes. Raises Conflict when it is not as `seen`."""
+    _must_be_as_seen(session.get(Switch, name, with_for_update=True, populate_existing=True), seen)
     switch = _locked(session, name)
     _set(switch, is_on=False, reason=reason, actor=actor)
     return switch
 
 
-def turn_on(session: Session, name: str, *, reason: str, actor: str) -> Switch:
-    """Payouts may go again. Raises NotFound for a name that no switch has."""
+def turn_on(session: Session, name: str, *, reason: str, actor: str, seen: str | None = None) -> Switch:
+    """Payouts may go again. Raises NotFound (no switch has this name), Conflict (it is not as `seen`)."""
     switch = session.get(Switch, name, with_for_update=True, populate_existing=True)
     if switch is None:
         raise NotFound("No such switch", f"Nothing named {name} was ever paused", code="switch_not_found")
+    _must_be_as_seen(switch, seen)
     _set(switch, is_on=True, reason=reason, actor=actor)
     return switch
 
@@ -137,6 +144,11 @@ def _may_probe(session: Session, name: str, withdrawal_id: UUID) -> bool:
         .execution_options(synchronize_session=False)
     )
     return taken.first() is not None
+
+
+def _must_be_as_seen(switch: Switch | None, seen: str | None) -> None:
+    if seen not in (None, as_seen(switch)):
+        raise Conflict("It has changed", "It was turned meanwhile; look again", code="stale")
 
 
 def _locked(session: Session, name: str) -> Switch:

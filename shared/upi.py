@@ -8,6 +8,13 @@ MIN_LENGTH, MAX_LENGTH = 5, 100  # CONTRACT.md; RazorpayX takes 3-100 (razorpayx
 # ASCII only, on purpose: `\w` would let in letters that no bank can route.
 _SHAPE = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9]+")
 
+_HANDLE = re.compile(r"[A-Za-z0-9]{1,64}")
+
+
+def is_handle(text: str) -> bool:
+    """Whether this may stand behind the @ of a UPI id."""
+    return _HANDLE.fullmatch(text) is not None
+
 
 def clean(upi_id: str) -> str | None:
     """The UPI id without surrounding blanks, or None when it is not one."""

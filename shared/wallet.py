@@ -1,13 +1,15 @@
 """Coins. The only writer of `coin_transactions`, and of every balance."""
 
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared.errors import Conflict, NotFound
-from shared.models import CoinTransaction, Wallet, Withdrawal
+from shared.errors import BadRequest, Conflict, NotFound
+from shared.models import Adjustment, CoinTransaction, Wallet, Withdrawal
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,31 @@ class Credit:
     replayed: bool
 
 
+# What counts for the limits stands in the wallet's row: who waits for its lock looks again at what is there
+# then, and at nothing else. A day begins at midnight in India, by the database's clock, and never again.
+TODAY = "CAST(now() AT TIME ZONE 'Asia/Kolkata' AS date)"
+THIS_MONTH = "CAST(date_trunc('month', now() AT TIME ZONE 'Asia/Kolkata') AS date)"
+COUNTS = {  # column -> since when it counts, and what a withdrawal adds
+    "day_withdrawals": (TODAY, "1"),
+    "day_coins": (TODAY, ":coins"),
+    "month_withdrawals": (THIS_MONTH, "1"),
+    "month_coins": (THIS_MONTH, ":coins"),
+}
+USED = {name: f"CASE WHEN used_on >= {since} THEN {name} ELSE 0 END" for name, (since, _) in COUNTS.items()}
+_ONE_MORE = {name: f"{USED[name]} + {added}" for name, (_, added) in COUNTS.items()}
+_MOST = {name: f"coalesce(CAST(:most_{name} AS bigint), {2**63 - 1})" for name in COUNTS}
+
 # Two parts of the statement that requests a withdrawal (withdrawals/requesting.py). They stand here because
-# nobody else writes to these two tables. The first yields no row when the coins are not there.
-TAKE_COINS = """
-    UPDATE wallets SET balance_coins = balance_coins - :coins, updated_at = now()
-    WHERE user_id = :user_id AND balance_coins >= :coins
-    RETURNING user_id, balance_coins
+# nobody else writes to these two tables. The first yields no row when the coins may not be taken.
+TAKE_COINS = f"""
+    UPDATE wallets SET balance_coins = balance_coins - :coins, updated_at = now(),
+        used_on = greatest(used_on, {TODAY}),
+        {", ".join(f"{name} = {sum}" for name, sum in _ONE_MORE.items())}
+    WHERE user_id = :user_id AND balance_coins >= :coins AND NOT is_frozen
+        AND {" AND ".join(f"{sum} <= {_MOST[name]}" for name, sum in _ONE_MORE.items())}
+        AND NOT EXISTS (SELECT FROM blocks WHERE kind = 'upi_id' AND removed_at IS NULL
+                        AND subject IN (:upi_subject, :handle_subject))
+    RETURNING user_id, balance_coins, used_on
 """
 WRITE_TAKEN = """
     INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id, actor)
@@ -38,7 +59,7 @@ WRITE_TAKEN = """
 
 
 def refund(session: Session, withdrawal: Withdrawal, reason: str, actor: str) -> int:
-    """Give a withdrawal's coins back and return the new balance.
+    """Give a withdrawal's coins back and return the new balance. It counts for no limit any more.
 
     The caller has just ended the withdrawal in this transaction; the database refuses a second refund,
     and one beside a payout that may still succeed.
@@ -46,7 +67,11 @@ def refund(session: Session, withdrawal: Withdrawal, reason: str, actor: str) ->
     balance = session.execute(
         update(Wallet)
         .where(Wallet.user_id == withdrawal.user_id)
-        .values(balance_coins=Wallet.balance_coins + withdrawal.coins_amount, updated_at=func.now())
+        .values(
+            balance_coins=Wallet.balance_coins + withdrawal.coins_amount,
+            updated_at=func.now(),
+            **_less(withdrawal),
+        )
         .returning(Wallet.balance_coins)
     ).scalar_one()
     session.execute(
@@ -111,12 +136,48 @@ def credit(
     return Credit(line.id, user_id, coins, line.balance_after, wallet.lifetime_coins, replayed=False)
 
 
-def find(session: Session, user_id: str) -> Wallet:
+def adjust(session: Session, adjustment: Adjustment, actor: str) -> int:
+    """Carry out an adjustment that was decided on, once; returns the new balance.
+
+    Raises NotFound (no wallet), BadRequest (more would be taken than there is).
+    """
+    wallet = find(session, adjustment.user_id, lock=True)
+    if wallet.balance_coins + adjustment.coins < 0:
+        raise BadRequest(
+            "Insufficient coin balance",
+            f"There are only {wallet.balance_coins} coins to take from",
+            code="insufficient_coins",
+            available_coins=wallet.balance_coins,
+        )
+    wallet.balance_coins += adjustment.coins
+    wallet.updated_at = func.now()
+    session.add(
+        CoinTransaction(
+            user_id=wallet.user_id,
+            kind="adjustment",
+            coins=adjustment.coins,
+            balance_after=wallet.balance_coins,
+            reference=str(adjustment.id),
+            reason=adjustment.reason,
+            actor=actor,
+        )
+    )
+    session.flush()
+    return wallet.balance_coins
+
+
+def find(session: Session, user_id: str, *, lock: bool = False) -> Wallet:
     """A user's wallet. Raises NotFound."""
-    wallet = session.get(Wallet, user_id)
+    wallet = session.get(Wallet, user_id, with_for_update=lock, populate_existing=lock)
     if wallet is None:
         raise NotFound("User account not found", "No wallet exists for this user", code="wallet_not_found")
     return wallet
+
+
+def is_of(actor: str, user_id: str, known: Wallet | None) -> bool:
+    """Whether a person (`operator:asha`) is this user, as far as their names tell."""
+    names = {user_id} | ({known.email, known.phone} if known else set())
+    return actor.partition(":")[2].casefold() in {name.casefold() for name in names if name}
 
 
 def transactions(
@@ -136,3 +197,20 @@ def _locked_wallet(session: Session, user_id: str, about: dict[str, str | None])
     for name, value in known.items():
         setattr(wallet, name, value)
     return wallet
+
+
+def _less(withdrawal: Withdrawal) -> dict[str, Any]:
+    """What counts for the limits without this withdrawal, while its day and its month still count."""
+    if withdrawal.counted_on is None:
+        return {}
+    same_day = Wallet.used_on == withdrawal.counted_on
+    # It counted on that day or before: the day that counts now is never an earlier one.
+    next_month = (withdrawal.counted_on.replace(day=1) + timedelta(days=31)).replace(day=1)
+    same_month = Wallet.used_on < next_month
+    coins = withdrawal.coins_amount
+    return {
+        "day_withdrawals": Wallet.day_withdrawals - case((same_day, 1), else_=0),
+        "day_coins": Wallet.day_coins - case((same_day, coins), else_=0),
+        "month_withdrawals": Wallet.month_withdrawals - case((same_month, 1), else_=0),
+        "month_coins": Wallet.month_coins - case((same_month, coins), else_=0),
+    }

@@ -129,7 +129,8 @@ class World:
     def advance(self, seconds: float = 3600) -> None:
         """Let everything that waits have waited so long."""
         self.sql(
-            "UPDATE withdrawals SET due_at = due_at - make_interval(secs => :s) WHERE due_at IS NOT NULL",
+            "UPDATE withdrawals SET due_at = due_at - make_interval(secs => :s),"
+            " not_before = not_before - make_interval(secs => :s) WHERE due_at IS NOT NULL",
             s=seconds,
         )
         self.sql("UPDATE webhook_events SET due_at = due_at - make_interval(secs => :s)", s=seconds)

@@ -5,10 +5,10 @@ from datetime import datetime, time, timedelta
 from sqlalchemy import func, select
 
 from shared import db
+from shared.clock import INDIA
 from shared.models import ReconciliationRun
 from shared.razorpayx.client import RazorpayX
 from shared.reconciliation import Result, reconcile
-from shared.reconciliation.papers import INDIA
 from shared.settings import settings
 
 # After midnight the provider's lists still fill up. A run that is under way is left to its end for so long.

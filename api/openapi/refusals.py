@@ -4,7 +4,7 @@ What only the database can tell is written out here; a test provokes each and co
 (tests/integration/test_openapi.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flask import Flask
@@ -13,9 +13,12 @@ from api import once, parameters, schemas
 from api.shapes import MAX_ITEMS
 from api.user_tokens import TokenExpired
 from shared import fields
+from shared.clock import from_iso
 from shared.errors import BadRequest, Conflict, NotFound, PayoutsError
 from shared.idempotency import Reused, StillRunning
 from shared.settings import Settings
+from shared.withdrawals import terms
+from shared.withdrawals.terms import Usage
 
 Refusals = tuple[PayoutsError, ...]
 
@@ -60,8 +63,19 @@ def of_withdraw() -> Refusals:
             code="amount_too_high",
             max_amount=most,
         ),
+        terms.frozen(),
+        terms.blocked(),
+        *_of_limits(),
         *_by_bodies(schemas.WithdrawIn, [{**GOOD, "note": "x"}], min_withdrawal_coins=least),
     )
+
+
+def _of_limits() -> Iterator[BadRequest]:
+    used = Usage(2, 700, 9, 4500, from_iso("2026-11-24T18:30:00Z"), from_iso("2026-11-30T18:30:00Z"))
+    for most in ({"most_day_coins": 1000}, {"most_month_withdrawals": 9}, {"most_day_coins": 100_000}):
+        refusal = terms.over(used, 500, {**most})
+        assert refusal, "each of them is over, or was"
+        yield refusal
 
 
 def of_batch() -> Refusals:

@@ -23,11 +23,12 @@ EXIT = {"clean": 0, "exceptions": 1, "incomplete": 2}
 )
 def reconcile(begins: datetime | None, ends: datetime | None, output: Path) -> None:
     """Compare our books with RazorpayX: exit 0 when they agree, 1 with exceptions, 2 if unreadable."""
+    from shared.clock import INDIA
     from shared.reconciliation import papers
 
     # By name: only the worker's side may know the client.
     worker = importlib.import_module("worker.reconcile")
-    in_india = [moment.replace(tzinfo=papers.INDIA) if moment else None for moment in (begins, ends)]
+    in_india = [moment.replace(tzinfo=INDIA) if moment else None for moment in (begins, ends)]
     result = worker.run(*in_india)
     if result.outcome == "incomplete":
         click.echo(f"RazorpayX could not be read completely: {result.detail}", err=True)

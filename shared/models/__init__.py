@@ -5,13 +5,18 @@ from shared.models.base import Base, one_of
 from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.models.notifications import Delivery, Endpoint
 from shared.models.operations import ExceptionRecord, Pace, ProviderBalance, Resolution, Switch
+from shared.models.operators import AuditEntry, Operator
 from shared.models.proof import DayCertificate, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
+from shared.models.rulings import Adjustment, Block, Review
 
 __all__ = [
+    "Adjustment",
     "AppKey",
+    "AuditEntry",
     "Base",
+    "Block",
     "CoinTransaction",
     "DayCertificate",
     "Delivery",
@@ -19,11 +24,13 @@ __all__ = [
     "Endpoint",
     "ExceptionRecord",
     "IdempotentRequest",
+    "Operator",
     "Pace",
     "PayoutAttempt",
     "ProviderBalance",
     "ReconciliationRun",
     "Resolution",
+    "Review",
     "SealBlock",
     "SealLeaf",
     "Switch",

@@ -1,6 +1,6 @@
 """Coins and wishes: wallets, their journal, withdrawals and their story."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +20,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
 from shared.models.base import NOW, Base, one_of
-from shared.states import OPEN, Status
+from shared.states import OPEN, Awaits, Status
+
+NEWEST = (text("created_at DESC"), text("id DESC"))
 
 
 class Wallet(Base):
@@ -39,6 +41,13 @@ class Wallet(Base):
     name: Mapped[str | None]
     email: Mapped[str | None]
     phone: Mapped[str | None]
+    is_frozen: Mapped[bool] = mapped_column(server_default=text("false"))  # why: `blocks`
+    # What was asked for, and not given back, on the last such day in India, and in its month.
+    used_on: Mapped[date | None]
+    day_withdrawals: Mapped[int] = mapped_column(server_default=text("0"))
+    day_coins: Mapped[int] = mapped_column(server_default=text("0"))
+    month_withdrawals: Mapped[int] = mapped_column(server_default=text("0"))
+    month_coins: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
@@ -60,11 +69,36 @@ class Withdrawal(Base):
             f"NOT ({one_of('status', OPEN)}) OR status_reason IS NOT NULL", name="waits_for_a_reason"
         ),
         CheckConstraint("(status = 'failed') = (failure_reason IS NOT NULL)", name="failure_has_a_reason"),
+        CheckConstraint(
+            f"awaits_approval IS NULL OR ({one_of('awaits_approval', Awaits)})", name="awaits_approval"
+        ),
+        CheckConstraint(
+            "awaits_approval IS NULL OR status NOT IN ('processing', 'completed')",
+            name="approved_before_sent",
+        ),
         UniqueConstraint("user_id", "idempotency_key"),
         # What the journal's foreign key leans on: an entry has its withdrawal's user and coins.
         UniqueConstraint("id", "user_id", "coins_amount"),
         Index("ix_withdrawals_due", "due_at", postgresql_where=text(one_of("status", OPEN))),
-        Index("ix_withdrawals_history", "user_id", text("created_at DESC"), text("id DESC")),
+        Index(
+            "ix_withdrawals_awaiting",
+            "created_at",
+            postgresql_where=text("status = 'pending' AND awaits_approval IS NOT NULL"),
+        ),
+        Index("ix_withdrawals_history", "user_id", *NEWEST),
+        # What the panel's list is filtered and sorted by (searching.py): each walks an index.
+        Index("ix_withdrawals_newest", *NEWEST),
+        Index("ix_withdrawals_status", "status", *NEWEST),
+        Index("ix_withdrawals_amount", "amount_paise", "id"),
+        Index("ix_withdrawals_upi", text("lower(upi_id)"), *NEWEST),
+        Index(
+            "ix_withdrawals_reason",
+            "status_reason",
+            *NEWEST,
+            postgresql_where=text("status_reason IS NOT NULL"),
+        ),
+        Index("ix_withdrawals_review", "review", *NEWEST, postgresql_where=text("review IS NOT NULL")),
+        Index("ix_withdrawals_utr", "utr", postgresql_where=text("utr IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -82,6 +116,9 @@ class Withdrawal(Base):
     idempotency_key: Mapped[str | None]
     request_fingerprint: Mapped[str | None]
     review: Mapped[str | None]  # why a person must look (journey.flag)
+    awaits_approval: Mapped[str | None]  # why one must say yes before anything is sent (reviewing.py)
+    not_before: Mapped[datetime | None]  # where `due_at` does not say it: nothing is sent before
+    counted_on: Mapped[date | None]  # the day in India on which it counts for the limits
     version: Mapped[int] = mapped_column(server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -127,6 +164,12 @@ class CoinTransaction(Base):
             "reference",
             unique=True,
             postgresql_where=text("kind = 'credit'"),
+        ),
+        Index(
+            "uq_one_line_per_adjustment",
+            "reference",
+            unique=True,
+            postgresql_where=text("kind = 'adjustment'"),
         ),
         Index("ix_coin_transactions_user", "user_id", text("id DESC")),
     )

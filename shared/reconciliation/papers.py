@@ -6,15 +6,14 @@ Written whole or not at all. No UPI id is in either.
 import csv
 import io
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 
 from shared.cells import harmless
+from shared.clock import INDIA
 from shared.money import PAISE_PER_RUPEE, rupees_text
 from shared.reconciliation.running import Result
 from shared.reconciliation.summing import Judged, Totals
-
-INDIA = timezone(timedelta(hours=5, minutes=30))
 
 COLUMNS = (
     "withdrawal",

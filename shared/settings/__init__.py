@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.errors import SettingsError
 from shared.settings.access import OFF, Access
+from shared.settings.panel import Panel
 from shared.settings.paying import Paying
 from shared.settings.provider import Provider
 from shared.settings.telling import Telling
@@ -19,7 +20,7 @@ MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpa
 ABSENT_LIVE_SECONDS = 3600
 
 
-class Settings(Access, Paying, Provider, Telling):
+class Settings(Access, Panel, Paying, Provider, Telling):
     """The system's settings; a field's name in capitals is its environment variable."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", allow_inf_nan=False)
@@ -69,6 +70,8 @@ class Settings(Access, Paying, Provider, Telling):
         faults = []
         if self.api_auth == "off" and not is_loopback(self.api_host):
             faults.append(f"API_AUTH: off is accepted only on loopback, and API_HOST is {self.api_host}")
+        if self.admin_cookie_secure == "off" and not is_loopback(self.api_host):
+            faults.append(f"ADMIN_COOKIE_SECURE: off is accepted only on loopback, not on {self.api_host}")
         if self.min_withdrawal_coins > self.max_withdrawal_coins:
             faults.append("MIN_WITHDRAWAL_COINS: is above MAX_WITHDRAWAL_COINS")
         for coins in (self.min_withdrawal_coins, self.max_withdrawal_coins):

@@ -56,6 +56,9 @@ class Access(BaseSettings):
     rate_limit_failed_auth: str = Field(
         "60/minute", description="Wrong keys and tokens from one address, or `off`"
     )
+    rate_limit_sign_in: str = Field(
+        "10/minute", description="Failed sign-ins to the panel, for one name and from one address, or `off`"
+    )
     trusted_proxies: int = Field(
         0, ge=0, le=10, description="Proxies of your own before the API, each adding to X-Forwarded-For"
     )
@@ -99,7 +102,11 @@ class Access(BaseSettings):
         return origins
 
     @field_validator(
-        "rate_limit_per_key", "rate_limit_per_user", "rate_limit_per_address", "rate_limit_failed_auth"
+        "rate_limit_per_key",
+        "rate_limit_per_user",
+        "rate_limit_per_address",
+        "rate_limit_failed_auth",
+        "rate_limit_sign_in",
     )
     @classmethod
     def _a_rate(cls, rate: str) -> str:

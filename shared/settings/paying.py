@@ -19,6 +19,30 @@ class Paying(BaseSettings):
         10, ge=0, le=86_400, description="How long a user may change their mind"
     )
 
+    # --- review and limits
+    review_above_coins: int | None = Field(
+        None, ge=0, description="Withdrawals of more coins than this await an admin's approval"
+    )
+    review_all: Literal["on", "off"] = Field("off", description="Whether every withdrawal awaits approval")
+    limit_withdrawals_per_day: int | None = Field(
+        None, ge=0, description="Most withdrawals of one user in a day in India"
+    )
+    limit_coins_per_day: int | None = Field(
+        None, ge=0, description="Most coins of one user in a day in India"
+    )
+    limit_withdrawals_per_month: int | None = Field(
+        None, ge=0, description="Most withdrawals of one user in a month in India"
+    )
+    limit_coins_per_month: int | None = Field(
+        None, ge=0, description="Most coins of one user in a month in India"
+    )
+    new_upi_wait_hours: float = Field(
+        0, ge=0, le=720, description="How long a withdrawal to a UPI id waits that the user never was paid at"
+    )
+    adjust_alone_max_coins: int = Field(
+        1000, ge=0, description="Most coins that one person may credit or adjust in a day without a second"
+    )
+
     # --- paying
     worker_threads: int = Field(8, ge=1, le=256, description="Payouts in hand at once per worker process")
     task_events: Literal["on", "off"] = Field(

@@ -15,14 +15,14 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from shared import ids, switches
+from shared import blocks, ids, switches
 from shared.db import transaction
 from shared.models import Destination, PayoutAttempt, Wallet, WebhookEvent, Withdrawal
 from shared.razorpayx import bodies
 from shared.settings import settings
-from shared.states import OPEN, UNSETTLED, AttemptState, Reason, Status
+from shared.states import OPEN, UNSETTLED, AttemptState, Awaits, Reason, Status
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-from shared.withdrawals import journey, pausing
+from shared.withdrawals import journey, pausing, reviewing
 
 WORKER = "worker"
 # RazorpayX forgets a key after 7 days and would then pay again (razorpayx.md §3): stop well before.
@@ -41,8 +41,15 @@ DUE = (
 UNSETTLED_ATTEMPT = select(PayoutAttempt).where(
     PayoutAttempt.withdrawal_id == bindparam("withdrawal_id"), PayoutAttempt.state.in_(UNSETTLED)
 )
-PAYEE = select(Destination).where(
-    Destination.user_id == bindparam("user_id"), Destination.upi_id == bindparam("upi_id")
+# The payee as RazorpayX knows them, and whether anybody has said since that they are not paid.
+PAYEE = (
+    select(Destination, Wallet.is_frozen, blocks.IS_BLOCKED.label("is_blocked"))
+    .select_from(Wallet)
+    .outerjoin(
+        Destination,
+        (Destination.user_id == Wallet.user_id) & (Destination.upi_id == bindparam("upi_id")),
+    )
+    .where(Wallet.user_id == bindparam("user_id"))
 )
 # Webhooks that named this reference before we knew it (after a restored backup) count now.
 HEAR_AGAIN = (
@@ -83,7 +90,7 @@ def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
         attempt.in_doubt = True
         attempt.state = AttemptState.UNKNOWN
         journey.note(session, withdrawal, "worker_lost", actor=WORKER, attempt_id=str(attempt.id))
-    if _may_send_again(session, withdrawal, attempt):
+    if _may_send_again(session, withdrawal, attempt) and not _is_forbidden(session, withdrawal):
         off = switches.off_for(session, withdrawal.upi_id, withdrawal.id)
         if off is None:
             return _send(session, withdrawal, attempt)
@@ -98,11 +105,12 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     if journey.is_blocked(withdrawal):
         journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
         return None
+    destination, forbidden = _payee(session, withdrawal)
+    if not _may_be_begun(session, withdrawal, forbidden):
+        return None
     if (off := switches.off_for(session, withdrawal.upi_id, withdrawal.id)) is not None:
         pausing.hold_back(session, withdrawal, off)
         return None
-    payee = {"user_id": withdrawal.user_id, "upi_id": withdrawal.upi_id}
-    destination = session.scalar(PAYEE, payee)
     if destination is None or destination.known_to != settings().razorpayx_identity:
         journey.wait(withdrawal, Reason.PREPARING, settings().lease_seconds)
         journey.note(session, withdrawal, "preparing", actor=WORKER)
@@ -116,6 +124,36 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     else:
         journey.note(session, withdrawal, "new_attempt", actor=WORKER, **evidence)
     return _sending(withdrawal, attempt)
+
+
+def _payee(session: Session, withdrawal: Withdrawal) -> tuple[Destination | None, Awaits | None]:
+    """The payee, if RazorpayX knows them, and why nothing may be sent to them, if anything forbids it."""
+    names = {"user_id": withdrawal.user_id, "upi_id": withdrawal.upi_id}
+    found = session.execute(PAYEE, {**names, "subjects": blocks.subjects(withdrawal.upi_id)}).one()
+    destination, is_frozen, is_blocked = found
+    frozen = Awaits.WALLET_FROZEN if is_frozen else None
+    return destination, frozen or (Awaits.UPI_BLOCKED if is_blocked else None)
+
+
+def _may_be_begun(session: Session, withdrawal: Withdrawal, forbidden: Awaits | None) -> bool:
+    """Whether an attempt may be made: approved where that is needed, its time come, nobody against it."""
+    if forbidden and withdrawal.status == Status.PROCESSING:
+        journey.flag(session, withdrawal, forbidden, actor=WORKER)
+    elif forbidden or withdrawal.awaits_approval:
+        reviewing.await_approval(session, withdrawal, forbidden)
+    elif (seconds := reviewing.seconds_left(session, withdrawal)) > 0:
+        journey.wait(withdrawal, Reason.NEW_UPI_ID, seconds)
+    else:
+        return True
+    return False
+
+
+def _is_forbidden(session: Session, withdrawal: Withdrawal) -> bool:
+    """Whether its payee or user was blocked after it was sent: a person is told, and it is only looked up."""
+    forbidden = _payee(session, withdrawal)[1]
+    if forbidden:
+        journey.flag(session, withdrawal, forbidden, actor=WORKER)
+    return forbidden is not None
 
 
 def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destination) -> PayoutAttempt:

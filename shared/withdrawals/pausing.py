@@ -24,16 +24,19 @@ WAKE_AT_ONCE = 5000
 LOW_BALANCE = "low_balance"
 
 
-def pause(name: str, *, reason: str, actor: str) -> Switch:
-    """A person stops all payouts (`payouts`), or those to a handle (`handle:okaxis`). Raises Unavailable."""
+def pause(name: str, *, reason: str, actor: str, seen: str | None = None) -> Switch:
+    """A person stops all payouts (`payouts`), or those to a handle (`handle:okaxis`).
+
+    Raises Conflict (not as `seen`, see `switches.as_seen`), Unavailable.
+    """
     with transaction() as session:
-        return switches.turn_off(session, name, reason=reason, actor=actor)
+        return switches.turn_off(session, name, reason=reason, actor=actor, seen=seen)
 
 
-def resume(name: str, *, reason: str, actor: str) -> Switch:
-    """A person lets them go on; what waited for it is due at once. Raises NotFound, Unavailable."""
+def resume(name: str, *, reason: str, actor: str, seen: str | None = None) -> Switch:
+    """A person lets them go on; what waited for it is due at once. Raises NotFound, Conflict, Unavailable."""
     with transaction() as session:
-        switch = switches.turn_on(session, name, reason=reason, actor=actor)
+        switch = switches.turn_on(session, name, reason=reason, actor=actor, seen=seen)
         _goes_on(session, name, actor=actor)
         return switch
 

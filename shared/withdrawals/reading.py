@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.models import Withdrawal
 from shared.states import Status
 
@@ -22,10 +22,25 @@ class Page:
     next: Position | None
 
 
+class Stale(Conflict):
+    """Somebody or the system went on with it since it was looked at: look again, then decide anew."""
+
+    def __init__(self) -> None:
+        super().__init__("It has changed", "Look at it again, then decide anew", code="stale")
+
+
 def find(
-    session: Session, withdrawal_id: UUID, *, lock: bool = False, of_user: str | None = None
+    session: Session,
+    withdrawal_id: UUID,
+    *,
+    lock: bool = False,
+    of_user: str | None = None,
+    version: int | None = None,
 ) -> Withdrawal:
-    """One withdrawal; for `of_user` another user's does not exist. Raises NotFound."""
+    """One withdrawal; for `of_user` another user's does not exist; a `version` must still be the row's.
+
+    Raises NotFound, Stale.
+    """
     query = select(Withdrawal).where(Withdrawal.id == withdrawal_id)
     if of_user is not None:
         query = query.where(Withdrawal.user_id == of_user)  # another user's row is not even waited for
@@ -34,6 +49,8 @@ def find(
     withdrawal = session.scalar(query)
     if withdrawal is None:
         raise NotFound("Withdrawal not found", "No withdrawal has this id", code="withdrawal_not_found")
+    if version not in (None, withdrawal.version):
+        raise Stale
     return withdrawal
 
 

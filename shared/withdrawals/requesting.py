@@ -19,32 +19,46 @@ from shared.ids import new_id
 from shared.models import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.money import coins_to_paise
 from shared.settings import settings
-from shared.states import WAITING, Reason, Status
-from shared.withdrawals import journey, reading
+from shared.states import Status
+from shared.withdrawals import journey, reading, terms
 
 log = structlog.get_logger()
 
 # Debit, withdrawal, journal and event as one statement: one round trip, one transaction.
 # Each part reads the rows of the part before it, so that without the debit there is nothing.
 # The event repeats what was asked for: events are sealed, so payee and amount are too (checks.py compares).
+# Whether the user was ever paid at this UPI id is asked only where that matters: how long it waits.
 REQUEST = text(f"""
     WITH taken AS ({wallet.TAKE_COINS}),
+    payee AS (
+        SELECT CASE WHEN :new_wait > 0 THEN NOT EXISTS (
+            SELECT FROM withdrawals WHERE user_id = :user_id AND lower(upi_id) = :upi_subject
+            AND status = '{Status.COMPLETED}') ELSE false END AS is_new
+    ),
     withdrawal AS (
         INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason,
-                                 due_at, expected_by, idempotency_key, request_fingerprint)
-        SELECT :id, user_id, :coins, :amount_paise, :upi_id, '{Status.PENDING}', '{Reason.CANCEL_WINDOW}',
-               now() + make_interval(secs => :window), now() + make_interval(secs => :expected),
-               :idempotency_key, :fingerprint
-        FROM taken
-        RETURNING id, created_at, amount_paise, upi_id
+                                 due_at, expected_by, not_before, awaits_approval, admin_notes, counted_on,
+                                 idempotency_key, request_fingerprint)
+        SELECT :id, user_id, :coins, :amount_paise, :upi_id, '{Status.PENDING}',
+               CASE WHEN is_new THEN :new_reason ELSE :reason END,
+               now() + make_interval(secs => CASE WHEN is_new THEN :new_due ELSE :due END),
+               now() + make_interval(secs => CASE WHEN is_new THEN :new_expected ELSE :expected END),
+               now() + make_interval(secs => CASE WHEN is_new THEN :new_wait ELSE :wait END),
+               :awaits, :admin_notes, used_on, :idempotency_key, :fingerprint
+        FROM taken, payee
+        RETURNING id, created_at, amount_paise, upi_id, status_reason
     ),
     journal AS ({wallet.WRITE_TAKEN}),
     event AS (
         INSERT INTO withdrawal_events (withdrawal_id, to_status, actor, reason, data)
         SELECT id, '{Status.PENDING}', :actor, 'requested',
-               jsonb_build_object('amount_paise', amount_paise, 'upi_id', upi_id) FROM withdrawal
+               jsonb_strip_nulls(jsonb_build_object(
+                   'amount_paise', amount_paise, 'upi_id', upi_id,
+                   'awaits_approval', CAST(:awaits AS text)))
+        FROM withdrawal
     )
-    SELECT taken.balance_coins AS remaining_coins, withdrawal.created_at FROM taken, withdrawal
+    SELECT taken.balance_coins AS remaining_coins, withdrawal.created_at, withdrawal.status_reason
+    FROM taken, withdrawal
 """)
 
 
@@ -74,6 +88,7 @@ class Requested:
     upi_id: str
     remaining_coins: int
     created_at: datetime
+    status_reason: str | None  # why it waits now
     replayed: bool = False  # it was made before this call, under the same key
 
 
@@ -89,13 +104,13 @@ def request(
     """Take `coins` from the user and promise them rupees at `upi_id`; both or neither.
 
     The input has been checked (fields.py) but for what only the wallet can tell. Raises BadRequest
-    (no wallet, too few coins, above the maximum), Unavailable (nothing was taken), OutcomeUnknown.
+    (no wallet, too few coins, above the maximum, what `terms` refuses), Unavailable (nothing was taken),
+    OutcomeUnknown.
 
     Under a `key` of the app's own it is done once: the first with this key is returned again, or Reused is
     raised when its `fingerprint` was another (idempotency.py).
     """
-    amount_paise = coins_to_paise(coins, settings().coin_value_paise)
-    withdrawal_id, window = new_id(), settings().cancel_window_seconds
+    withdrawal_id, amount_paise = new_id(), coins_to_paise(coins, settings().coin_value_paise)
     values = {
         "id": withdrawal_id,
         "user_id": user_id,
@@ -103,32 +118,39 @@ def request(
         "amount_paise": amount_paise,
         "upi_id": upi_id,
         "actor": actor,
-        "window": window,
-        "expected": window + WAITING[Reason.CANCEL_WINDOW][1],
         "idempotency_key": key,
         "fingerprint": fingerprint,
+        **terms.of(coins, upi_id),
     }
     with told_plainly():
         row = _taken_once(values) if coins <= settings().max_withdrawal_coins else None
     if row is None:
         first = _asked_before(user_id, key, fingerprint) if key else None
         if first is None:
-            raise _why_not(user_id, coins)
+            raise _why_not(user_id, coins, upi_id)
         return first
     log.info("[WITHDRAW] created", withdrawal_id=str(withdrawal_id), user_id=user_id, coins=coins)
-    queues.nudge_sweep(in_seconds=window)
-    return Requested(withdrawal_id, coins, amount_paise, upi_id, row.remaining_coins, row.created_at)
+    queues.nudge_sweep(in_seconds=settings().cancel_window_seconds)
+    return Requested(
+        withdrawal_id, coins, amount_paise, upi_id, row.remaining_coins, row.created_at, row.status_reason
+    )
 
 
 def cancel(
-    withdrawal_id: UUID, *, reason: str, actor: str, key: str | None = None, of_user: str | None = None
+    withdrawal_id: UUID,
+    *,
+    reason: str,
+    actor: str,
+    key: str | None = None,
+    of_user: str | None = None,
+    version: int | None = None,
 ) -> tuple[Withdrawal, int]:
     """Take a pending withdrawal back; returns it and the balance that this left. Once under a `key`.
 
-    Raises NotFound, BadRequest (not pending any more), Unavailable.
+    Raises NotFound, BadRequest (not pending any more), Stale (not this `version` any more), Unavailable.
     """
     with transaction() as session:
-        withdrawal = reading.find(session, withdrawal_id, lock=True, of_user=of_user)
+        withdrawal = reading.find(session, withdrawal_id, lock=True, of_user=of_user, version=version)
         balance = _left_by_cancelling(session, withdrawal, actor, key)
         if balance is not None:
             return withdrawal, balance
@@ -185,7 +207,7 @@ def _take(values: dict[str, Any]) -> Any:
 
 def _already_taken(withdrawal_id: UUID) -> Any:
     query = (
-        select(Withdrawal.created_at, Wallet.balance_coins.label("remaining_coins"))
+        select(Withdrawal.created_at, Withdrawal.status_reason, Wallet.balance_coins.label("remaining_coins"))
         .join(Wallet, Wallet.user_id == Withdrawal.user_id)
         .where(Withdrawal.id == withdrawal_id)
     )
@@ -209,7 +231,14 @@ def _asked_before(user_id: str, key: str, fingerprint: str | None) -> Requested 
     if first.request_fingerprint != fingerprint:
         raise Reused
     return Requested(
-        first.id, first.coins_amount, first.amount_paise, first.upi_id, left, first.created_at, replayed=True
+        first.id,
+        first.coins_amount,
+        first.amount_paise,
+        first.upi_id,
+        left,
+        first.created_at,
+        first.status_reason,
+        replayed=True,
     )
 
 
@@ -227,16 +256,17 @@ def _left_by_cancelling(session: Session, withdrawal: Withdrawal, actor: str, ke
     return session.scalar(query.limit(1))
 
 
-def _why_not(user_id: str, coins: int) -> BadRequest:
+def _why_not(user_id: str, coins: int, upi_id: str) -> BadRequest:
     with transaction() as session:
         wallet_row = session.get(Wallet, user_id)
+        ours = terms.refusal(session, wallet_row, coins, upi_id) if wallet_row else None
     # Another withdrawal may have just given its coins back; what counted was the moment of asking.
     balance = None if wallet_row is None else wallet_row.balance_coins
-    return refusal(coins, balance) or _insufficient(coins - 1)
+    return refusal(coins, balance) or ours or _insufficient(coins - 1)
 
 
 def refusal(coins: int, balance: int | None) -> BadRequest | None:
-    """Why these coins cannot be taken from a wallet that holds so many, or from none; None when they can."""
+    """Why a wallet that holds so many coins, or no wallet, does not give these; None when it does."""
     if balance is None:
         return BadRequest(
             "User account not found",

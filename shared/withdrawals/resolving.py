@@ -28,16 +28,23 @@ IN_WORDS = {
 
 
 def propose(
-    withdrawal_id: UUID, decision: Decision, *, evidence: str, actor: str, utr: str | None = None
+    withdrawal_id: UUID,
+    decision: Decision,
+    *,
+    evidence: str,
+    actor: str,
+    utr: str | None = None,
+    version: int | None = None,
 ) -> Resolution:
     """Propose how a withdrawal ends; nothing moves yet. `evidence` says what was seen where.
 
-    Raises NotFound, BadRequest (it cannot end so, no evidence), Conflict (a proposal waits), Unavailable.
+    Raises NotFound, BadRequest (it cannot end so, no evidence), Conflict (a proposal waits), Stale,
+    Unavailable.
     """
     if not evidence.strip():
         raise BadRequest("Evidence is required", "Say what was seen, and where", code="evidence_required")
     with transaction() as session:
-        withdrawal = reading.find(session, withdrawal_id, lock=True)
+        withdrawal = reading.find(session, withdrawal_id, lock=True, version=version)
         _must_be_possible(session, withdrawal, decision, utr)
         if _open_proposal(session, withdrawal_id):
             raise Conflict("A proposal waits", "Approve or reject it first", code="proposal_waits")
@@ -50,19 +57,21 @@ def propose(
             proposed_by=actor,
         )
         session.add(made)
+        withdrawal.updated_at = func.now()
         session.flush()
         told = {"resolution": str(made.id), "evidence": made.evidence, "utr": utr}
         journey.note(session, withdrawal, f"proposed:{decision}", actor=actor, **told)
         return made
 
 
-def approve(resolution_id: UUID, *, actor: str) -> Withdrawal:
+def approve(resolution_id: UUID, *, actor: str, version: int | None = None) -> Withdrawal:
     """A second person agrees, and it is done.
 
-    Raises NotFound, Conflict (same person, decided already, something changed), BadRequest, Unavailable.
+    Raises NotFound, Conflict (same person, decided already, something changed), Stale, BadRequest,
+    Unavailable.
     """
     with transaction() as session:
-        made, withdrawal = _locked(session, resolution_id)
+        made, withdrawal = _locked(session, resolution_id, version)
         if made.proposed_by == actor:
             raise Conflict("A second person is needed", f"{actor} proposed it", code="same_person")
         if made.fingerprint != _fingerprint(session, withdrawal):
@@ -80,12 +89,16 @@ def approve(resolution_id: UUID, *, actor: str) -> Withdrawal:
         return withdrawal
 
 
-def reject(resolution_id: UUID, *, actor: str) -> Resolution:
-    """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Unavailable."""
+def reject(
+    resolution_id: UUID, *, actor: str, why: str | None = None, version: int | None = None
+) -> Resolution:
+    """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Stale, Unavailable."""
     with transaction() as session:
-        made, withdrawal = _locked(session, resolution_id)
+        made, withdrawal = _locked(session, resolution_id, version)
         _decide(made, "rejected", actor)
-        journey.note(session, withdrawal, f"rejected:{made.decision}", actor=actor, resolution=str(made.id))
+        withdrawal.updated_at = func.now()
+        told = {"resolution": str(made.id), "why": why}
+        journey.note(session, withdrawal, f"rejected:{made.decision}", actor=actor, **told)
         return made
 
 
@@ -123,6 +136,23 @@ def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, actor
 
 def _end(attempt: PayoutAttempt, state: AttemptState) -> None:
     attempt.state, attempt.ended_at, attempt.recheck_at = state, func.now(), None
+
+
+def cannot(session: Session, withdrawal: Withdrawal, decision: Decision) -> str | None:
+    """Why this cannot be proposed now, in words; None when it can, with a UTR where one is needed."""
+    if _open_proposal(session, withdrawal.id):
+        return "A proposal waits; approve or reject it first"
+    try:
+        _must_be_possible(session, withdrawal, decision, utr="given later")
+    except BadRequest as error:
+        return error.details
+    return None
+
+
+def waiting(session: Session, withdrawal_id: UUID) -> Resolution | None:
+    """The proposal that waits for a second person, if there is one."""
+    made = _open_proposal(session, withdrawal_id)
+    return session.get(Resolution, made) if made else None
 
 
 def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision, utr: str | None) -> None:
@@ -172,12 +202,12 @@ def _open_proposal(session: Session, withdrawal_id: UUID) -> UUID | None:
     )
 
 
-def _locked(session: Session, resolution_id: UUID) -> tuple[Resolution, Withdrawal]:
+def _locked(session: Session, resolution_id: UUID, version: int | None) -> tuple[Resolution, Withdrawal]:
     made = session.get(Resolution, resolution_id)
     if made is None:
         raise NotFound("No such proposal", f"There is no proposal {resolution_id}", code="proposal_not_found")
     # The withdrawal first, as everywhere; then the proposal as it is now.
-    withdrawal = reading.find(session, made.withdrawal_id, lock=True)
+    withdrawal = reading.find(session, made.withdrawal_id, lock=True, version=version)
     session.refresh(made, with_for_update=True)
     if made.decided_at is not None:
         raise Conflict("Decided already", f"{made.decided_by} {made.outcome} it", code="proposal_decided")

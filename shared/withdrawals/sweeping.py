@@ -120,7 +120,7 @@ def _wake() -> None:
 TELL = text("""
     WITH late AS MATERIALIZED
         (SELECT id, due_at FROM withdrawals
-         WHERE status = :pending AND status_reason = :window
+         WHERE status = :pending AND status_reason IN (:window, :new_upi)
            AND due_at <= now() - make_interval(secs => :after)
          ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED),
     before AS MATERIALIZED
@@ -141,6 +141,7 @@ def _tell_who_waits_for_a_turn() -> None:
     values = {
         "paced": Reason.PACED,
         "window": Reason.CANCEL_WINDOW,
+        "new_upi": Reason.NEW_UPI_ID,
         "pending": Status.PENDING,
         "after": PACED_AFTER_SECONDS,
         "most": PACED_AT_ONCE,

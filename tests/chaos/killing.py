@@ -68,11 +68,13 @@ def in_child(work: Callable[[], object], trace: Recorder, told: Path | None = No
     return os.WIFEXITED(status)
 
 
-def moments(work: Callable[[], object], directory: Path, *parts: str) -> list[tuple[Line, int]]:
+def moments(
+    work: Callable[[], object], directory: Path, *parts: str, at_least: int = 100
+) -> list[tuple[Line, int]]:
     """Every line of these files that the work goes through: its first time, and its last if there are more."""
     told = directory / "lines"
     assert in_child(work, Recorder(*parts), told)
     seen: Counter[Line] = pickle.loads(told.read_bytes())
     found = [(line, time) for line, times in seen.items() for time in sorted({1, times})]
-    assert len(found) > 100
+    assert len(found) > at_least
     return found

@@ -1,10 +1,11 @@
-"""The worker is killed (SIGKILL) before every single line of the money path, one after the other; so is the API.
+"""The worker is killed (SIGKILL) before every single line of the money path, one after the other; so are the API
+and whoever decides in review.
 
 A second one then finds what is left. Whatever the line is: one payout, completed, no refund; or one refund; or one
 withdrawal for one `Idempotency-Key`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -13,9 +14,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from shared import db, withdrawals
 from shared.idempotency import RUNNING_SECONDS
+from shared.models import Withdrawal
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
+from shared.withdrawals import reviewing
 from tests.chaos.killing import Killer, in_child, moments
 from tests.integration.app import GOOD, WITHDRAW
 from tests.world import KEY, World
@@ -28,6 +32,7 @@ MONEY_PATH = (
     "shared/razorpayx/",
     "worker/tasks.py",
 )
+REVIEW_PATH = ("shared/withdrawals/", "shared/wallet.py")
 REQUEST_PATH = ("api/", "shared/withdrawals/", "shared/idempotency.py", "shared/db.py", "shared/queues.py")
 
 
@@ -102,6 +107,43 @@ def sent_in_vain(world: World) -> UUID:
     world.bring_on(withdrawal_id)
     make_due(world, withdrawal_id)
     return withdrawal_id
+
+
+@pytest.mark.parametrize("verb", [withdrawals.approve_review, withdrawals.reject_review])
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_before_every_line_of_a_review_decides_it_or_not(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Withdrawal]
+) -> None:
+    """Each awaits approval as before, or is decided with everything that belongs to it; and can be decided."""
+    monkeypatch.setenv("REVIEW_ALL", "on")
+    world.forget_settings()
+    world.credit(coins=1_000_000)
+
+    def decide(withdrawal_id: UUID) -> None:
+        with db.transaction() as session:
+            shown = reviewing.facts(session, withdrawals.find(session, withdrawal_id))
+        verb(withdrawal_id, shown=shown, reason="seen", actor="operator:asha")
+
+    first, killed = world.request(coins=100), {}
+    for moment in moments(lambda: decide(first), tmp_path, *REVIEW_PATH, at_least=50):
+        withdrawal_id = world.request(coins=100)
+        in_child(lambda key=withdrawal_id: decide(key), Killer(*moment))
+        killed[withdrawal_id] = moment
+    decided = {row.withdrawal_id for row in world.sql("SELECT withdrawal_id FROM reviews")} - {first}
+    assert 0 < len(decided) < len(killed), "killed before and after the commit"
+    failed = 0
+    for withdrawal_id, moment in killed.items():
+        row, refunds = world.read(withdrawal_id), world.refunds(withdrawal_id)
+        assert refunds == (row.status == "failed"), f"{moment}: {world.story(withdrawal_id)}"
+        if withdrawal_id in decided:
+            assert row.status == "failed" or row.awaits_approval is None, f"{moment}: {row.status}"
+        else:
+            assert (row.status, row.awaits_approval) == ("pending", "every"), f"{moment}: {row.status}"
+            decide(withdrawal_id)
+        failed += world.read(withdrawal_id).status == "failed"
+    assert failed == (len(killed) if verb is withdrawals.reject_review else 0)
+    assert world.balance() == 1_000_000 - 100 * (1 + len(killed) if not failed else 0)
 
 
 @pytest.mark.failure(7)

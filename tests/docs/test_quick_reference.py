@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "quick-reference.md").read_text()
 # What the API answers with is written in these, and in problems.WORDS.
 OF_THE_API = ("api", "shared/fields.py", "shared/wallet.py", "shared/db.py", "shared/idempotency.py",
-              "shared/withdrawals/requesting.py", "shared/withdrawals/reading.py")  # fmt: skip
+              "shared/withdrawals/requesting.py", "shared/withdrawals/reading.py",
+              "shared/withdrawals/terms.py")  # fmt: skip
 STATUSES = {
     "BadRequest": 400, "fault": 400, "NotFound": 404, "Conflict": 409, "Unavailable": 503, "BadToken": 401,
     "TokenExpired": 401,

@@ -1,40 +1,28 @@
 """The examples against the real system, as an app's developer runs them."""
 
 import fcntl
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from sandbox.services import free_port
 from sandbox.stack import ROOT, Stack
+from tests.browser import absent, chromium
 from tests.e2e.system import System
 from tests.examples.wire import Wire, wire_to
 
 REACT = ROOT / "examples" / "react"
 NODE_MAJOR = 20
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-# It meets no server but ours, and starts nothing beside the page.
-QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-QUIET += " --disable-component-update --disable-sync"
 WINDOW_SECONDS = "3"  # long enough to press Cancel on a busy machine
 TOKENS = {
     "USER_TOKEN_SECRET": "only-for-tests-0123456789-0123456789",
     "USER_TOKEN_AUDIENCE": "coin-payouts",
     "USER_TOKEN_ISSUER": "https://app.example",
 }
-
-
-def absent(what: str) -> NoReturn:
-    """Skip; in CI, where everything must be there, fail."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what}; CI needs it")
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -61,13 +49,8 @@ def built(node: str) -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if program is None:
-        absent("There is no Chromium, so the React form is not tested (make browser)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=QUIET.split())
+    with chromium("the React form") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

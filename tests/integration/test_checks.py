@@ -19,6 +19,13 @@ PLANTS = {
     "UPDATE withdrawals SET status = 'cancelled', failure_reason = NULL WHERE status = 'failed'": "the last event of every withdrawal tells its status",
     "UPDATE withdrawals SET upi_id = 'thief@okaxis' WHERE status = 'pending'": "payee and amount are those of the request",
     "UPDATE withdrawals SET amount_paise = 100 WHERE status = 'pending'": "payee and amount are those of the request",
+    "UPDATE withdrawals SET awaits_approval = 'amount' WHERE status = 'failed'": "nothing that awaited approval was sent without it",
+    "UPDATE withdrawal_events SET data = '{\"awaits_approval\": \"every\"}' WHERE reason = 'paid'": "nothing that awaited approval was sent without it",
+    "UPDATE wallets SET is_frozen = true": "a wallet is frozen exactly while somebody's word says so",
+    "INSERT INTO blocks (kind, subject, reason, added_by) VALUES ('wallet', 'user123', 'x', 'x')": "a wallet is frozen exactly while somebody's word says so",
+    "UPDATE coin_transactions SET kind = 'adjustment', withdrawal_id = NULL WHERE kind = 'refund'": "adjustments are those that people decided on",
+    "UPDATE wallets SET day_coins = 100": "what counts for a user's limits is what was asked for and not given back",
+    "UPDATE withdrawals SET counted_on = NULL WHERE status = 'pending'": "what counts for a user's limits is what was asked for and not given back",
     "UPDATE withdrawals SET due_at = now() - interval '1 hour' WHERE status = 'pending'": "nothing due was left lying for 600 seconds",
     "DELETE FROM wallets": "credited = balances + held + paid",
 }

@@ -19,11 +19,26 @@ ATTEMPT = """
     INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state, sent_as)
     SELECT gen_random_uuid(), id, 9, '', 'sending', '' FROM withdrawals;
 """
+APPROVED = """
+    INSERT INTO reviews (withdrawal_id, why, facts, coins_amount, requested_by, reason, decided_by, upi_id, outcome)
+    SELECT id, 'amount', '', coins_amount, 'app:test', 'x', 'operator:asha', {} FROM withdrawals;
+    UPDATE withdrawals SET awaits_approval = NULL;
+"""
 
 
 def pending(world: World) -> None:
     world.credit(coins=2000)
     world.request(coins=500)
+
+
+def awaiting(world: World) -> None:
+    pending(world)
+    world.sql("UPDATE withdrawals SET awaits_approval = 'amount'")
+
+
+def early(world: World) -> None:
+    pending(world)
+    world.sql("UPDATE withdrawals SET not_before = now() + interval '1 second'")
 
 
 def sending(world: World) -> None:
@@ -92,6 +107,17 @@ REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
         " SELECT 'user123', 'withdrawal', -499, 0, id, 'me' FROM withdrawals",
         "same_withdrawal|uq_one_debit",
     ),
+    (awaiting, ATTEMPT, "may not be sent yet"),
+    (early, ATTEMPT, "may not be sent yet"),
+    (awaiting, "UPDATE withdrawals SET status = 'processing'", "approved_before_sent"),
+    (awaiting, "UPDATE withdrawals SET awaits_approval = NULL", "nobody approved"),
+    (awaiting, "UPDATE withdrawals SET awaits_approval = 'every'", "nobody approved"),
+    (awaiting, APPROVED.format("upi_id, 'rejected'"), "nobody approved"),
+    (awaiting, APPROVED.format("'thief@okaxis', 'approved'"), "nobody approved"),
+    (awaiting, APPROVED.format("upi_id, 'approved'") + "DELETE FROM reviews", "append-only"),
+    (sending, "UPDATE withdrawals SET awaits_approval = 'amount'", "was begun already"),
+    (pending, "DELETE FROM blocks", "never deleted"),
+    (pending, "DELETE FROM adjustments", "never deleted"),
     (
         pending,
         "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference, actor)"

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sandbox.services import Databases
 from shared import db, withdrawals
 from shared.errors import BadRequest, Unavailable
-from shared.withdrawals import requesting
+from shared.withdrawals import requesting, terms
 from shared.withdrawals.requesting import OutcomeUnknown
 from tests.world import World
 
@@ -155,7 +155,7 @@ def test_the_same_id_twice_takes_coins_once(world: World) -> None:
     made = withdrawals.request(user_id="user123", coins=500, upi_id="user@okhdfcbank", actor="app:test")
     again = {
         "id": made.id, "user_id": "user123", "coins": 500, "amount_paise": 5000, "upi_id": "user@okhdfcbank",
-        "actor": "app:test", "window": 10, "expected": 70, "idempotency_key": None, "fingerprint": None,
+        "actor": "app:test", "idempotency_key": None, "fingerprint": None, **terms.of(500, "user@okhdfcbank"),
     }  # fmt: skip
     with pytest.raises(Exception, match="pk_withdrawals"):
         requesting._take(again)

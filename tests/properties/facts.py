@@ -28,13 +28,14 @@ TABLES = {
     "wallets": "SELECT user_id, balance_coins FROM wallets ORDER BY user_id",
     "journal": "SELECT id, user_id, kind, coins, balance_after, withdrawal_id FROM coin_transactions ORDER BY id",
     "withdrawals": """SELECT id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, review, utr,
-                        due_at IS NOT NULL AS has_due, due_at < now() + interval '5 s' AS is_due,
+                        awaits_approval, due_at IS NOT NULL AS has_due, due_at < now() + interval '5 s' AS is_due,
                         completed_at < now() - interval '8 days' AS is_old
                       FROM withdrawals ORDER BY id""",
     "attempts": """SELECT id, withdrawal_id, number, state, sends, payout_id, md5(request_body) AS body,
                      recheck_at IS NOT NULL AS has_recheck FROM payout_attempts ORDER BY withdrawal_id, number""",
     "events": "SELECT withdrawal_id, from_status, to_status, reason FROM withdrawal_events ORDER BY id",
     "resolutions": "SELECT id, withdrawal_id, decision, proposed_by, outcome FROM resolutions ORDER BY id",
+    "reviews": "SELECT withdrawal_id, outcome, requested_by, decided_by FROM reviews ORDER BY id",
     "switches": "SELECT name, is_on, probe_at IS NOT NULL AS probes FROM switches ORDER BY name",
     "waiting_events": "SELECT event_id FROM webhook_events WHERE applied_at IS NULL ORDER BY event_id",
 }
@@ -44,7 +45,7 @@ EVERYTHING = "SELECT " + ", ".join(
 EMPTY = """
     SET LOCAL session_replication_role = replica;
     DELETE FROM coin_transactions; DELETE FROM withdrawal_events; DELETE FROM payout_attempts;
-    DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
+    DELETE FROM reviews; DELETE FROM blocks; DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
     DELETE FROM destinations; DELETE FROM withdrawals; DELETE FROM wallets; DELETE FROM switches;
     INSERT INTO switches (name, is_on, reason, actor) VALUES ('payouts', true, 'installed', 'migration')
 """
@@ -60,6 +61,7 @@ class Facts:
     attempts: dict[str, Row]
     events: list[Row]
     resolutions: list[Row]
+    reviews: list[Row]
     switches: list[Row]
     waiting_events: list[Row]
 
@@ -79,6 +81,10 @@ class Facts:
 
     def refunds(self, withdrawal_id: str) -> int:
         return sum(r["kind"] == "refund" and r["withdrawal_id"] == withdrawal_id for r in self.journal)
+
+    def approvals(self, withdrawal_id: str) -> int:
+        """How often somebody approved it."""
+        return sum((r["withdrawal_id"], r["outcome"]) == (withdrawal_id, "approved") for r in self.reviews)
 
     def is_blocked(self, withdrawal_id: str) -> bool:
         """Whether only people may move coins or rupees for it."""
@@ -117,6 +123,8 @@ def _broken_withdrawal(facts: Facts, key: str, row: Row, told: str | None) -> It
         yield f"too many live attempts, {states}"
     if row["status"] == "pending" and states:
         yield "sent while it can be cancelled"
+    if row["awaits_approval"] and (states or row["status"] in ("processing", "completed")):
+        yield "sent without the approval that it awaits"
     if (row["status"] in OPEN) != row["has_due"] or (row["status"] in OPEN and not row["status_reason"]):
         yield "waits in silence"
     if told != row["status"]:
@@ -133,6 +141,9 @@ def broken_moves(before: Facts, after: Facts, decided: set[str]) -> Iterator[str
         row = after.withdrawals[key]
         if was["status"] != row["status"] and (was["status"], row["status"]) not in MOVES:
             yield f"{key} went from {was['status']} to {row['status']}"
+        is_free = was["awaits_approval"] and not row["awaits_approval"]
+        if is_free and after.approvals(key) == before.approvals(key):
+            yield f"{key} awaited approval, and nobody gave it"
         if before.is_blocked(key) and key not in decided and _moved(before, after, key):
             yield f"{key} needs a person, and moved all the same"
         if before.is_blocked(key) and key not in decided and not after.is_blocked(key):

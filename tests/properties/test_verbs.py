@@ -51,6 +51,7 @@ ENVIRONMENT = {
     "AUTO_PAUSE_UNKNOWNS": "4",
     "AUTO_PAUSE_HANDLE_FAILURES": "2",
     "PAYOUTS_PER_USER": "1",
+    "REVIEW_ALL": "off",
 }
 MOST_HELD = 4
 # Passing, passing soon, the handle's, ours, lasting, a person's, unknown to the catalogue, not told.
@@ -222,6 +223,26 @@ class Verbs(Watched):
         is_off = name in {row["name"] for row in self.facts.switches if not row["is_on"]}
         (withdrawals.resume if is_off else withdrawals.pause)(name, reason="trying", actor=PEOPLE[0])
         self._look()
+
+    @rule(
+        i=one,
+        what=st.sampled_from(["ask", "approve", "reject", "approve what has changed"]),
+        who=st.sampled_from(PEOPLE),
+    )
+    def review(self, i: int, what: str, who: str) -> None:
+        """One is asked for that awaits approval, or somebody decides on one, whatever it awaits."""
+        if what == "ask":
+            self._every_one_is_reviewed(True)
+            if self._has_room():
+                self._request(list(USERS)[i % len(USERS)], 500)
+            self._every_one_is_reviewed(False)
+            return
+        verb = withdrawals.reject_review if what == "reject" else withdrawals.approve_review
+        self._review(self._pick(i), verb, who, stale="changed" in what)
+
+    @rule(user_id=st.sampled_from(list(USERS)), what=st.sampled_from(["block", "freeze"]))
+    def forbid_or_allow(self, user_id: str, what: str) -> None:
+        self._forbid(user_id, what)
 
     @rule(i=one, decision=st.sampled_from(list(Decision)), who=st.sampled_from(PEOPLE))
     def propose(self, i: int, decision: Decision, who: str) -> None:

@@ -6,16 +6,20 @@
 import base64
 import contextlib
 import json
+import os
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from shared import checks, db, inbox, queues, withdrawals
+from shared import blocks, checks, db, inbox, queues, withdrawals
 from shared.errors import BadRequest, Conflict
 from shared.razorpayx.answers import Accepted, Found, PayoutReport, Refused
+from shared.settings import settings
 from shared.states import Decision
 from shared.steps import Prepare, Send, Step
+from shared.withdrawals import reviewing
 from tests.properties.facts import EMPTY, ENDED, OPEN, Facts, Row, broken, broken_moves, two_changes
 from tests.properties.model import DAY, DEAD, Belief, Held, Payout, Provider, read
 from tests.world import World
@@ -26,7 +30,7 @@ PEOPLE = ("operator:asha", "operator:ravi")
 # What `World.advance` does, and the ages that rows reach besides. Due work stays due, and nobody was late.
 AGE = """
     UPDATE withdrawals SET created_at = created_at - by.t, completed_at = completed_at - by.t,
-        due_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at - by.t, now() - interval '500 s') END
+        not_before = not_before - by.t, due_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at - by.t, now() - interval '500 s') END
         FROM (SELECT interval '{0} seconds' AS t) by;
     UPDATE payout_attempts SET created_at = created_at - by.t, absent_since = absent_since - by.t,
         recheck_at = recheck_at - by.t FROM (SELECT interval '{0} seconds' AS t) by;
@@ -57,6 +61,8 @@ class Watched(RuleBasedStateMachine):
         self.events: dict[str, PayoutReport] = {}  # what each kept webhook says
         self.unpayable: set[str] = set()  # withdrawals whose payee was refused
         self.decided: set[str] = set()  # by people, ever
+        self.blocked: set[str] = set()  # UPI ids
+        self.frozen: set[str] = set()  # users
         self.counter = 0
         self.facts = Facts.of(world)
 
@@ -74,8 +80,9 @@ class Watched(RuleBasedStateMachine):
         try:
             self.world.request(user_id, coins, USERS[user_id])
             assert before >= coins, "more coins were taken than there were"
+            assert not self._forbidden(user_id), "taken for somebody who is not paid"
         except BadRequest:
-            assert before < coins, "there were coins enough"
+            assert before < coins or self._forbidden(user_id), "there were coins enough"
         self._look()
         return list(self.facts.withdrawals)[-1]
 
@@ -108,6 +115,8 @@ class Watched(RuleBasedStateMachine):
             upi_id = self.facts.withdrawals[key]["upi_id"]
             assert not off & {"payouts", "handle:" + upi_id.partition("@")[2]}, f"{key} is sent in a pause"
             assert not self.facts.is_blocked(key), f"{key} needs a person and is sent"
+            assert not self.facts.withdrawals[key]["awaits_approval"], f"{key} awaits approval and is sent"
+            assert not self._forbidden(self.facts.withdrawals[key]["user_id"]), f"{key} must not be paid"
         if isinstance(step, Prepare):
             return Held(step, now, now)
         amount_paise = self.facts.withdrawals[key]["amount_paise"]
@@ -242,6 +251,45 @@ class Watched(RuleBasedStateMachine):
             self.beliefs[attempt].checks = -1  # whoever is looking now has been overtaken
         self._look(by_people={key})
 
+    def _forbidden(self, user_id: str) -> bool:
+        """Whether this user is not paid: frozen, or their UPI id blocked. Each has one."""
+        return user_id in self.frozen or USERS[user_id] in self.blocked
+
+    def _forbid(self, user_id: str, what: str) -> None:
+        """Block or freeze, or the end of it."""
+        forbidden, verbs, about = (
+            (self.blocked, (blocks.add, blocks.remove), USERS[user_id])
+            if what == "block"
+            else (self.frozen, (blocks.freeze, blocks.unfreeze), user_id)
+        )
+        with db.transaction() as session:
+            verbs[about in forbidden](session, about, reason="seen", actor=PEOPLE[0])
+        forbidden ^= {about}
+        self._look()
+
+    def _review(self, key: str, verb: Callable[..., object], who: str, *, stale: bool = False) -> None:
+        """Somebody decides in review, perhaps on what stands there no more."""
+        row = self.facts.withdrawals[key]
+        with db.transaction() as session:
+            shown = reviewing.facts(session, withdrawals.find(session, UUID(key)))
+        may = row["status"] == "pending" and row["awaits_approval"] and not stale
+        if verb is withdrawals.approve_review:
+            is_own = who == f"operator:{row['user_id']}"
+            may = may and not is_own and not self._forbidden(row["user_id"])
+        try:
+            verb(UUID(key), shown="" if stale else shown, reason="seen", actor=who)
+            assert may, f"{key} was decided on though it awaited nothing, or not this"
+            if verb is withdrawals.reject_review:
+                self.decided.add(key)
+        except Conflict:
+            assert not may, f"{key} awaits approval and could not be decided on"
+        self._look()
+
+    def _every_one_is_reviewed(self, yes: bool) -> None:
+        """Turn REVIEW_ALL on or off: what was asked for before is as it was."""
+        os.environ["REVIEW_ALL"] = "on" if yes else "off"
+        settings.cache_clear()
+
     def _is_true(self, key: str, decision: Decision) -> bool:
         """Whether people can have seen this at the provider."""
         keys = self.facts.keys(key)
@@ -307,7 +355,8 @@ class Watched(RuleBasedStateMachine):
                 assert not self.provider.could_still_pay(keys), f"{key} was refunded, and may be paid"
                 assert not self._may_still_be_sent(key), f"{key} was refunded, and a worker may send it"
             flag = row["review"] or "unanswered"
-            expected = flag == "unanswered" or flag.startswith("held:") or key in self.decided
+            known = ("unanswered", "upi_blocked", "wallet_frozen")
+            expected = flag in known or flag.startswith("held:") or key in self.decided
             assert expected, f"{key} is flagged {flag}, and nothing contradicts it"
 
     def _may_still_be_sent(self, key: str) -> bool:
@@ -324,6 +373,14 @@ class Watched(RuleBasedStateMachine):
         for switch in self.facts.switches:
             if not switch["is_on"] and not switch["probes"]:
                 withdrawals.resume(switch["name"], reason="calm", actor=PEOPLE[0])
+        self._every_one_is_reviewed(False)
+        for user_id, upi_id in USERS.items():
+            for what in ["block"] * (upi_id in self.blocked) + ["freeze"] * (user_id in self.frozen):
+                self._forbid(user_id, what)
+        for key, row in self.facts.withdrawals.items():
+            if row["status"] == "pending" and row["awaits_approval"]:
+                other = next(who for who in PEOPLE if who != f"operator:{row['user_id']}")
+                self._review(key, withdrawals.approve_review, other)
         self._look()
         for _ in range(40):
             if self._is_calm():

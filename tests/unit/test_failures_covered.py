@@ -12,9 +12,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 LINES = range(1, 29)
 
 # What is not built yet, and whose it is. A line that stands here may have tests for the part that is there.
-ELSEWHERE = {
-    23: "limits per IST day and the wait for a new UPI id come with review, in the work for operators",
-}
+ELSEWHERE = {}
 
 
 def marked() -> dict[int, set[str]]:

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from shared import exception_records
 from shared.cli import main
+from shared.clock import INDIA
 from shared.db import transaction
-from shared.reconciliation.papers import INDIA
 from tests import simulator as outside
 from tests.world import World
 from worker import reconcile

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from shared import reconciliation
+from shared.clock import INDIA
 from shared.db import patient_engine
 from shared.razorpayx.client import RazorpayX
 from shared.razorpayx.listing import Listing
 from shared.reconciliation.gathering import Gathering
-from shared.reconciliation.papers import INDIA
 from shared.settings import settings
 from tests import simulator as outside
 from tests.integration.reconciliation.days import Day, few, ran, sent, summary

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from shared import exception_records
 from shared.cli import main
+from shared.clock import INDIA
 from shared.db import transaction
 from shared.reconciliation import papers
-from shared.reconciliation.papers import INDIA
 from tests.integration.reconciliation.days import Day, few, kinds, ran, summary, table
 from tests.world import World
 from worker import reconcile

@@ -1,0 +1,134 @@
+"""What takes two: one proposes how it ends, with evidence, and another approves or rejects that."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from api.admin.acts.base import EVIDENCE, WHY, Act, Given, Seen
+from shared import withdrawals
+from shared.states import Decision
+from shared.withdrawals import resolving
+
+SECOND = "Nothing moves until a second person approves."
+
+
+def _tells_paid(seen: Seen) -> list[str]:
+    return [
+        f"You say that {seen.rupees} reached {seen.payee}, under the UTR that you name.",
+        f"{SECOND} Then it is completed, and the user's {seen.withdrawal.coins_amount} coins stay spent.",
+        "It is never sent again.",
+    ]
+
+
+def _tells_refund(seen: Seen) -> list[str]:
+    told = [
+        f"You say that {seen.rupees} did not reach {seen.payee}, and never will.",
+        f"{SECOND} Then it is failed, and {seen.withdrawal.coins_amount} coins go back to "
+        f"{seen.withdrawal.user_id}.",
+    ]
+    if seen.attempt is not None:
+        told.append(
+            f"Attention: an attempt is {seen.attempt.state}. Should RazorpayX pay it all the same, the user "
+            f"has the coins and the rupees, and {seen.rupees} is lost."
+        )
+    return told
+
+
+def _tells_go_on(seen: Seen) -> list[str]:
+    return [
+        "You say that the contradiction is explained.",
+        f"{SECOND} Then the flag goes, and the system takes {seen.rupees} up again where it stands.",
+    ]
+
+
+def _propose(decision: Decision) -> Callable[[UUID, Given], str]:
+    def do(withdrawal_id: UUID, given: Given) -> str:
+        withdrawals.propose(
+            withdrawal_id,
+            decision,
+            evidence=given.reason,
+            utr=given.utr or None,
+            actor=given.actor,
+            version=given.version,
+        )
+        return "Proposed. A second person must approve it."
+
+    return do
+
+
+def _cannot_propose(decision: Decision) -> Callable[[Seen], str | None]:
+    return lambda seen: resolving.cannot(seen.session, seen.withdrawal, decision)
+
+
+def _cannot_approve(seen: Seen) -> str | None:
+    if seen.proposal is None:
+        return "Nothing is proposed"
+    return "You proposed it; a second person is needed" if seen.proposal.proposed_by == seen.actor else None
+
+
+def _cannot_reject(seen: Seen) -> str | None:
+    return None if seen.proposal else "Nothing is proposed"
+
+
+def _tells_approve(seen: Seen) -> list[str]:
+    assert seen.proposal is not None, "it can be approved"
+    made, coins = seen.proposal, seen.withdrawal.coins_amount
+    happens = {
+        Decision.PAID: f"{seen.rupees} counts as paid, under the UTR {made.utr}; the coins stay spent.",
+        Decision.REFUND: f"{seen.rupees} counts as not paid; {coins} coins go back to the user at once.",
+        Decision.GO_ON: f"The flag goes, and the system takes {seen.rupees} up again.",
+    }
+    told = [
+        f"{made.proposed_by} proposed: {made.decision}. Evidence: {made.evidence}",
+        happens[Decision(made.decision)],
+    ]
+    if made.decision == Decision.REFUND:
+        told += _tells_refund(seen)[2:]
+    return told
+
+
+def _tells_reject(seen: Seen) -> list[str]:
+    assert seen.proposal is not None, "it can be rejected"
+    return [f"The proposal of {seen.proposal.proposed_by} ({seen.proposal.decision}) is off the table."]
+
+
+def _approve(_: UUID, given: Given) -> str:
+    assert given.proposal is not None, "the form names it"
+    done = withdrawals.approve(given.proposal, actor=given.actor, version=given.version)
+    return f"Done: it is {done.status}."
+
+
+def _reject(_: UUID, given: Given) -> str:
+    assert given.proposal is not None, "the form names it"
+    withdrawals.reject(given.proposal, actor=given.actor, why=given.reason, version=given.version)
+    return "Rejected. Nothing has moved."
+
+
+ACTS = (
+    Act(
+        "mark-paid",
+        "Propose: paid outside",
+        EVIDENCE,
+        _cannot_propose(Decision.PAID),
+        _tells_paid,
+        _propose(Decision.PAID),
+        wants_utr=True,
+    ),
+    Act(
+        "refund",
+        "Propose: failed, refund",
+        EVIDENCE,
+        _cannot_propose(Decision.REFUND),
+        _tells_refund,
+        _propose(Decision.REFUND),
+    ),
+    Act(
+        "go-on",
+        "Propose: explained, go on",
+        EVIDENCE,
+        _cannot_propose(Decision.GO_ON),
+        _tells_go_on,
+        _propose(Decision.GO_ON),
+    ),
+    Act("approve", "Approve the proposal", WHY, _cannot_approve, _tells_approve, _approve),
+    Act("reject", "Reject the proposal", WHY, _cannot_reject, _tells_reject, _reject),
+)

@@ -1,0 +1,111 @@
+"""The panel's door: who is signed in, for how long, and how often one may try.
+
+A session is a signed cookie with the operator's name and generation, and two times. Each request asks the
+database whether that generation still holds, so who is disabled or signs out is out at the next one.
+"""
+
+import time
+from dataclasses import dataclass
+
+from flask import Flask, current_app, g, request, session
+from flask_login import LoginManager, UserMixin, current_user, login_user
+
+from api import rates
+from shared import operators
+from shared.models import Operator
+from shared.roles import Role
+from shared.settings import Settings
+
+SIGN_IN = "sign_in"  # the endpoint's name
+
+
+@dataclass(frozen=True)
+class SignedIn(UserMixin):
+    """The operator of this request."""
+
+    name: str
+    role: Role
+    generation: int
+
+    def get_id(self) -> str:
+        return f"{self.name}:{self.generation}"
+
+
+def prepare(panel: Flask, settings: Settings) -> None:
+    """Give the panel its door."""
+    # Pages ask `who`; a page about an absent database must not ask the database.
+    manager = LoginManager(panel, add_context_processor=False)
+    manager.session_protection = (
+        None  # the cookie is Strict and no script sees it; addresses of phones change
+    )
+    manager.user_loader(_of_session)
+    panel.before_request(_stay_awake)
+    is_try = lambda: request.endpoint == f"{SIGN_IN}.index" and request.method == "POST"  # noqa: E731
+    rate = settings.rate_limit_sign_in
+    limits = [
+        rates.limit(rate, "address", rates.address, is_try, _has_failed),
+        rates.limit(rate, "name", lambda: given_name() or "none", is_try, _has_failed),
+    ]
+    rates.count(panel, settings, limits, prefix="panel")
+
+
+def let_in(operator: Operator) -> None:
+    """Begin a session. Whatever the cookie held before is gone: nobody could plant it."""
+    session.clear()
+    session["since"] = session["seen"] = int(time.time())
+    login_user(SignedIn(operator.name, Role(operator.role), operator.generation))
+
+
+def stay(operator: Operator) -> None:
+    """Go on in this session after one's own generation was raised."""
+    since = session["since"]
+    let_in(operator)
+    session["since"] = since
+
+
+def who() -> SignedIn | None:
+    """Who is signed in, if anybody."""
+    return current_user if current_user.is_authenticated else None
+
+
+def me() -> SignedIn:
+    """Who is signed in; only where somebody must be."""
+    operator = who()
+    assert operator is not None, "the door lets nobody else through to here"
+    return operator
+
+
+def actor() -> str:
+    """How they stand in the books: as at the shell."""
+    return f"operator:{me().name}"
+
+
+def given_name() -> str:
+    """The name that somebody tries to sign in with."""
+    return request.form.get("username", "").strip().lower()[:50]
+
+
+def _of_session(identity: str) -> SignedIn | None:
+    name, _, generation = identity.rpartition(":")
+    if not _is_in_time() or not generation.isdecimal():
+        return None
+    operator = operators.signed_in(name, int(generation))
+    return SignedIn(operator.name, Role(operator.role), operator.generation) if operator else None
+
+
+def _is_in_time() -> bool:
+    settings: Settings = current_app.config["SETTINGS"]
+    now = time.time()
+    return bool(
+        now - session.get("seen", 0) < settings.admin_idle_seconds
+        and now - session.get("since", 0) < settings.admin_session_seconds
+    )
+
+
+def _stay_awake() -> None:
+    if request.endpoint != "static" and current_user.is_authenticated:
+        session["seen"] = int(time.time())
+
+
+def _has_failed() -> bool:
+    return bool(g.get("has_failed"))

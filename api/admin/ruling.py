@@ -1,0 +1,157 @@
+"""What people rule about a user: freeze and unfreeze the wallet, give and take coins, block a UPI id.
+
+Like everything that acts here: a reason, a page that says what will happen, and the verb of `shared`.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from flask import abort, request
+from sqlalchemy.orm import Session
+
+from api.admin import door, records
+from api.admin.page import DO, Page, back_to, given, opens
+from shared import adjusting, blocks, wallet
+from shared.db import transaction
+from shared.errors import BadRequest, PayoutsError
+from shared.fields import whole_number
+from shared.ids import new_id, parse_id
+from shared.models import Adjustment
+from shared.money import coins_to_paise, rupees_text
+from shared.roles import Role
+from shared.settings import settings
+from shared.upi import mask
+
+FREEZE, UNFREEZE, BLOCK, UNBLOCK = "freeze", "unfreeze", "block", "unblock"
+MAX_SUBJECT, MAX_REFERENCE = 500, 200
+
+
+class Ruling(Page):
+    """`/admin/ruling/`: what the forms on a user's page and on the list of blocks lead to."""
+
+    title, endpoint_name, in_menu = "Ruling", "ruling", False
+
+    @opens("/turn/", Role.OPERATOR, methods=("POST",))
+    def turn(self) -> Any:
+        """Freeze or unfreeze a wallet, block or unblock a payee."""
+        word, subject = request.form.get("word", ""), given("subject", longest=MAX_SUBJECT)
+        about = {"user": subject} if word in (FREEZE, UNFREEZE) else {}
+        back = "users.index" if about else "blocks.index"
+        try:
+            if word not in (FREEZE, UNFREEZE, BLOCK, UNBLOCK) or not subject:
+                raise BadRequest("Incomplete form", "Load the page anew", code="bad_word")
+            reason = given("reason", required="A reason is required")
+            if request.form.get("step") != DO:
+                fields = {"word": word, "subject": subject, "reason": reason}
+                return self._confirm(f"{word.capitalize()}?", _tells(word, subject), fields)
+            shown = subject if about or subject.startswith("@") else mask(subject)
+            with records.kept(word, subject=shown, reason=reason), transaction() as session:
+                _turn(session, word, subject, reason)
+        except PayoutsError as error:
+            return back_to(back, f"{error.error}: {error.details}. Nothing was done.", "refused", **about)
+        return back_to(back, f"Done: {word}.", **about)
+
+    @opens("/coins/", Role.FINANCE, methods=("POST",))
+    def coins(self) -> Any:
+        """Give coins to a user, or take some; above the limit a second person must agree."""
+        user_id = given("subject", longest=MAX_SUBJECT)
+        try:
+            number, reference = whole_number(request.form.get("coins", "").removeprefix("+")), None
+            reference = given("reference", longest=MAX_REFERENCE) or None
+            reason = given("reason", required="A reason is required")
+            if number is None:
+                raise BadRequest("Invalid coins", "A whole number; below zero it takes", code="invalid_coins")
+            if request.form.get("step") != DO:
+                fields = {"subject": user_id, "coins": number, "reference": reference, "reason": reason}
+                tells = _tells_coins(user_id, number, reference)
+                return self._confirm("Change coins?", tells, fields | {"key": new_id()})
+            key = parse_id(request.form.get("key", ""))
+            if key is None:
+                raise BadRequest("Incomplete form", "Load the page anew", code="no_key")
+            with records.kept("coins", subject=user_id, reason=reason, coins=number) as after:
+                made = adjusting.propose(
+                    user_id, number, reason=reason, actor=door.actor(), reference=reference, key=key
+                )
+                after["adjustment"] = str(made.id)
+        except PayoutsError as error:
+            words = f"{error.error}: {error.details}. Nothing was done."
+            return back_to("users.index", words, "refused", user=user_id)
+        told = "Done." if made.decided_at else "Proposed. A second person must approve it."
+        return back_to("users.index", told, user=user_id)
+
+    @opens("/coins/<uuid:adjustment_id>/", Role.FINANCE, methods=("POST",))
+    def decide(self, adjustment_id: UUID) -> Any:
+        """Approve or reject what somebody else proposed."""
+        word = request.form.get("word", "")
+        with transaction() as session:
+            made = session.get(Adjustment, adjustment_id)
+        if made is None or word not in ("approve", "reject"):
+            abort(404)
+        try:
+            if word == "approve" and request.form.get("step") != DO:
+                tells = [
+                    f"{made.proposed_by} proposed it: {made.reason}",
+                    *_tells_coins(made.user_id, made.coins, made.reference),
+                ]
+                return self._confirm("Approve?", tells, {"word": word})
+            verb = adjusting.approve if word == "approve" else adjusting.reject
+            with records.kept(f"coins_{word}", subject=adjustment_id, coins=made.coins, user=made.user_id):
+                verb(adjustment_id, actor=door.actor())
+        except PayoutsError as error:
+            words = f"{error.error}: {error.details}. Nothing was done."
+            return back_to("users.index", words, "refused", user=made.user_id)
+        return back_to("users.index", f"Done: {word}.", user=made.user_id)
+
+    def _confirm(self, title: str, tells: list[str], fields: dict[str, Any]) -> Any:
+        return self.render("ruling.html", title=title, tells=tells, fields=fields)
+
+
+class Blocks(Page):
+    """`/admin/blocks/`: UPI ids and handles that are not paid, and frozen wallets."""
+
+    title, endpoint_name = "Blocks", "blocks"
+
+    @opens("/", Role.VIEWER)
+    def index(self) -> Any:
+        """Who is not paid, since when, by whom, why."""
+        with transaction() as session:
+            return self.render(
+                "blocks.html",
+                title="Who is not paid",
+                payees=blocks.listing(session),
+                frozen=blocks.listing(session, kind=blocks.WALLET),
+            )
+
+
+def _turn(session: Session, word: str, subject: str, reason: str) -> None:
+    verb = {FREEZE: blocks.freeze, UNFREEZE: blocks.unfreeze, BLOCK: blocks.add, UNBLOCK: blocks.remove}[word]
+    verb(session, subject, reason=reason, actor=door.actor())
+
+
+def _tells(word: str, subject: str) -> list[str]:
+    shown = subject if subject.startswith("@") or "@" not in subject else mask(subject)
+    return {
+        FREEZE: [
+            f"{subject} can ask for no withdrawal any more.",
+            "What waits is held for a person before it is sent; what was sent is followed.",
+            "The coins stay; they can come in and come back.",
+        ],
+        UNFREEZE: [f"{subject} can ask for withdrawals again.", "What was held still awaits approval."],
+        BLOCK: [
+            f"Nothing more is paid to {shown}, whoever asks.",
+            "What waits is held for a person before it is sent; what was sent is followed.",
+        ],
+        UNBLOCK: [f"{shown} is paid again.", "What was held still awaits approval."],
+    }[word]
+
+
+def _tells_coins(user_id: str, coins: int, reference: str | None) -> list[str]:
+    with transaction() as session:
+        balance = wallet.find(session, user_id).balance_coins
+    worth = rupees_text(coins_to_paise(abs(coins), settings().coin_value_paise))
+    return [
+        f"{user_id} {'gets' if coins > 0 else 'loses'} {abs(coins)} coins, worth {worth}.",
+        f"The balance goes from {balance} to {balance + coins}.",
+        "It counts as a credit." if reference else "It counts as an adjustment, not as a credit.",
+        f"Above {settings().adjust_alone_max_coins} coins a day of one person, a second must approve.",
+    ]

@@ -1,0 +1,39 @@
+"""How things look on a page: times in India, rupees, masked UPI ids."""
+
+from datetime import datetime
+from typing import Any
+
+from flask import Flask
+from markupsafe import Markup
+
+from api.admin import door
+from shared.clock import INDIA, iso
+from shared.money import rupees_text
+from shared.states import sentence
+from shared.upi import mask
+
+
+def prepare(panel: Flask) -> None:
+    """Give the templates their words."""
+    panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, sentence=sentence, told=told)
+    panel.jinja_env.globals.update(who=door.who)
+    panel.jinja_env.trim_blocks = panel.jinja_env.lstrip_blocks = True
+
+
+def ist(moment: datetime | None) -> Markup | str:
+    """A time as people in India read it, and as machines do."""
+    if moment is None:
+        return ""
+    shown = moment.astimezone(INDIA).strftime("%d %b %Y, %H:%M:%S")
+    return Markup('<time datetime="{}">{}</time>').format(iso(moment), shown)
+
+
+def told(value: Any) -> Any:
+    """A detail of a story in one line."""
+    if isinstance(value, datetime):
+        return ist(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {told(one)}" for name, one in value.items() if one not in (None, ""))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

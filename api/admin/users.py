@@ -1,0 +1,51 @@
+"""Users: a wallet, its journal, and the way to the user's withdrawals."""
+
+from typing import Any
+
+from flask import request
+
+from api import parameters
+from api.admin import door
+from api.admin.page import Page, before_id, opens
+from shared import adjusting, wallet
+from shared.db import transaction
+from shared.errors import NotFound
+from shared.roles import Role
+from shared.withdrawals import history
+
+PAGE_ROWS, LATEST = 50, 10
+MAX_USER_ID = 500
+
+
+class Users(Page):
+    """`/admin/users/?user=`: an id may have any character, so it stands behind the question mark."""
+
+    title, endpoint_name = "Users", "users"
+
+    @opens("/", Role.VIEWER)
+    def index(self) -> Any:
+        """A form for the id, and the user who has it."""
+        user_id = request.args.get("user", "").strip()
+        if not user_id or "\x00" in user_id or len(user_id) > MAX_USER_ID:
+            return self.render("users.html", title=self.title, user_id="")
+        with transaction() as session:
+            try:
+                found = wallet.find(session, user_id)
+            except NotFound as error:
+                page = self.render("users.html", title=self.title, user_id=user_id, fault=error.details)
+                return page, 404
+            rows = wallet.transactions(session, user_id, limit=PAGE_ROWS + 1, before_id=before_id())
+            waiting = [made for made in adjusting.waiting(session) if made.user_id == user_id]
+            latest = history(session, user_id, limit=LATEST).withdrawals
+        shown = rows[:PAGE_ROWS]
+        return self.render(
+            "users.html",
+            title=user_id,
+            user_id=user_id,
+            wallet=found,
+            lines=shown,
+            next=parameters.cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
+            latest=latest,
+            adjustments=waiting,
+            actor=door.actor(),
+        )

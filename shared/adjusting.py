@@ -1,0 +1,160 @@
+"""Coins that people give or take: alone up to a limit a day, above it one proposes and another approves.
+
+A credit counts towards what a user ever got, once for its reference, as the app's own do; an adjustment mends
+a balance, and may take. What is approved is what was proposed: the database lets nothing of it change.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from shared import wallet
+from shared.db import transaction
+from shared.errors import BadRequest, Conflict, NotFound
+from shared.ids import new_id
+from shared.models import Adjustment, Wallet
+from shared.settings import settings
+
+ADJUSTMENT, CREDIT = "adjustment", "credit"
+MAX_COINS = 10**12
+
+# What one person did without a second since midnight in India.
+ALONE_TODAY = text(f"""
+    SELECT coalesce(sum(abs(coins)), 0) FROM adjustments
+    WHERE proposed_by = :actor AND decided_by = :actor AND outcome = 'approved' AND NOT needs_two
+      AND decided_at >= CAST({wallet.TODAY} AS timestamp) AT TIME ZONE 'Asia/Kolkata'
+""")
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:actor, 0))")
+
+log = structlog.get_logger()
+
+
+def propose(
+    user_id: str,
+    coins: int,
+    *,
+    reason: str,
+    actor: str,
+    reference: str | None = None,
+    key: UUID | None = None,
+) -> Adjustment:
+    """Give coins to a user, or take some: a credit when there is a `reference`, else an adjustment.
+
+    Done at once within what one person may do alone in a day; else it waits for a second. Under a `key` of
+    the caller's it is proposed once. Raises BadRequest, NotFound (no wallet), Conflict (too few coins, the
+    reference or key was used for something else), Unavailable.
+    """
+    kind = ADJUSTMENT if reference is None else CREDIT
+    _must_make_sense(user_id, coins, reference, reason)
+    with transaction() as session:
+        session.execute(ONE_AT_A_TIME, {"actor": actor})
+        asked = (kind, user_id, coins, reference, actor)
+        made = session.get(Adjustment, key) if key else None
+        if made is not None:
+            if asked != (made.kind, made.user_id, made.coins, made.reference, made.proposed_by):
+                raise Conflict("Already proposed", "Something else was, under this key", code="key_reused")
+            return made
+        owner = session.get(Wallet, user_id) if kind == CREDIT else wallet.find(session, user_id)
+        alone = int(session.scalar(ALONE_TODAY, {"actor": actor}) or 0)
+        made = Adjustment(
+            id=key or new_id(),
+            kind=kind,
+            user_id=user_id,
+            coins=coins,
+            reference=reference,
+            reason=reason.strip(),
+            needs_two=alone + abs(coins) > settings().adjust_alone_max_coins
+            or wallet.is_of(actor, user_id, owner),
+            proposed_by=actor,
+        )
+        session.add(made)
+        session.flush()
+        if not made.needs_two:
+            _carry_out(session, made, actor)
+        session.refresh(made)
+        return made
+
+
+def approve(adjustment_id: UUID, *, actor: str) -> Adjustment:
+    """A second person agrees, and it is done.
+
+    Raises NotFound, Conflict (same person, their own wallet, decided already, too few coins, the reference
+    was used for something else), Unavailable.
+    """
+    with transaction() as session:
+        made = _locked(session, adjustment_id)
+        if made.proposed_by == actor:
+            raise Conflict("A second person is needed", f"{actor} proposed it", code="same_person")
+        if wallet.is_of(actor, made.user_id, session.get(Wallet, made.user_id)):
+            raise Conflict("It is your own", "Somebody else must approve it", code="own_wallet")
+        _carry_out(session, made, actor)
+        session.refresh(made)
+        return made
+
+
+def reject(adjustment_id: UUID, *, actor: str) -> Adjustment:
+    """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Unavailable."""
+    with transaction() as session:
+        made = _locked(session, adjustment_id)
+        made.outcome, made.decided_by, made.decided_at = "rejected", actor, func.now()
+        session.flush()
+        session.refresh(made)
+        return made
+
+
+def waiting(session: Session, *, limit: int = 200) -> Sequence[Adjustment]:
+    """The proposals that wait for a second person, oldest first."""
+    query = select(Adjustment).where(Adjustment.decided_at.is_(None))
+    return session.scalars(query.order_by(Adjustment.proposed_at).limit(limit)).all()
+
+
+def _must_make_sense(user_id: str, coins: int, reference: str | None, reason: str) -> None:
+    if not reason.strip():
+        raise BadRequest("A reason is required", "Say why", code="reason_required")
+    for name, value, longest in (("user_id", user_id, 500), ("reference", reference or "-", 200)):
+        if not 1 <= len(value.strip()) <= longest or not value.isprintable():
+            raise BadRequest(f"Invalid {name}", f"{name} has 1 to {longest} characters", code="invalid_field")
+    if coins == 0 or abs(coins) > MAX_COINS or (reference is not None and coins < 0):
+        raise BadRequest(
+            "Invalid coins",
+            f"A credit has 1 to {MAX_COINS} coins; an adjustment may take as many",
+            code="invalid_coins",
+        )
+
+
+def _locked(session: Session, adjustment_id: UUID) -> Adjustment:
+    made = session.get(Adjustment, adjustment_id, with_for_update=True, populate_existing=True)
+    if made is None:
+        raise NotFound(
+            "No such proposal", f"There is no proposal {adjustment_id}", code="adjustment_not_found"
+        )
+    if made.decided_at is not None:
+        raise Conflict("Decided already", f"{made.decided_by} {made.outcome} it", code="adjustment_decided")
+    return made
+
+
+def _carry_out(session: Session, made: Adjustment, actor: str) -> None:
+    made.outcome, made.decided_by, made.decided_at = "approved", actor, func.now()
+    session.flush()  # the decision first: the journal's line leans on it
+    if made.kind == CREDIT:
+        assert made.reference, "a credit has a reference"
+        given = wallet.credit(
+            session,
+            user_id=made.user_id,
+            coins=made.coins,
+            reference=made.reference,
+            actor=actor,
+            reason=made.reason,
+        )
+        if given.replayed:
+            raise Conflict(
+                "Credited already", "This reference gave these coins before", code="reference_reused"
+            )
+    else:
+        wallet.adjust(session, made, actor)
+    log.warning(
+        "[ADMIN] coins changed", kind=made.kind, coins=made.coins, adjustment=str(made.id), actor=actor
+    )

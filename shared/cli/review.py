@@ -1,0 +1,123 @@
+"""What people rule at a shell: which withdrawals are paid, who is not paid, and whose coins change."""
+
+from uuid import UUID
+
+import click
+
+from shared.cli.acting import acting, actor_of
+from shared.clock import iso
+
+_reason = click.option("--reason", required=True, help="Why; the books keep it.")
+_shown = click.option("--facts", "shown", required=True, help="As `payouts review list` showed them.")
+
+
+@click.group()
+def review() -> None:
+    """Withdrawals that await a person's approval."""
+
+
+@review.command(name="list")
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000))
+def list_reviews(limit: int) -> None:
+    """What awaits approval, oldest first, with the facts that an approval is about."""
+    from shared import db
+    from shared.money import rupees_text
+    from shared.withdrawals import reviewing
+
+    with db.transaction() as session:
+        found = reviewing.waiting(session, limit=limit)
+        for one in found:
+            what = (
+                f"{rupees_text(one.amount_paise)} ({one.coins_amount} coins) of {one.user_id} to {one.upi_id}"
+            )
+            facts = reviewing.facts(session, one)
+            click.echo(f"{one.id}  {iso(one.created_at)}  {one.awaits_approval}  {what}  facts {facts}")
+    if not found:
+        click.echo("Nothing awaits approval.")
+
+
+@review.command()
+@click.argument("withdrawal_id", type=click.UUID)
+@_shown
+@_reason
+@acting
+def approve(withdrawal_id: UUID, shown: str, reason: str, name: str) -> None:
+    """Let it be paid: this amount to this UPI id, and nothing else."""
+    from shared import withdrawals
+
+    done = withdrawals.approve_review(withdrawal_id, shown=shown, reason=reason, actor=actor_of(name))
+    click.echo(f"Approved. {done.id} is paid when its time has come.")
+
+
+@review.command()
+@click.argument("withdrawal_id", type=click.UUID)
+@_shown
+@_reason
+@click.option("--words", help="What the user reads. [default: that it was not approved]")
+@acting
+def reject(withdrawal_id: UUID, shown: str, reason: str, words: str | None, name: str) -> None:
+    """Do not pay it; the coins go back."""
+    from shared import withdrawals
+    from shared.withdrawals import reviewing
+
+    told = reviewing.NOT_APPROVED if words is None else words
+    done = withdrawals.reject_review(
+        withdrawal_id, shown=shown, reason=reason, words=told, actor=actor_of(name)
+    )
+    click.echo(f"Rejected. {done.coins_amount} coins are back.")
+
+
+@click.group()
+def block() -> None:
+    """UPI ids, and whole handles, that are not paid."""
+
+
+@block.command(name="add")
+@click.argument("payee", metavar="UPI-ID|@HANDLE")
+@_reason
+@acting
+def add_block(payee: str, reason: str, name: str) -> None:
+    """Pay nothing more to it: new requests are refused, what waits is held for a person."""
+    from shared import blocks, db
+
+    with db.transaction() as session:
+        made = blocks.add(session, payee, reason=reason, actor=actor_of(name))
+    click.echo(f"{made.subject} is blocked.")
+
+
+@block.command(name="remove")
+@click.argument("payee", metavar="UPI-ID|@HANDLE")
+@_reason
+@acting
+def remove_block(payee: str, reason: str, name: str) -> None:
+    """Let it be paid again. What was held meanwhile still awaits approval."""
+    from shared import blocks, db
+
+    with db.transaction() as session:
+        gone = blocks.remove(session, payee, reason=reason, actor=actor_of(name))
+    click.echo(f"{gone.subject} is not blocked any more.")
+
+
+@block.command(name="list")
+@click.option("--all", "with_removed", is_flag=True, help="Removed ones too.")
+@click.option("--wallets", is_flag=True, help="Frozen wallets instead.")
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000))
+def list_blocks(with_removed: bool, wallets: bool, limit: int) -> None:
+    """Who is not paid: since when, by whom, why."""
+    from shared import blocks, db
+
+    kind = blocks.WALLET if wallets else blocks.UPI_ID
+    with db.transaction() as session:
+        found = blocks.listing(session, kind=kind, with_removed=with_removed, limit=limit)
+    for one in found:
+        gone = (
+            f"; removed {iso(one.removed_at)} by {one.removed_by}: {one.removed_because}"
+            if one.removed_at
+            else ""
+        )
+        click.echo(f"{one.subject}  {iso(one.added_at)}  {one.added_by}: {one.reason}{gone}")
+    if not found:
+        click.echo("Nobody is blocked.")
+
+
+COMMANDS = (review, block)

@@ -1,0 +1,198 @@
+"""Who may open what: every route of the panel for every kind of caller, and forms that came from elsewhere."""
+
+import time
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from api.admin import door
+from api.admin.making import create_panel
+from api.admin.page import EVERYBODY
+from shared.clock import INDIA  # noqa: F401  the panel's modules need it; a cheap import first
+from shared.db import transaction
+from shared.exception_records import open_record
+from shared.roles import Role
+from shared.settings import settings
+from tests.integration.panel.conftest import Signed
+from tests.integration.panel.person import Person, add_operator
+from tests.world import World
+
+VIEWER, OPERATOR, FINANCE, ADMIN = Role
+ONE = "/admin/withdrawal/<uuid:withdrawal_id>/"
+RECORD = "/admin/exceptions/<int:record_id>/"
+# Every route with the role that it needs. One without a line here fails a test. Sending a form that is not
+# filled in changes nothing; signing out is last, for it ends the session.
+ROUTES: dict[tuple[str, str], Role | str] = {
+    ("GET", "/admin/assets/<path:filename>"): EVERYBODY,
+    ("GET", "/admin/static/<path:filename>"): EVERYBODY,
+    ("GET", "/admin/sign-in/"): EVERYBODY,
+    ("POST", "/admin/sign-in/"): EVERYBODY,
+    ("GET", "/admin/"): VIEWER,
+    ("GET", "/admin/withdrawals/"): VIEWER,
+    ("GET", "/admin/withdrawals/export.csv"): OPERATOR,
+    ("GET", ONE): VIEWER,
+    ("POST", f"{ONE}upi-id/"): OPERATOR,
+    ("GET", f"{ONE}<word>/"): OPERATOR,
+    ("POST", f"{ONE}<word>/"): OPERATOR,
+    ("POST", "/admin/bulk/"): OPERATOR,
+    ("GET", "/admin/users/"): VIEWER,
+    ("GET", "/admin/blocks/"): VIEWER,
+    ("POST", "/admin/ruling/turn/"): OPERATOR,
+    ("POST", "/admin/ruling/coins/"): FINANCE,
+    ("POST", "/admin/ruling/coins/<uuid:adjustment_id>/"): FINANCE,
+    ("GET", "/admin/switches/"): VIEWER,
+    ("POST", "/admin/switches/turn/"): OPERATOR,
+    ("GET", "/admin/exceptions/"): VIEWER,
+    ("GET", RECORD): VIEWER,
+    ("POST", f"{RECORD}take/"): OPERATOR,
+    ("POST", f"{RECORD}close/"): OPERATOR,
+    ("GET", "/admin/reconciliation/"): VIEWER,
+    ("GET", "/admin/reconciliation/<int:run_id>/"): VIEWER,
+    ("GET", "/admin/audit-log/"): FINANCE,
+    ("GET", "/admin/operators/"): ADMIN,
+    ("POST", "/admin/operators/change/"): ADMIN,
+    ("GET", "/admin/account/"): VIEWER,
+    ("POST", "/admin/account/password/"): VIEWER,
+    ("POST", "/admin/account/sign-out/"): VIEWER,
+}
+CALLERS = ["nobody", "disabled", "idle", "too long", "signed out", *Role]
+
+
+def panel_app() -> Flask:
+    return create_panel(settings())
+
+
+@pytest.fixture
+def ids(panel: World) -> dict[str, str]:
+    """One of each thing that addresses name."""
+    panel.credit()
+    withdrawal_id = panel.request()
+    with transaction() as session:
+        record_id = open_record(session, kind="test", subject="s", source="watch", ours={"a": 1}, theirs={})
+    panel.sql("INSERT INTO reconciliation_runs (from_at, to_at) VALUES (now() - interval '1 day', now())")
+    [run] = panel.sql("SELECT id FROM reconciliation_runs")
+    return {
+        "<uuid:withdrawal_id>": str(withdrawal_id),
+        "<int:record_id>": str(record_id),
+        "<int:run_id>": str(run.id),
+        "<uuid:adjustment_id>": str(withdrawal_id),
+        "<word>": "cancel",
+        "<path:filename>": "panel.css",
+    }
+
+
+def address(rule: str, ids: dict[str, str]) -> str:
+    for name, value in ids.items():
+        rule = rule.replace(name, value)
+    return rule
+
+
+def state(world: World) -> Any:
+    tables = ("withdrawals", "withdrawal_events", "resolutions", "switches", "exception_records")
+    return [world.sql(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
+
+
+def test_every_route_is_in_the_table(panel: World) -> None:
+    found = {
+        (method, rule.rule)
+        for rule in panel_app().url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert found == set(ROUTES)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_every_route_and_every_caller(
+    panel: World, signed_in: Signed, ids: dict[str, str], caller: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = Role(caller) if caller in tuple(Role) else None
+    person = signed_in("asha", role or Role.ADMIN)
+    token = person.get("/admin/").text.split('name="csrf_token" value="')[1].split('"')[0]
+    if caller == "nobody":
+        person.client.delete_cookie("payouts-panel")
+        token = person.get("/admin/sign-in/").text.split('name="csrf_token" value="')[1].split('"')[0]
+    elif caller == "disabled":
+        panel.sql("UPDATE operators SET disabled_at = now(), disabled_by = 'operator:test'")
+    elif caller == "signed out":
+        panel.sql("UPDATE operators SET generation = generation + 1")
+    elif role is None:
+        seconds = settings().admin_idle_seconds if caller == "idle" else settings().admin_session_seconds
+        now = time.time() + seconds + 1
+        monkeypatch.setattr(door.time, "time", lambda: now)
+    before = state(panel)
+    for (method, rule), needs in ROUTES.items():
+        answer = person.client.open(
+            address(rule, ids),
+            method=method,
+            data={"csrf_token": token} if method == "POST" else None,
+            buffered=True,
+        )
+        where = f"{method} {rule} as {caller}: {answer.status_code} {answer.location}"
+        is_sent_away = (answer.location or "").startswith("/admin/sign-in/")
+        if needs == EVERYBODY:
+            assert answer.status_code in (200, 302, 401, 404), where
+        elif role is None:
+            assert answer.status_code == 302 and is_sent_away, where
+            assert answer.headers["Cache-Control"] == "no-store"
+        elif not role.may(needs):
+            assert answer.status_code == 403, where
+        else:
+            assert answer.status_code in (200, 303, 400, 404, 409) and not is_sent_away, where
+    assert state(panel) == before
+
+
+def test_a_form_that_came_from_elsewhere_changes_nothing(
+    panel: World, signed_in: Signed, ids: dict[str, str]
+) -> None:
+    asha, ravi = signed_in("asha", Role.ADMIN), signed_in("ravi", Role.ADMIN)
+    of_ravi = ravi.get("/admin/").text.split('name="csrf_token" value="')[1].split('"')[0]
+    before = state(panel), panel.sql("SELECT * FROM operators ORDER BY name")
+    filled = {
+        "step": "do",
+        "version": "1",
+        "reason": "x",
+        "word": "pause",
+        "name": "payouts",
+        "seen": "",
+        "pick": "x",
+    }
+    for method, rule in ROUTES:
+        for token in ("", "forged", of_ravi) if method == "POST" else ():
+            answer = asha.client.post(address(rule, ids), data={**filled, "csrf_token": token})
+            assert answer.status_code == 400 and "Form not accepted" in answer.text, rule
+    assert (state(panel), panel.sql("SELECT * FROM operators ORDER BY name")) == before
+
+
+def test_a_view_without_a_mark_is_shut(panel: World, signed_in: Signed) -> None:
+    app = panel_app()
+    view = app.extensions["admin"][0]._views[1]
+    add_operator(panel, "asha", Role.ADMIN)
+    type(view).unmarked = lambda self: "open"  # as somebody would forget it
+    with app.test_request_context("/admin/withdrawals/"):
+        assert view._handle_view("unmarked").status_code == 302
+    del type(view).unmarked
+
+
+def test_the_menu_shows_what_one_may_open(signed_in: Signed) -> None:
+    vera, root = signed_in("vera", Role.VIEWER), signed_in("root", Role.ADMIN)
+    assert "/admin/operators/" not in vera.get("/admin/").text
+    assert "/admin/operators/" in root.get("/admin/").text
+    assert "Try now" not in vera.get("/admin/withdrawals/").text
+
+
+def test_a_person_who_is_in_stays_in(signed_in: Signed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request begins the idle time anew; the whole has an end."""
+    asha, clock = signed_in(), time.time()
+    monkeypatch.setattr(door.time, "time", lambda: clock)
+    statuses = []
+    for _ in range(26):
+        clock += 1750
+        statuses.append(asha.get("/admin/").status_code)
+    assert statuses == [200] * 24 + [302] * 2
+
+
+def test_who_is_nobody_can_only_sign_in(panel: World) -> None:
+    somebody = Person("nobody")
+    answer = somebody.get("/admin/withdrawals/?status=failed")
+    assert answer.location == "/admin/sign-in/?next=/admin/withdrawals/?status%3Dfailed"

@@ -1,0 +1,69 @@
+"""The panel in real browsers, against the running system."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from sandbox.stack import ROOT, Stack
+from tests.browser import chromium
+from tests.e2e.system import System
+
+PASSWORD = "correct horse battery"
+SIZE = {"width": 1180, "height": 780}
+Opened = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium("the panel") as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def system(browser: Browser) -> Iterator[System]:
+    """The whole stack, with a second operator."""
+    settings = {"CANCEL_WINDOW_SECONDS": "2", "SWEEP_SECONDS": "0.5"}
+    with Stack(settings, provider_speed=5.0, flower=False) as stack:
+        command = [sys.executable, "-m", "shared.cli", "operator", "add", "ravi", "--role", "operator"]
+        subprocess.run(command, cwd=ROOT, env=stack.env, input=PASSWORD, text=True, check=True, timeout=30)
+        yield System(stack)
+
+
+@pytest.fixture
+def opened(browser: Browser, system: System) -> Iterator[Opened]:
+    """Opens the panel in a browser of its own; at the end no page may have complained."""
+    complaints: list[str] = []
+    contexts = []
+
+    def at_the_door(scheme: str = "light", *, scripts: bool = True) -> Page:
+        context = browser.new_context(viewport=SIZE, color_scheme=scheme, java_script_enabled=scripts)
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "console",
+            lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None,
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "requestfailed",
+            lambda failed: complaints.append(failed.url) if "export" not in failed.url else None,
+        )
+        page.goto(system.info["admin"])
+        return page
+
+    yield at_the_door
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures go: `SCREENSHOTS=docs/img make test ARGS=tests/panel` makes those of the guide anew."""
+    given = os.environ.get("SCREENSHOTS")
+    return Path(given).absolute() if given else tmp_path_factory.mktemp("shots")

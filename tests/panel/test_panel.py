@@ -1,0 +1,140 @@
+"""An operator's work in a real browser: by labels and keyboard, with two people where two are needed."""
+
+import csv
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from sandbox.processes import wait_until
+from tests.e2e.system import System
+from tests.panel.conftest import PASSWORD, Opened
+
+
+def sign_in(page: Page, name: str, password: str) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="What waits for a person")).to_be_visible()
+
+
+def decide(page: Page, action: str, reason: str) -> None:
+    """Through the form and the confirmation."""
+    page.get_by_role("link", name=action).click()
+    page.get_by_role("textbox").last.fill(reason)
+    page.get_by_role("button", name="Go on …").click()
+    expect(page.get_by_role("heading", name="This will happen")).to_be_visible()
+    page.get_by_role("button", name=f"Yes: {action}").click()
+
+
+def stuck(system: System, user_id: str) -> str:
+    """A withdrawal whose payout never ends."""
+    withdrawal_id = system.withdraw(user_id, f"never-{user_id}@sim", 500)
+    wait_until(
+        lambda: system.status(withdrawal_id)["status_reason"] == "bank_processing",
+        30,
+        lambda: AssertionError(system.status(withdrawal_id)),
+    )
+    return withdrawal_id
+
+
+def test_a_stuck_payout_is_found_and_ended_by_two_people(
+    system: System, opened: Opened, shots: Path, tmp_path: Path
+) -> None:
+    user_id = system.user()
+    withdrawal_id = stuck(system, user_id)
+    system.wait_for(system.withdraw(user_id, "success@sim", 700))
+    asha, ravi = opened(), opened("dark")
+    asha.screenshot(path=shots / "panel-sign-in.png")
+    sign_in(asha, system.info["admin_user"], system.info["admin_password"])
+    # Finds it.
+    asha.get_by_role("link", name="Withdrawals").click()
+    asha.get_by_label("Search").fill(user_id)
+    asha.get_by_label("Search").press("Enter")
+    expect(asha.get_by_role("row")).to_have_count(3)
+    asha.screenshot(path=shots / "panel-list.png")
+    # Takes the list home.
+    with asha.expect_download() as download:
+        asha.get_by_role("link", name="Export as CSV").click()
+    download.value.save_as(tmp_path / "list.csv")
+    with (tmp_path / "list.csv").open() as file:
+        assert {row["status"] for row in csv.DictReader(file)} == {"processing", "completed"}
+    # Proposes; may not approve it herself.
+    asha.get_by_role("link", name=withdrawal_id).click()
+    asha.screenshot(path=shots / "panel-withdrawal.png")
+    asha.get_by_role("link", name="Propose: failed, refund").click()
+    asha.get_by_role("textbox").last.fill("The bank says it never came")
+    asha.get_by_role("button", name="Go on …").click()
+    expect(asha.get_by_text("₹50.00 is lost")).to_be_visible()
+    asha.screenshot(path=shots / "panel-confirm.png")
+    asha.get_by_role("button", name="Yes: Propose: failed, refund").click()
+    expect(asha.get_by_role("status")).to_contain_text("A second person must approve it")
+    expect(asha.get_by_role("link", name="Approve the proposal")).to_have_count(0)
+    # A second person does.
+    sign_in(ravi, "ravi", PASSWORD)
+    ravi.get_by_role("link", name=withdrawal_id).click()
+    ravi.screenshot(path=shots / "panel-second-person.png")
+    decide(ravi, "Approve the proposal", "I called the bank as well")
+    expect(ravi.get_by_role("status")).to_contain_text("Done: it is failed")
+    expect(ravi.get_by_text("operator:ravi").first).to_be_visible()
+    assert system.status(withdrawal_id)["status"] == "failed" and system.balance(user_id) == 1300
+    # All of it stands in the log.
+    asha.get_by_role("link", name="Audit log").click()
+    expect(asha.get_by_role("cell", name="approve").first).to_be_visible()
+    asha.screenshot(path=shots / "panel-audit.png")
+
+
+def test_the_keyboard_is_enough_and_no_script_is_needed(system: System, opened: Opened) -> None:
+    """Signs in, picks two of a list, cancels both: Tab, Space, Enter and typing."""
+    user_id = system.user()
+    page = opened(scripts=False)
+    page.keyboard.type("ravi")  # the first field has the focus
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="What waits for a person")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    system.stack.parts["worker"].stop()
+    try:
+        for _ in range(2):
+            system.withdraw(user_id, "success@sim", 100)
+        page.goto(f"{system.info['admin']}withdrawals/?user={user_id}")
+        page.get_by_role("link", name="All", exact=True).focus()
+        for _ in range(2):
+            while (
+                not page.locator("input[type=checkbox]:focus").count()
+                or page.locator(":checked:focus").count()
+            ):
+                page.keyboard.press("Tab")
+            page.keyboard.press("Space")
+        while not page.locator("button:focus", has_text="Cancel those picked").count():
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("Cancel: 2 withdrawals, ₹20.00 in all")).to_be_visible()
+        page.get_by_label("Reason").focus()
+        page.keyboard.type("A mistake of the app")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("cell", name="done", exact=True)).to_have_count(2)
+    finally:
+        system.stack.parts["worker"].start()
+    assert system.balance(user_id) == 2000
+
+
+def test_every_page_names_its_fields_and_tables(system: System, opened: Opened) -> None:
+    """What screen readers need: a language, one h1, labels, table headers; and nothing from elsewhere."""
+    asked: list[str] = []
+    page = opened()
+    page.on("request", lambda request: asked.append(request.url))
+    sign_in(page, system.info["admin_user"], system.info["admin_password"])
+    links = page.locator("nav a").evaluate_all("links => links.map(link => link.href)")
+    for address in [*links, f"{system.info['admin']}account/"]:
+        page.goto(address)
+        assert page.locator("html").get_attribute("lang") == "en"
+        assert page.locator("h1").count() == 1 and page.locator("main").count() == 1
+        unnamed = page.locator("input:not([type=hidden]), select, textarea").evaluate_all(
+            "fields => fields.filter(f => !f.labels.length && !f.ariaLabel).map(f => f.name)"
+        )
+        assert unnamed == [], address
+        assert page.locator("th:not([scope])").count() == 0
+    assert {url.split("/")[2] for url in asked} == {system.info["api"].split("/")[2]}
