@@ -8,7 +8,7 @@ from flask import Response, g, request
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import auth, batches, health, problems, provider, rates, wallets, withdrawals
+from api import auth, batches, health, metrics, problems, provider, rates, wallets, withdrawals
 from api.openapi import page
 from shared import log
 from shared.ids import new_id
@@ -39,6 +39,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     # With and without the slash at the end, and never a redirect, which would lose a POST's body.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    metrics.prepare(app)
     app.before_request(_begin)
     app.after_request(_end)
     auth.prepare(app)
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     if settings.trusted_proxies:
         # Whoever asked the outermost of our own proxies; what stands before that anybody can write.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    for part in (withdrawals, batches, wallets, provider, health):
+    for part in (withdrawals, batches, wallets, provider, health, metrics):
         app.register_blueprint(part.blueprint)
     page.register(app)
     return app

@@ -13,12 +13,14 @@ from flask import Flask, Response, current_app, g, request
 from flask_limiter import ApplicationLimit, Limiter
 from redis.exceptions import RedisError
 
+from shared import metrics
 from shared.settings import OFF, Settings
 
 # The caller waits for it: a Redis that has not answered by then counts as away.
 REDIS_SECONDS = 0.2
 # RazorpayX must always be heard, and whoever watches over us must always be answered.
-NOT_COUNTED = ("provider", "health")
+NOT_COUNTED = ("provider", "health", "metrics")
+SCOPES = ("failed", "key", "user", "address")
 
 log = structlog.get_logger()
 
@@ -103,6 +105,11 @@ def _has_failed() -> bool:
     return bool(g.get("has_failed"))
 
 
+def _scope(key: str) -> str:
+    """Which of the limits it was, from the name under which it is counted: `…/scope/60/1/minute`."""
+    return metrics.known(key.rsplit("/", 4)[-4], SCOPES)
+
+
 def _tell(response: Response) -> Response:
     """Say how much is left: of the limit that was reached, or else of the one with the shortest time."""
     limiter: Limiter = current_app.extensions["rates"]
@@ -118,5 +125,6 @@ def _tell(response: Response) -> Response:
     response.headers["X-RateLimit-Reset"] = str(reset_at)
     if response.status_code == 429:
         response.headers["Retry-After"] = str(max(1, math.ceil(reset_at - time.time())))
+        metrics.RATE_LIMITED.labels(_scope(limit.key)).inc()
         log.warning("[API] too many", path=request.path, address=_address(), limit=str(limit.limit))
     return response

@@ -6,6 +6,7 @@ from celery import Celery, signals
 
 from shared import log, queues
 from shared.settings import settings
+from worker import metrics
 from worker.schedule import schedule
 
 celery = Celery("coin-payouts", include=["worker.tasks"])
@@ -43,3 +44,8 @@ celery.add_defaults(_settings)
 @signals.setup_logging.connect
 def _logs(**_: Any) -> None:
     log.configure()
+
+
+@signals.worker_ready.connect
+def _may_be_watched(**_: Any) -> None:
+    metrics.serve(settings())

@@ -41,6 +41,7 @@ def api() -> None:
 
     here = settings()
     _must_be_free(here.api_host, here.api_port)
+    _count_together()
     _become(
         "granian", "--interface", "wsgi", "--factory", "api.app:create_app",
         "--host", here.api_host, "--port", str(here.api_port),
@@ -99,6 +100,18 @@ def flower() -> None:
         "celery", "--app", "worker.app", "flower",
         f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
     )  # fmt: skip
+
+
+def _count_together() -> None:
+    """What each of the API's processes counts is told as one sum, whichever of them is asked."""
+    from shared import metric_files
+
+    directory = metric_files.fresh_directory()
+    if directory is None:
+        click.echo("No place for shared counts: each API process tells its own in /metrics.", err=True)
+        os.environ.pop(metric_files.VARIABLE, None)
+    else:
+        os.environ[metric_files.VARIABLE] = str(directory)
 
 
 def _must_be_free(host: str, port: int) -> None:

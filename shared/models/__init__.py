@@ -4,7 +4,14 @@ from shared.models.access import AppKey, IdempotentRequest
 from shared.models.base import Base, one_of
 from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.models.notifications import Delivery, Endpoint
-from shared.models.operations import ExceptionRecord, Pace, ProviderBalance, Resolution, Switch
+from shared.models.operations import (
+    ExceptionRecord,
+    Pace,
+    ProviderBalance,
+    Resolution,
+    SpotCheck,
+    Switch,
+)
 from shared.models.proof import DayCertificate, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
@@ -26,6 +33,7 @@ __all__ = [
     "Resolution",
     "SealBlock",
     "SealLeaf",
+    "SpotCheck",
     "Switch",
     "Wallet",
     "WebhookEvent",
