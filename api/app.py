@@ -10,7 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import auth, batches, health, metrics, problems, provider, rates, wallets, withdrawals
 from api.openapi import page
-from shared import log
+from shared import log, sentry, tracing
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.settings import settings as of_this_process
@@ -23,6 +23,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     """The API. Raises SettingsError when the settings are not usable."""
     settings = settings or of_this_process()
     log.configure()
+    tracing.start("payouts-api")
+    sentry.start("api")
     app = APIFlask(
         "coin-payouts",
         title="Coin Payouts",
@@ -52,6 +54,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     for part in (withdrawals, batches, wallets, provider, health, metrics):
         app.register_blueprint(part.blueprint)
     page.register(app)
+    tracing.of_app(app)
     return app
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from shared import tracing
 from shared.errors import Unavailable
 from shared.settings import settings
 
@@ -77,6 +78,7 @@ def engine() -> Engine:
     )
     event.listen(made, "do_connect", lambda _dialect, _record, args, named: _Bounded.connect(*args, **named))
     event.listen(made, "handle_error", _leave_the_old_primary)
+    tracing.of_engine(made)
     return made
 
 

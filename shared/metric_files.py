@@ -1,10 +1,10 @@
 """Where the processes of one API keep their counts, so that whichever of them is asked tells the sum.
 
 prometheus-client keeps each process's counts in files of a directory (PROMETHEUS_MULTIPROC_DIR, which it
-reads when it is imported) and adds them up at each scrape. It names the files by process id. We name them by a
-*slot*, which a process holds by a lock for as long as it lives: the kernel frees it however the process ends,
-and the next one takes the slot with its files and counts on. So a sum never falls when a process dies, and
-however often processes die the files stay as many as there were processes at once.
+reads when it is imported) and adds them up at each scrape. It names the files by process id. We name them by
+a *slot*, which a process holds by a lock for as long as it lives: the kernel frees it however the process
+ends, and the next one takes the slot with its files and counts on. So a sum never falls when a process dies,
+and however often processes die the files stay as many as there were processes at once.
 """
 
 import fcntl

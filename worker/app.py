@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from shared import log, queues
+from shared import log, queues, sentry, tracing
 from shared.settings import settings
 from worker import metrics
 from worker.schedule import schedule
@@ -44,6 +44,12 @@ celery.add_defaults(_settings)
 @signals.setup_logging.connect
 def _logs(**_: Any) -> None:
     log.configure()
+
+
+@signals.worker_init.connect
+def _is_looked_at(**_: Any) -> None:
+    tracing.start("payouts-worker")
+    sentry.start("worker")
 
 
 @signals.worker_ready.connect

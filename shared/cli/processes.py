@@ -42,6 +42,7 @@ def api() -> None:
     here = settings()
     _must_be_free(here.api_host, here.api_port)
     _count_together()
+    _need_what_is_asked_for()
     _become(
         "granian", "--interface", "wsgi", "--factory", "api.app:create_app",
         "--host", here.api_host, "--port", str(here.api_port),
@@ -56,6 +57,7 @@ def worker(queues: str) -> None:
     """Work the queues: pay, apply webhooks, sweep. With `--queues notifications`: tell apps."""
     from shared.settings import settings
 
+    _need_what_is_asked_for()
     if NOTIFICATIONS in queues.split(",") and settings().webhook_signing_key is None:
         raise SettingsError(["WEBHOOK_SIGNING_KEY: is missing (base64 of 32 random bytes)"])
     events = ["--events"] if settings().task_events == "on" else ["--without-heartbeat"]
@@ -100,6 +102,14 @@ def flower() -> None:
         "celery", "--app", "worker.app", "flower",
         f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
     )  # fmt: skip
+
+
+def _need_what_is_asked_for() -> None:
+    """Say at start that an extra is missing. Raises SettingsError."""
+    from shared import sentry, tracing
+
+    tracing.require()
+    sentry.require()
 
 
 def _count_together() -> None:
