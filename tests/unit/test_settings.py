@@ -65,6 +65,10 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("RATE_LIMIT_PER_KEY", "secret-value"),
         ("RATE_LIMIT_PER_USER", "sixty"),
         ("TRUSTED_PROXIES", "-1"),
+        ("METRICS_TOKEN", "secret-value"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "secret-value"),
+        ("SENTRY_DSN", "secret-value"),
+        ("SENTRY_DSN", "https://secret-value/1"),
     ],
 )
 def test_a_fault_is_named_and_its_value_is_not_told(
@@ -98,6 +102,10 @@ def test_auth_off_is_taken_on_loopback(monkeypatch: pytest.MonkeyPatch, host: st
     for name, value in {**REQUIRED, "API_AUTH": "off", "API_HOST": host}.items():
         monkeypatch.setenv(name, value)
     assert is_loopback(host) and load().api_auth == "off"
+
+
+def test_a_worker_that_others_can_ask_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "METRICS_TOKEN" in faults(monkeypatch, METRICS_PORT="9100", METRICS_HOST="0.0.0.0")[0]
 
 
 def test_auth_off_does_not_go_with_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
