@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     # With and without the slash at the end, and never a redirect, which would lose a POST's body.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    tracing.of_app(app)
     metrics.prepare(app)
     app.before_request(_begin)
     app.after_request(_end)
@@ -54,7 +55,6 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     for part in (withdrawals, batches, wallets, provider, health, metrics):
         app.register_blueprint(part.blueprint)
     page.register(app)
-    tracing.of_app(app)
     return app
 
 

@@ -14,6 +14,7 @@ from shared.settings import settings
 
 PACKAGE = "opentelemetry.exporter.otlp"
 NOT_TRACED = "healthz,readyz,metrics"
+WITH_QUERY = ("http.target", "http.url", "url.full", "url.query")
 
 _is_on = False
 
@@ -51,12 +52,12 @@ def start(service: str) -> None:
 
 
 def of_app(app: Any) -> None:
-    """Trace the requests to this Flask application."""
+    """Trace the requests to this Flask application. To be called before all else that looks at them."""
     if _is_on:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
-        hidden = {"request_hook": _without_query, "excluded_urls": NOT_TRACED}
-        FlaskInstrumentor().instrument_app(app, **hidden)  # type: ignore[no-untyped-call]
+        FlaskInstrumentor().instrument_app(app, excluded_urls=NOT_TRACED)  # type: ignore[no-untyped-call]
+        app.before_request(_hide_query)
 
 
 def of_engine(engine: Any) -> None:
@@ -68,10 +69,14 @@ def of_engine(engine: Any) -> None:
         SQLAlchemyInstrumentor().instrument(engine=engine, skip_dep_check=True)
 
 
-def _without_query(span: Any, environ: dict[str, Any]) -> None:
+def _hide_query() -> None:
     """A query names a user: it is not told."""
-    for name, value in (("http.target", environ.get("PATH_INFO", "")), ("url.query", ""), ("http.url", "")):
-        span.set_attribute(name, value)
+    from opentelemetry import trace
+
+    span = trace.get_current_span()
+    for name, value in dict(getattr(span, "attributes", None) or {}).items():
+        if name in WITH_QUERY:
+            span.set_attribute(name, str(value).partition("?")[0] if name != "url.query" else "")
 
 
 def _is_installed() -> bool:

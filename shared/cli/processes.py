@@ -101,6 +101,8 @@ def flower() -> None:
     _become(
         "celery", "--app", "worker.app", "flower",
         f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
+        # A task's result is nothing here; its queue is the routing key (worker/shown.py).
+        "--tasks_columns=name,args,routing_key,state,received,started,runtime,exception,worker,uuid",
     )  # fmt: skip
 
 
