@@ -16,8 +16,9 @@ from shared.db import transaction
 from shared.errors import Unavailable
 from shared.models import SpotCheck
 
-# About as much as the fastest minute writes. Of somebody with so many lines the whole journal is not read.
-LAST_ROWS, MOST_LINES = 1000, 5000
+# So many of the last events and journal lines say who moved: some hundred withdrawals and users.
+# The journal of somebody with more than so many lines is not read: that is for `payouts check`.
+LAST_EVENTS, LAST_LINES, MOST_LINES = 1000, 300, 1000
 BROKEN, SOURCE = "promise_broken", "watch"
 MOST_IDS = 20  # in the exception record; `payouts check` names all
 
@@ -50,6 +51,11 @@ OF_WITHDRAWALS = """
 """
 # What is open has an index of its own: it is asked for whole.
 ROWS = {"users": OF_USERS, "withdrawals": OF_WITHDRAWALS, "open": ""}
+VALUES: dict[str, dict[str, int]] = {
+    "users": {"rows": LAST_LINES, "lines": MOST_LINES},
+    "withdrawals": {"rows": LAST_EVENTS},
+    "open": {},
+}
 
 log = structlog.get_logger()
 
@@ -79,10 +85,7 @@ def sql_of(check: Check) -> str:
 
 
 def _ask(session: Session, check: Check) -> list[str]:
-    values = {"rows": LAST_ROWS, "lines": MOST_LINES} if check.of != "open" else {}
-    if check.of == "withdrawals":
-        del values["lines"]
-    ids = [str(one) for one in session.scalars(text(sql_of(check)), values)]
+    ids = [str(one) for one in session.scalars(text(sql_of(check)), VALUES[check.of])]
     _write_down(session, check, ids)
     return ids
 

@@ -137,4 +137,7 @@ def test_the_example_names_every_setting_with_its_default() -> None:
                 else field.default
             )
             assert told[name.upper()] == str(default), name
-    assert set(told) - {name.upper() for name in Settings.model_fields} == {"POSTGRES_PASSWORD"}
+    assert set(told) - {name.upper() for name in Settings.model_fields} == {
+        "POSTGRES_PASSWORD",
+        "GRAFANA_PASSWORD",
+    }
