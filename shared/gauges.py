@@ -1,8 +1,9 @@
 """What the books, the queues and the switches say now, as gauges. Asked by the API's `/metrics`.
 
 Every question is answered from an index over what is open or last, never by counting all withdrawals. The
-answers are kept for some seconds, and asked for in a thread of their own: a scrape waits for it so long and
-no longer. While the database or the broker is away its gauges are missing, and `payouts_up` says which it is.
+answers are kept for some seconds, and asked for in a thread of their own: a scrape waits for new ones a
+moment, else tells the last, and for its first ones two seconds and no longer. While the database or the
+broker is away its gauges are missing, and `payouts_up` says which it is.
 """
 
 import threading
@@ -20,15 +21,19 @@ from sqlalchemy.orm import Session
 
 from shared import queues, switches
 from shared.db import transaction
-from shared.errors import Unavailable
 from shared.metrics import OTHER, known
 from shared.overview import EXCEPTIONS, WAITING
 from shared.settings import settings
 from shared.states import OPEN, Reason
 
 KEPT_SECONDS = 5.0  # the answers serve all scrapes of so long
+KEPT_TIMES = 20  # or so many times as long as it took to find them: then asking costs a twentieth at most
+SOON_SECONDS, OLD_SECONDS = (
+    0.05,
+    20.0,
+)  # new answers come so soon, or old ones are told, if not older than this
 PATIENCE_SECONDS = 2.0  # a scrape that waits for longer tells no gauges
-STATEMENT = "1s"  # a question that takes longer is a fault of ours, and must not load the database
+STATEMENT = "5s"  # with a million withdrawals waiting the longest takes one
 MOST_KINDS = 50  # of exception records; some twenty exist
 
 Sample = tuple[tuple[str, ...], float]
@@ -112,30 +117,37 @@ class Latest:
     def __init__(self, ask: Callable[[], Found]) -> None:
         self._ask, self._lock = ask, threading.Lock()
         self._found: Found = {}
-        self._asked_at = float("-inf")
+        self._found_at = self._old_at = float("-inf")
         self._answered = threading.Event()
         self._answered.set()  # nobody asks now
 
     def begin(self) -> None:
         """Ask anew if the answers are old and nobody does so already."""
         with self._lock:
-            if self._answered.is_set() and time.monotonic() - self._asked_at > KEPT_SECONDS:
+            if self._answered.is_set() and time.monotonic() > self._old_at:
                 self._answered.clear()
                 threading.Thread(target=self._ask_now, name="gauges", daemon=True).start()
 
     def wait(self) -> Found:
         """The answers; nothing when the service is away, or does not answer in time."""
+        if self._answered.wait(SOON_SECONDS):
+            return self._found
+        if self._found and time.monotonic() - self._found_at < OLD_SECONDS:
+            return self._found
         return self._found if self._answered.wait(PATIENCE_SECONDS) else {}
 
     def _ask_now(self) -> None:
         found: Found = {}
+        began = time.monotonic()
         try:
             found = self._ask()
-        except (Unavailable, redis.RedisError) as error:
+        except Exception as error:  # whatever it is, a scrape is told the rest
             log.warning("[METRICS] no gauges", of=self._ask.__name__, error=type(error).__name__)
         finally:
             with self._lock:
-                self._found, self._asked_at = found, time.monotonic()
+                self._found, self._found_at = found, time.monotonic()
+                cost = KEPT_TIMES * (self._found_at - began) if found else 0
+                self._old_at = self._found_at + max(KEPT_SECONDS, cost)
                 self._answered.set()
 
 
