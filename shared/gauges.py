@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import redis
 import structlog
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import text
