@@ -23,8 +23,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     """The API. Raises SettingsError when the settings are not usable."""
     settings = settings or of_this_process()
     log.configure()
-    tracing.start("payouts-api")
-    sentry.start("api")
+    tracing.start("payouts-api", settings)
+    sentry.start("api", settings)
     app = APIFlask(
         "coin-payouts",
         title="Coin Payouts",

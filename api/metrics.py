@@ -14,7 +14,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 CREATE = "/api/razorpay/withdraw/"
 UNKNOWN = "unknown"
 # Who sends one of these is a proxy, and then the whole world may seem to be this machine.
-PASSED_ON = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
+PASSED_ON = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 blueprint = APIBlueprint("metrics", __name__, enable_openapi=False)
 

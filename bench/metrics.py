@@ -122,9 +122,7 @@ def scrape(number: int) -> None:
             assert b"payouts_withdrawals_open" in client.get("/metrics").data
             took.append((time.perf_counter() - began) * 1000)
         print(f"{number} withdrawals, {OPEN} of them open:")
-        print(
-            f"  the database is asked for {asked:.1f} ms; a scrape takes {min(took):.0f} to {max(took):.0f} ms"
-        )
+        print(f"  asking the database {asked:.1f} ms; a scrape {min(took):.0f} to {max(took):.0f} ms")
 
 
 if __name__ == "__main__":

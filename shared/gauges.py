@@ -65,12 +65,16 @@ EXCEPTIONS_OPEN = Gauge("exceptions_open", "Exception records that nobody closed
 EXCEPTIONS_OLDEST = Gauge("exceptions_oldest_seconds", "Age of the oldest of them", ("kind",))
 BALANCE = Gauge("provider_balance_paise", "What RazorpayX said that our account holds")
 BALANCE_AT = Gauge("provider_balance_timestamp_seconds", "When it said so")
+DELIVERIES = Gauge("deliveries", "Webhooks to apps that are on their way, or were given up", ("state",))
+DELIVERIES_OLDEST = Gauge("deliveries_oldest_seconds", "Age of the oldest that is on its way")
+ENDPOINTS_FAILING = Gauge("endpoints_failing", "Endpoints of apps that take nothing")
 CHECK_FAULTS = Gauge("check_faults", "Faults that spot checks found", ("promise",))
 CHECK_AT = Gauge("check_timestamp_seconds", "When the least lately asked spot check was asked")
 
 EVERY = (
     UP, SECONDS, OPEN_NUMBER, OPEN_PAISE, OPEN_OLDEST, DUE, LATE, QUEUE, WEBHOOKS_WAITING, WEBHOOK_LAST,
-    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, CHECK_FAULTS, CHECK_AT,
+    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES,
+    DELIVERIES_OLDEST, ENDPOINTS_FAILING, CHECK_FAULTS, CHECK_AT,
 )  # fmt: skip
 
 LATENESS = text("""
@@ -84,6 +88,13 @@ WEBHOOKS = text("""
 THE_BALANCE = text("""
     SELECT available_paise, extract(epoch FROM seen_at) AS seen_at FROM provider_balances
     WHERE account_number = :account
+""")
+TOLD = text("""
+    SELECT (SELECT count(*) FROM deliveries WHERE state = 'waiting') AS waiting,
+           (SELECT count(*) FROM deliveries WHERE state = 'failed') AS failed,
+           (SELECT extract(epoch FROM now() - min(created_at)) FROM deliveries WHERE state = 'waiting')
+               AS oldest,
+           (SELECT count(*) FROM endpoints WHERE failing_since IS NOT NULL AND removed_at IS NULL) AS failing
 """)
 CHECKED = text("""
     SELECT promise, sum(faults) AS faults, extract(epoch FROM min(asked_at)) AS asked_at
@@ -177,10 +188,10 @@ def books() -> Found:
 def messages() -> Found:
     """What waits at the broker now. Raises redis.RedisError."""
     with queues.broker().pipeline(transaction=False) as pipe:
-        for queue in queues.QUEUES:
+        for queue in queues.EVERY_QUEUE:
             pipe.llen(queue)
         depths: list[Any] = pipe.execute()
-    return {QUEUE: [((queue,), int(depth)) for queue, depth in zip(queues.QUEUES, depths, strict=True)]}
+    return {QUEUE: [((queue,), int(depth)) for queue, depth in zip(queues.EVERY_QUEUE, depths, strict=True)]}
 
 
 def _open(session: Session) -> Found:
@@ -238,6 +249,15 @@ def _balance(session: Session) -> Found:
     return {BALANCE: [((), row.available_paise)], BALANCE_AT: [((), float(row.seen_at))]}
 
 
+def _deliveries(session: Session) -> Found:
+    row = session.execute(TOLD).one()
+    return {
+        DELIVERIES: [(("waiting",), row.waiting), (("failed",), row.failed)],
+        DELIVERIES_OLDEST: [((), float(row.oldest or 0))],
+        ENDPOINTS_FAILING: [((), row.failing)],
+    }
+
+
 def _checks(session: Session) -> Found:
     rows = session.execute(CHECKED).all()
     if not rows:
@@ -248,5 +268,5 @@ def _checks(session: Session) -> Found:
 
 # One function for each group; what comes later is added here and in EVERY.
 PARTS: tuple[Callable[[Session], Found], ...] = (
-    _open, _late, _webhooks, _switches, _exceptions, _balance, _checks,
+    _open, _late, _webhooks, _switches, _exceptions, _balance, _deliveries, _checks,
 )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from shared.errors import PayoutsError, SettingsError
-from shared.settings import settings
+from shared.settings import Settings
 
 KEPT = ("event_id", "timestamp", "platform", "level", "exception", "tags", "release", "environment", "sdk")
 OF_A_FRAME = ("filename", "abs_path", "module", "function", "lineno", "in_app")
@@ -27,19 +27,19 @@ SECRETS = re.compile(
 _is_on = False
 
 
-def require() -> None:
+def require(settings: Settings) -> None:
     """See that what the settings ask for is installed. Raises SettingsError."""
-    if settings().sentry_dsn and importlib.util.find_spec("sentry_sdk") is None:
+    if settings.sentry_dsn and importlib.util.find_spec("sentry_sdk") is None:
         raise SettingsError(["SENTRY_DSN: needs the extra `sentry`: pip install 'coin-payouts[sentry]'"])
 
 
-def start(process: str) -> None:
+def start(process: str, settings: Settings) -> None:
     """Tell Sentry of what this process does not foresee, if the settings say so. Raises SettingsError."""
     global _is_on  # noqa: PLW0603  one fact for the whole process
-    dsn = settings().sentry_dsn
+    dsn = settings.sentry_dsn
     if _is_on or dsn is None:
         return
-    require()
+    require(settings)
     import sentry_sdk
     from sentry_sdk.integrations.atexit import AtexitIntegration
     from sentry_sdk.integrations.celery import CeleryIntegration

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from shared.errors import SettingsError
-from shared.settings import settings
+from shared.settings import Settings
 
 PACKAGE = "opentelemetry.exporter.otlp"
 NOT_TRACED = "healthz,readyz,metrics"
@@ -19,20 +19,20 @@ WITH_QUERY = ("http.target", "http.url", "url.full", "url.query")
 _is_on = False
 
 
-def require() -> None:
+def require(settings: Settings) -> None:
     """See that what the settings ask for is installed. Raises SettingsError."""
-    if settings().otel_exporter_otlp_endpoint and not _is_installed():
+    if settings.otel_exporter_otlp_endpoint and not _is_installed():
         raise SettingsError(
             ["OTEL_EXPORTER_OTLP_ENDPOINT: needs the extra `tracing`: pip install 'coin-payouts[tracing]'"]
         )
 
 
-def start(service: str) -> None:
+def start(service: str, settings: Settings) -> None:
     """Trace this process from now on, if the settings say so; once. Raises SettingsError."""
     global _is_on  # noqa: PLW0603  one fact for the whole process
-    if _is_on or not settings().otel_exporter_otlp_endpoint:
+    if _is_on or not settings.otel_exporter_otlp_endpoint:
         return
-    require()
+    require(settings)
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
@@ -47,7 +47,7 @@ def start(service: str) -> None:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
-    RequestsInstrumentor().instrument(excluded_urls=settings().otel_exporter_otlp_endpoint)
+    RequestsInstrumentor().instrument(excluded_urls=settings.otel_exporter_otlp_endpoint)
     _is_on = True
 
 

@@ -25,7 +25,7 @@ def _settings() -> dict[str, Any]:
         # As Celery would make them when they are first named; Flower lists those that stand here.
         "task_queues": [
             Queue(name, Exchange(name), routing_key=name)  # type: ignore[no-untyped-call]
-            for name in queues.QUEUES
+            for name in queues.EVERY_QUEUE
         ],
         # A message is done when its task is: a worker that dies leaves it for another.
         "task_acks_late": True,
@@ -54,8 +54,8 @@ def _logs(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _is_looked_at(**_: Any) -> None:
-    tracing.start("payouts-worker")
-    sentry.start("worker")
+    tracing.start("payouts-worker", settings())
+    sentry.start("worker", settings())
 
 
 @signals.worker_ready.connect

@@ -109,9 +109,10 @@ def flower() -> None:
 def _need_what_is_asked_for() -> None:
     """Say at start that an extra is missing. Raises SettingsError."""
     from shared import sentry, tracing
+    from shared.settings import settings
 
-    tracing.require()
-    sentry.require()
+    tracing.require(settings())
+    sentry.require(settings())
 
 
 def _count_together() -> None:

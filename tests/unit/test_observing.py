@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from shared import sentry, settings, tracing
+from shared import sentry, tracing
 from shared.errors import SettingsError
+from shared.settings import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,10 +104,6 @@ def test_an_extra_that_is_missing_is_said_at_start(
     for variable, given in {**needed, name: value}.items():
         monkeypatch.setenv(variable, given)
     monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
-    settings.settings.cache_clear()
-    try:
-        with pytest.raises(SettingsError, match=name):
-            tracing.require()
-            sentry.require()
-    finally:
-        settings.settings.cache_clear()
+    with pytest.raises(SettingsError, match=name):
+        tracing.require(load())
+        sentry.require(load())
