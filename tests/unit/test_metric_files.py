@@ -100,6 +100,24 @@ def test_a_directory_that_others_made_is_not_used(temporary: Path) -> None:
     assert metric_files.fresh_directory() is None
 
 
+def test_files_hold_no_holes(tmp_path: Path) -> None:
+    started, slot = counting(tmp_path, 1)
+    started.communicate("")
+    for kind in metric_files.KINDS:
+        told = (tmp_path / f"{kind}_{slot}.db").stat()
+        assert told.st_size == metric_files.BYTES and told.st_blocks * 512 >= metric_files.BYTES
+
+
+def test_a_directory_that_cannot_be_used_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    started, _ = (
+        process(tmp_path / "file", COUNT.replace("metric_files.slot()", "metric_files.directory()"), "1"),
+        0,
+    )
+    said, _ = started.communicate("", timeout=30)
+    assert said.strip() == "None"
+
+
 def test_without_a_place_each_process_tells_its_own(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
