@@ -47,7 +47,8 @@ ROUTES: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
     ("GET", LINES): ("read", {"query_string": {"user_id": "user123"}}),
 }
 # RazorpayX signs what it sends; whether we live and are ready is no secret.
-WITHOUT_A_KEY = {"/api/razorpay/webhook/", "/healthz", "/readyz"}
+OF_THE_DOCUMENT = {"/docs/", "/docs/<path:path>", "/docs/openapi.json"}
+WITHOUT_A_KEY = {"/api/razorpay/webhook/", "/healthz", "/readyz", "/metrics"} | OF_THE_DOCUMENT
 
 
 def payouts(*words: str) -> Result:
