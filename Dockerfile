@@ -4,8 +4,10 @@ FROM docker.io/library/python:3.13-slim AS production
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app
 WORKDIR /app
 
-COPY requirements.lock ./
-RUN python -m pip install --no-cache-dir --require-hashes -r requirements.lock
+# requirements-observed.lock has the extras `tracing` and `sentry` as well.
+ARG REQUIREMENTS=requirements.lock
+COPY ${REQUIREMENTS} ./
+RUN python -m pip install --no-cache-dir --require-hashes -r ${REQUIREMENTS}
 
 COPY shared ./shared
 COPY api ./api

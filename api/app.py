@@ -8,9 +8,9 @@ from flask import Response, g, request
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import admin, auth, batches, health, problems, provider, rates, wallets, withdrawals
+from api import admin, auth, batches, health, metrics, problems, provider, rates, wallets, withdrawals
 from api.openapi import page
-from shared import log
+from shared import log, sentry, tracing
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.settings import settings as of_this_process
@@ -23,6 +23,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     """The API. Raises SettingsError when the settings are not usable."""
     settings = settings or of_this_process()
     log.configure()
+    tracing.start("payouts-api", settings)
+    sentry.start("api", settings)
     app = APIFlask(
         "coin-payouts",
         title="Coin Payouts",
@@ -39,6 +41,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     # With and without the slash at the end, and never a redirect, which would lose a POST's body.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    tracing.of_app(app)
+    metrics.prepare(app)
     app.before_request(_begin)
     app.after_request(_end)
     auth.prepare(app)
@@ -49,7 +53,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     if settings.trusted_proxies:
         # Whoever asked the outermost of our own proxies; what stands before that anybody can write.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    for part in (withdrawals, batches, wallets, provider, health):
+    for part in (withdrawals, batches, wallets, provider, health, metrics):
         app.register_blueprint(part.blueprint)
     page.register(app)
     return app

@@ -16,7 +16,7 @@ from flask import Flask, current_app, g, request
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from api.user_tokens import BadToken, TokenExpired, UserTokens
-from shared import app_keys
+from shared import app_keys, metrics
 from shared.app_keys import SCOPES
 from shared.errors import PayoutsError
 from shared.settings import Settings, is_loopback
@@ -146,18 +146,21 @@ def _caller() -> Caller:
         return LOCAL
     if g.refusal is not None:
         g.has_failed = isinstance(g.refusal, BadToken) and not isinstance(g.refusal, TokenExpired)
+        metrics.AUTH_FAILURES.labels("bad_token" if g.has_failed else "no_good_token").inc()
         raise g.refusal
     given = _given()
     believed: Believed = current_app.extensions["believed_keys"]
     caller = believed.caller(given, settings) if given else None
     if caller is None:
         g.has_failed = True
+        metrics.AUTH_FAILURES.labels("wrong_key" if given else "no_key").inc()
         log.warning("[API] refused", path=request.path, address=request.remote_addr)
         raise Unauthorized(www_authenticate=None)
     return caller
 
 
 def _not_allowed(why: str) -> Forbidden:
+    metrics.AUTH_FAILURES.labels("not_allowed").inc()
     log.warning("[API] not allowed", path=request.path, actor=g.actor, why=why)
     return Forbidden(why)
 

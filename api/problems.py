@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import Forbidden, HTTPException
 
+from shared import sentry
 from shared.db import unavailable
 from shared.errors import PayoutsError, Unavailable
 from shared.idempotency import StillRunning
@@ -96,6 +97,7 @@ def _of_database(error: DBAPIError | PoolTimeout) -> Response:
 
 
 def _unforeseen(error: Exception) -> Response:
+    sentry.report(error)
     if isinstance(error, DBAPIError):
         # The database's own words quote the row, and with it the UPI id.
         sqlstate = getattr(error.orig, "sqlstate", None)

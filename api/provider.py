@@ -13,7 +13,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from api.openapi import operations
 from api.openapi.described import described
 from api.problems import problem
-from shared import inbox
+from shared import inbox, metrics
 from shared.errors import Unavailable
 from shared.razorpayx.signature import is_signed
 from shared.settings import Settings
@@ -35,6 +35,7 @@ def webhook() -> dict[str, Any] | Response:
     if len(body) >= settings.max_webhook_bytes:
         raise RequestEntityTooLarge  # a chunked body is cut there, and a part of it says nothing
     if not is_signed(body, request.headers.get("X-Razorpay-Signature"), _secrets(settings)):
+        metrics.WEBHOOKS_RECEIVED.labels("bad_signature").inc()
         log.warning("[WEBHOOK] bad signature", address=request.remote_addr, size=len(body))
         return problem(
             400, "Invalid signature", "The body is not signed by a secret of ours", "invalid_signature"
@@ -51,6 +52,7 @@ def _one_of_the_readers() -> Iterator[None]:
     """
     readers: BoundedSemaphore = current_app.config["WEBHOOK_READERS"]
     if not readers.acquire(timeout=WAIT_FOR_READER_SECONDS):
+        metrics.WEBHOOKS_RECEIVED.labels("too_many").inc()
         raise Unavailable("Service unavailable", "Too many webhooks at once", code="too_many_webhooks")
     try:
         yield

@@ -15,15 +15,17 @@ from flask import Flask, Response, current_app, g, request
 from flask_limiter import ApplicationLimit, Limiter
 from redis.exceptions import RedisError
 
+from shared import metrics
 from shared.settings import OFF, Settings
 
 # The caller waits for it: a Redis that has not answered by then counts as away.
 REDIS_SECONDS = 0.2
 # RazorpayX must always be heard, and whoever watches over us must always be answered.
-NOT_COUNTED = ("provider", "health")
+NOT_COUNTED = ("provider", "health", "metrics")
 # Some proxies write the caller's port too, which changes with each connection.
 WITH_PORT = re.compile(r"\[(?P<six>[^]]+)\](:[0-9]+)?|(?P<four>[0-9.]+):[0-9]+")
 OF_ONE_SUBSCRIBER = 64  # bits: within an IPv6 prefix of this length everybody chooses addresses as they like
+SCOPES = ("failed", "key", "user", "users", "address")
 
 log = structlog.get_logger()
 
@@ -36,8 +38,8 @@ def prepare(app: Flask, settings: Settings) -> None:
         limit(settings.rate_limit_per_key, "key", lambda: g.credential, _has_key),
         limit(settings.rate_limit_per_user, "user", lambda: g.caller.user_id, _is_user),
         # Apart, so that strangers cannot use up what users at the same address may ask.
-        limit(settings.rate_limit_peraddress, "address", address, _is_stranger),
-        limit(settings.rate_limit_peraddress, "users", address, _is_user),
+        limit(settings.rate_limit_per_address, "address", address, _is_stranger),
+        limit(settings.rate_limit_per_address, "users", address, _is_user),
     ]
     limiter = count(app, settings, limits, prefix="rates")
     limiter.request_filter(lambda: request.blueprint in NOT_COUNTED)
@@ -126,6 +128,11 @@ def _has_failed() -> bool:
     return bool(g.get("has_failed"))
 
 
+def _scope(key: str) -> str:
+    """Which of the limits it was, from the name under which it is counted: `…/scope/60/1/minute`."""
+    return metrics.known(key.rsplit("/", 4)[-4], SCOPES)
+
+
 def _tell(response: Response) -> Response:
     """Say how much is left: of the limit that was reached, or else of the one with the shortest time."""
     limiter: Limiter = current_app.extensions["rates"]
@@ -141,5 +148,6 @@ def _tell(response: Response) -> Response:
     response.headers["X-RateLimit-Reset"] = str(reset_at)
     if response.status_code == 429:
         response.headers["Retry-After"] = str(max(1, math.ceil(reset_at - time.time())))
+        metrics.RATE_LIMITED.labels(_scope(limit.key)).inc()
         log.warning("[API] too many", path=request.path, address=request.remote_addr, limit=str(limit.limit))
     return response

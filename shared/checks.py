@@ -6,7 +6,7 @@ All of them see the same moment (one repeatable-read transaction), so a running 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
@@ -23,11 +23,15 @@ LIVE_STATES, OPEN_STATUSES = one_of("state", LIVE), one_of("status", OPEN)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question: which promise it is about, what is true when nothing comes back, and the SQL."""
+    """One question: which promise it is about, what is true when nothing comes back, and the SQL.
+
+    `of` says whose rows answer it: spot checks ask for some users, some withdrawals, or what is open.
+    """
 
     promise: int
     truth: str
     sql: str
+    of: Literal["users", "withdrawals", "open"] = "withdrawals"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ CHECKS = (
         """SELECT w.user_id FROM wallets w LEFT JOIN
              (SELECT user_id, sum(coins) AS coins FROM coin_transactions GROUP BY user_id) j USING (user_id)
            WHERE w.balance_coins <> coalesce(j.coins, 0)""",
+        of="users",
     ),
     Check(
         1,
@@ -67,6 +72,7 @@ CHECKS = (
         """SELECT id::text FROM (SELECT id, coins, balance_after, coalesce(lag(balance_after) OVER
              (PARTITION BY user_id ORDER BY id), 0) AS before FROM coin_transactions) lines
            WHERE balance_after <> before + coins""",
+        of="users",
     ),
     Check(
         1,
@@ -74,13 +80,14 @@ CHECKS = (
         """SELECT w.user_id FROM wallets w LEFT JOIN
              (SELECT user_id, sum(coins) AS coins FROM coin_transactions WHERE kind = 'credit' GROUP BY user_id) j
              USING (user_id) WHERE w.lifetime_coins <> coalesce(j.coins, 0)""",
+        of="users",
     ),
     Check(
         1,
         "every withdrawal took its coins, once",
         """SELECT w.id::text FROM withdrawals w LEFT JOIN coin_transactions j
              ON j.withdrawal_id = w.id AND j.kind = 'withdrawal'
-           GROUP BY w.id HAVING count(j.id) <> 1 OR min(-j.coins) <> w.coins_amount""",
+           GROUP BY w.id, w.coins_amount HAVING count(j.id) <> 1 OR min(-j.coins) <> w.coins_amount""",
     ),
     Check(
         2,
@@ -93,7 +100,7 @@ CHECKS = (
         "a completed withdrawal has one paid payout, or two people's word, and only it has one",
         """SELECT w.id::text FROM withdrawals w LEFT JOIN payout_attempts a
              ON a.withdrawal_id = w.id AND a.state = 'paid'
-           GROUP BY w.id HAVING count(a.id) <> CASE WHEN w.status = 'completed' THEN 1 ELSE 0 END
+           GROUP BY w.id, w.status HAVING count(a.id) <> CASE WHEN w.status = 'completed' THEN 1 ELSE 0 END
              AND NOT (w.status = 'completed' AND count(a.id) = 0 AND EXISTS
                (SELECT FROM resolutions r WHERE r.withdrawal_id = w.id AND r.decision = 'paid'
                 AND r.outcome = 'approved'))""",
@@ -103,7 +110,7 @@ CHECKS = (
         "failed and cancelled withdrawals were refunded once, others never",
         """SELECT w.id::text FROM withdrawals w LEFT JOIN coin_transactions j
              ON j.withdrawal_id = w.id AND j.kind = 'refund'
-           GROUP BY w.id HAVING count(j.id) <> CASE WHEN w.status IN ('failed', 'cancelled') THEN 1 ELSE 0 END
+           GROUP BY w.id, w.status, w.coins_amount HAVING count(j.id) <> CASE WHEN w.status IN ('failed', 'cancelled') THEN 1 ELSE 0 END
              OR min(j.coins) <> w.coins_amount""",
     ),
     Check(
@@ -167,11 +174,13 @@ CHECKS = (
         f"nothing due was left lying for {OVERDUE_SECONDS} seconds",
         f"""SELECT id::text FROM withdrawals
            WHERE {OPEN_STATUSES} AND due_at < now() - interval '{OVERDUE_SECONDS} seconds'""",
+        of="open",
     ),
     Check(
         6,
         "everything that waits says why and until when",
         f"SELECT id::text FROM withdrawals WHERE {OPEN_STATUSES} AND (status_reason IS NULL OR due_at IS NULL)",
+        of="open",
     ),
 )
 

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL: one engine per process, two ways to use it, and what its absence is called."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from shared import tracing
 from shared.errors import Unavailable
 from shared.settings import settings
 
@@ -27,6 +28,7 @@ IDLE_SECONDS = 30
 AWAY = ("08", "57P", "53300", "25006")  # 25006: read-only, as an old primary is after a failover
 BUSY = ("55P03", "57014", "40P01", "40001")  # lock or statement timeout, deadlock, serialization
 READ_ONLY = "25006"
+ON_COMMIT = "on_commit"
 
 
 class _Bounded(psycopg.Connection[Any]):
@@ -76,6 +78,7 @@ def engine() -> Engine:
     )
     event.listen(made, "do_connect", lambda _dialect, _record, args, named: _Bounded.connect(*args, **named))
     event.listen(made, "handle_error", _leave_the_old_primary)
+    tracing.of_engine(made)
     return made
 
 
@@ -88,8 +91,16 @@ def patient_engine() -> Engine:
 @contextmanager
 def transaction() -> Iterator[Session]:
     """One transaction: committed at the end, or nothing. Raises Unavailable when the database is away."""
-    with told_plainly(), Session(engine(), expire_on_commit=False) as session, session.begin():
-        yield session
+    with told_plainly(), Session(engine(), expire_on_commit=False) as session:
+        with session.begin():
+            yield session
+        for then in session.info.pop(ON_COMMIT, ()):
+            then()
+
+
+def on_commit(session: Session, then: Callable[[], None]) -> None:
+    """Do this once the session's transaction is committed, and never otherwise. It must not raise."""
+    session.info.setdefault(ON_COMMIT, []).append(then)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared import queues
+from shared import metrics, queues
 from shared.db import one_statement, told_plainly, transaction
 from shared.errors import Unavailable
 from shared.ids import parse_id
@@ -44,6 +44,7 @@ def receive(event_id: str | None, body: bytes) -> bool:
             # The id is not signed, the body is: another body under a known id is another event.
             key = f"{key}#{digest[:16]}"
             is_new = _keep(connection, key, body, done)
+    metrics.WEBHOOKS_RECEIVED.labels("new" if is_new else "known").inc()
     log.info("[WEBHOOK] received", event_id=key, is_new=is_new)
     if is_new and not done:
         queues.nudge(queues.APPLY, key)
@@ -68,8 +69,16 @@ def apply(event_id: str) -> str | None:
     except Exception:
         _try_again_later(event_id)
         raise
+    _count(event)
     log.info("[WEBHOOK] applied", event_id=event_id, outcome=event.outcome)
     return event.outcome
+
+
+def _count(event: WebhookEvent) -> None:
+    metrics.WEBHOOKS_APPLIED.labels(event.outcome).inc()
+    if event.occurred_at is not None:
+        lag = (event.received_at - event.occurred_at).total_seconds()
+        metrics.WEBHOOK_LAG_SECONDS.observe(max(0.0, lag))
 
 
 def _keep(connection: Connection, key: str, body: bytes, done: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import redis
 import structlog
 from celery import Celery
 
+from shared import metrics
 from shared.settings import settings
 
 # The sweep has a queue of its own: behind a thousand slow polls it would find nothing for an hour.
@@ -94,8 +95,8 @@ def nudge(task: str, key: UUID | str, *, queue: str | None = None) -> bool:
     return _send(task, [str(key)], queue=queue)
 
 
-def nudge_new(task: str, keys: Iterable[UUID | str], *, room: int, queue: str | None = None) -> int:
-    """Nudge the first `room` keys that no message waits for yet; how many were sent. Raises redis.RedisError.
+def nudge_new(task: str, keys: Iterable[UUID | str], *, room: int, queue: str | None = None) -> list[str]:
+    """Nudge the first `room` keys that no message waits for yet; which were sent. Raises redis.RedisError.
 
     A mark in Redis says that a message waits. Whoever takes the message takes the mark (`taken`); the mark of
     a lost message fades. Losing the marks costs a message that finds nothing due.
@@ -107,7 +108,7 @@ def nudge_new(task: str, keys: Iterable[UUID | str], *, room: int, queue: str | 
         for key in new:
             pipe.set(_mark(key), 1, px=max(1, int(settings().lease_seconds / 3 * 1000)))
         pipe.execute()
-    return sum(nudge(task, key, queue=queue) for key in new)
+    return [key for key in new if nudge(task, key, queue=queue)]
 
 
 def taken(key: str) -> None:
@@ -137,11 +138,13 @@ def nudge_sweep(*, in_seconds: float) -> None:
 def _send(task: str, arguments: list[str], **options: Any) -> bool:
     global _quiet_until  # noqa: PLW0603  one fact about the broker, for the whole process
     if time.monotonic() < _quiet_until:
+        metrics.NUDGES_LOST.labels(task).inc()
         return False
     try:
         sender().send_task(task, args=arguments, retry=False, ignore_result=True, **options)
     except Exception as error:  # whatever the broker's client raises: the row is the job, this is a nudge
         _quiet_until = time.monotonic() + QUIET_SECONDS
+        metrics.NUDGES_LOST.labels(task).inc()
         log.warning("[PAYOUT] nudge lost", task=task, key=arguments[:1], error=type(error).__name__)
         return False
     return True

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError
 
-from shared import checks, db, inbox, queues, wallet, withdrawals
+from shared import checks, db, gauges, inbox, queues, wallet, withdrawals
 from shared.models import Withdrawal
 from shared.razorpayx.answers import Answer
 from shared.razorpayx.client import RazorpayX
@@ -248,6 +248,13 @@ def sign(body: bytes, secret: str = outside.WEBHOOK_SECRET) -> str:
 
 def forget_settings() -> None:
     """Let the next use read the environment anew."""
-    for remembered in (settings, db.engine, queues.sender, queues.broker):
+    for remembered in (
+        settings,
+        db.engine,
+        queues.sender,
+        queues.broker,
+        gauges.of_books,
+        gauges.of_queues,
+    ):
         remembered.cache_clear()
     queues._quiet_until = queues._swept_at = 0.0

@@ -3,12 +3,14 @@
 from typing import Any
 
 from celery import Celery, signals
+from kombu.entity import Exchange, Queue
 
-from shared import log, queues
+from shared import log, queues, sentry, tracing
 from shared.settings import settings
+from worker import metrics
 from worker.schedule import schedule
 
-celery = Celery("coin-payouts", include=["worker.tasks"])
+celery = Celery("coin-payouts", include=["worker.tasks"], task_cls="worker.shown:ShownTask")
 
 
 def _settings() -> dict[str, Any]:
@@ -20,6 +22,11 @@ def _settings() -> dict[str, Any]:
             "queue_order_strategy": "worker.turns:UrgentFirst",
         },
         "beat_schedule": schedule(),
+        # As Celery would make them when they are first named; Flower lists those that stand here.
+        "task_queues": [
+            Queue(name, Exchange(name), routing_key=name)  # type: ignore[no-untyped-call]
+            for name in queues.EVERY_QUEUE
+        ],
         # A message is done when its task is: a worker that dies leaves it for another.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -43,3 +50,14 @@ celery.add_defaults(_settings)
 @signals.setup_logging.connect
 def _logs(**_: Any) -> None:
     log.configure()
+
+
+@signals.worker_init.connect
+def _is_looked_at(**_: Any) -> None:
+    tracing.start("payouts-worker", settings())
+    sentry.start("worker", settings())
+
+
+@signals.worker_ready.connect
+def _may_be_watched(**_: Any) -> None:
+    metrics.serve(settings())

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import structlog
 
-from shared import idempotency, inbox, queues, sealing, watching, withdrawals
+from shared import idempotency, inbox, queues, sealing, spot_checks, watching, withdrawals
 from shared.errors import Unavailable
 from shared.ids import parse_id
 from shared.notifications import following, keeping, turns
@@ -49,6 +49,7 @@ def watch() -> None:
     """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?"""
     watching.warn_of_overdue()
     watching.warn_of_silence()
+    spot_checks.run()
     idempotency.forget_old()
     keeping.forget_old()
     balance = _razorpayx().balance()

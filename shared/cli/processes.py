@@ -41,6 +41,8 @@ def api() -> None:
 
     here = settings()
     _must_be_free(here.api_host, here.api_port)
+    _count_together()
+    _need_what_is_asked_for()
     _become(
         "granian", "--interface", "wsgi", "--factory", "api.app:create_app",
         "--host", here.api_host, "--port", str(here.api_port),
@@ -55,6 +57,7 @@ def worker(queues: str) -> None:
     """Work the queues: pay, apply webhooks, sweep. With `--queues notifications`: tell apps."""
     from shared.settings import settings
 
+    _need_what_is_asked_for()
     if NOTIFICATIONS in queues.split(",") and settings().webhook_signing_key is None:
         raise SettingsError(["WEBHOOK_SIGNING_KEY: is missing (base64 of 32 random bytes)"])
     events = ["--events"] if settings().task_events == "on" else ["--without-heartbeat"]
@@ -98,7 +101,30 @@ def flower() -> None:
     _become(
         "celery", "--app", "worker.app", "flower",
         f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
+        # A task's result is nothing here; its queue is the routing key (worker/shown.py).
+        "--tasks_columns=name,args,routing_key,state,received,started,runtime,exception,worker,uuid",
     )  # fmt: skip
+
+
+def _need_what_is_asked_for() -> None:
+    """Say at start that an extra is missing. Raises SettingsError."""
+    from shared import sentry, tracing
+    from shared.settings import settings
+
+    tracing.require(settings())
+    sentry.require(settings())
+
+
+def _count_together() -> None:
+    """What each of the API's processes counts is told as one sum, whichever of them is asked."""
+    from shared import metric_files
+
+    directory = metric_files.fresh_directory()
+    if directory is None:
+        click.echo("No place for shared counts: each API process tells its own in /metrics.", err=True)
+        os.environ.pop(metric_files.VARIABLE, None)
+    else:
+        os.environ[metric_files.VARIABLE] = str(directory)
 
 
 def _must_be_free(host: str, port: int) -> None:

@@ -4,7 +4,14 @@ from shared.models.access import AppKey, IdempotentRequest
 from shared.models.base import Base, one_of
 from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.models.notifications import Delivery, Endpoint
-from shared.models.operations import ExceptionRecord, Pace, ProviderBalance, Resolution, Switch
+from shared.models.operations import (
+    ExceptionRecord,
+    Pace,
+    ProviderBalance,
+    Resolution,
+    SpotCheck,
+    Switch,
+)
 from shared.models.operators import AuditEntry, Operator
 from shared.models.proof import DayCertificate, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
@@ -33,6 +40,7 @@ __all__ = [
     "Review",
     "SealBlock",
     "SealLeaf",
+    "SpotCheck",
     "Switch",
     "Wallet",
     "WebhookEvent",

@@ -49,6 +49,17 @@ class ProviderBalance(Base):
     seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
+class SpotCheck(Base):
+    """What one truth came to when it was last asked of what moved last (`spot_checks.py`)."""
+
+    __tablename__ = "spot_checks"
+
+    truth: Mapped[str] = mapped_column(primary_key=True)
+    promise: Mapped[int]
+    faults: Mapped[int]
+    asked_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class ExceptionRecord(Base):
     """Something that does not add up, with both sides, for a person. One open record per kind and subject."""
 

@@ -51,7 +51,7 @@ def nudge_due() -> int:
         if place < waiting[one]
     ]
     try:
-        return queues.nudge_new(queues.DELIVER, places, room=MOST_MESSAGES)
+        return len(queues.nudge_new(queues.DELIVER, places, room=MOST_MESSAGES))
     except redis.RedisError as error:
         log.warning("[NOTIFY] nudge lost", error=type(error).__name__)
         return 0

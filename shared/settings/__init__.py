@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.errors import SettingsError
 from shared.settings.access import OFF, Access
+from shared.settings.observing import Observing
 from shared.settings.panel import Panel
 from shared.settings.paying import Paying
 from shared.settings.provider import Provider
@@ -20,7 +21,7 @@ MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpa
 ABSENT_LIVE_SECONDS = 3600
 
 
-class Settings(Access, Panel, Paying, Provider, Telling):
+class Settings(Access, Panel, Paying, Provider, Telling, Observing):
     """The system's settings; a field's name in capitals is its environment variable."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", allow_inf_nan=False)
@@ -33,13 +34,6 @@ class Settings(Access, Panel, Paying, Provider, Telling):
     # --- proof
     certificate_key: SecretStr | None = Field(
         None, description="Signs a day's certificate: base64 of 32 bytes; `payouts certificate-key` makes one"
-    )
-
-    # --- Flower
-    flower_host: str = Field("127.0.0.1", description="Address that Flower listens on")
-    flower_port: int = Field(5555, ge=0, le=65535, description="Port that Flower listens on")
-    flower_basic_auth: SecretStr | None = Field(
-        None, description="`user:password` for Flower; required to start it"
     )
 
     @field_validator("database_url", mode="after")
@@ -97,6 +91,8 @@ class Settings(Access, Panel, Paying, Provider, Telling):
             faults.append(
                 f"LEASE_SECONDS: must be more than the {patience:g} s that a call to RazorpayX may take"
             )
+        if self.metrics_port and self.metrics_token is None and not is_loopback(self.metrics_host):
+            faults.append(f"METRICS_TOKEN: is required where METRICS_HOST is {self.metrics_host}")
         if faults:
             raise ValueError("; ".join(faults))
         return self

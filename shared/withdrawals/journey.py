@@ -4,18 +4,22 @@ A status changes here and nowhere else, and each move, note and flag leaves an e
 when. Callers hold the row's lock. The statement in `requesting.py` that creates a row writes its event too.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
 from sqlalchemy import func, insert
 from sqlalchemy.orm import Session
 
-from shared import exception_records, wallet
+from shared import exception_records, metrics, wallet
+from shared.db import on_commit
 from shared.models import Withdrawal, WithdrawalEvent
+from shared.razorpayx.reasons import POLICIES
 from shared.states import EDGES, FINAL, OPEN, REFUNDED, WAITING, Reason, Status
 
 EVENT = insert(WithdrawalEvent.__table__)  # type: ignore[arg-type]
+FAILURES = frozenset({*POLICIES, "reversed", "not_paid", "resolved"})
 REVIEW_SECONDS = 600  # how often a withdrawal that waits for a person is looked at
 
 log = structlog.get_logger()
@@ -52,9 +56,17 @@ def move(
         data["balance_coins"] = wallet.refund(session, withdrawal, reason, actor)
         data["refunded_coins"] = withdrawal.coins_amount
     _event(session, withdrawal, came_from, actor, reason, data)
+    on_commit(session, partial(_count, to, actor, reason, withdrawal.amount_paise, withdrawal.created_at))
     # Why it was cancelled is what somebody typed: it belongs in the books, and in no log.
     told = None if to is Status.CANCELLED else reason
     log.info("[PAYOUT] moved", withdrawal_id=str(withdrawal.id), to=str(to), was=str(came_from), reason=told)
+
+
+def _count(to: Status, actor: str, reason: str, amount_paise: int, created_at: datetime) -> None:
+    metrics.moved(to, by=actor, reason=metrics.known(reason, FAILURES) if to is Status.FAILED else "")
+    if to is Status.COMPLETED:
+        metrics.PAID_PAISE.inc(amount_paise)
+        metrics.PAID_SECONDS.observe((datetime.now(UTC) - created_at).total_seconds())
 
 
 # Why a person is told although the system goes on by itself; every other reason to look stops it.

@@ -6,6 +6,7 @@ then what is known already; and last the lack of an answer, which ends nothing.
 
 import random
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +14,11 @@ from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared.db import transaction
+from shared import metrics
+from shared.db import on_commit, transaction
 from shared.models import Destination, PayoutAttempt, Withdrawal, WithdrawalEvent
 from shared.razorpayx.answers import Accepted, Answer, Found, Prepared, Refused, Throttled
+from shared.razorpayx.reasons import POLICIES
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.steps import LookUp, Poll, Prepare, Send, Step
@@ -39,6 +42,7 @@ ATTEMPT = select(PayoutAttempt).where(PayoutAttempt.id == bindparam("attempt_id"
 def record_answer(step: Step, answer: Answer) -> Step | None:
     """Write down what came of a step; returns the step that follows at once, if any. Raises Unavailable."""
     with transaction() as session:
+        on_commit(session, partial(_count, step, answer))
         withdrawal = session.scalars(LOCKED, {"withdrawal_id": step.withdrawal_id}).one()
         if isinstance(step, Prepare):
             return _record_preparation(session, withdrawal, step, answer)
@@ -48,6 +52,19 @@ def record_answer(step: Step, answer: Answer) -> Step | None:
             # Last, here and everywhere: whoever locks wallet and switch locks them in this order.
             pausing.learn_from_answer(session, withdrawal, answer)
         return None
+
+
+def _count(step: Step, answer: Answer) -> None:
+    match answer:
+        case Throttled(because=why):
+            reason = str(why)
+        case Refused(reason=why):
+            reason = metrics.known(why, POLICIES)
+        case Accepted(report=report):
+            reason = metrics.known(report.reason, POLICIES)
+        case _:
+            reason = ""
+    metrics.ANSWERS.labels(type(step).__name__.lower(), type(answer).__name__.lower(), reason).inc()
 
 
 def put_off(withdrawal_id: UUID, error: Exception) -> None:

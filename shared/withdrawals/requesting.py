@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from shared import queues, wallet
+from shared import metrics, queues, wallet
 from shared.db import one_statement, told_plainly, transaction
 from shared.errors import BadRequest, Unavailable
 from shared.idempotency import Reused
@@ -129,6 +129,7 @@ def request(
         if first is None:
             raise _why_not(user_id, coins, upi_id)
         return first
+    metrics.moved(Status.PENDING, by=actor)
     log.info("[WITHDRAW] created", withdrawal_id=str(withdrawal_id), user_id=user_id, coins=coins)
     queues.nudge_sweep(in_seconds=settings().cancel_window_seconds)
     return Requested(

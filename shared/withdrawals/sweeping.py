@@ -4,7 +4,6 @@ The sweep also decides the order. The queues are first in, first out, so one use
 everybody waiting: a user's first few go to the queue that all share, the others to the backlog behind it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import redis
 import structlog
 from sqlalchemy import CTE, Select, exists, func, select, text
 
-from shared import queues, switches
+from shared import metrics, queues, switches
 from shared.db import transaction
 from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
 from shared.settings import settings
@@ -57,7 +56,8 @@ def _to_send(*, shared: bool) -> Select[Any]:
     """What is due and not accepted: of each user the first few (shared), or the others."""
     due = _due_with_place()
     first = due.c.place <= settings().payouts_per_user
-    return select(due.c.id).where(first if shared else ~first).order_by(due.c.begun.desc(), due.c.due_at)
+    wanted = select(due.c.id, _late(due.c.due_at)).where(first if shared else ~first)
+    return wanted.order_by(due.c.begun.desc(), due.c.due_at)
 
 
 def _due_with_place() -> CTE:
@@ -70,21 +70,28 @@ def _due_with_place() -> CTE:
 
 
 def _to_poll() -> Select[Any]:
-    due = select(Withdrawal.id).where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now())
+    due = select(Withdrawal.id, _late(Withdrawal.due_at))
+    due = due.where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now())
     return due.where(_is_accepted()).order_by(Withdrawal.due_at)
 
 
 def _to_recheck() -> Select[Any]:
     """Completed payouts that a bank may have sent back."""
-    completed = select(PayoutAttempt.withdrawal_id).where(PayoutAttempt.recheck_at <= func.now())
+    completed = select(PayoutAttempt.withdrawal_id, _late(PayoutAttempt.recheck_at))
+    completed = completed.where(PayoutAttempt.recheck_at <= func.now())
     return completed.order_by(PayoutAttempt.recheck_at)
 
 
 def _to_apply() -> Select[Any]:
-    waiting = select(WebhookEvent.event_id).where(
+    waiting = select(WebhookEvent.event_id, _late(WebhookEvent.due_at)).where(
         WebhookEvent.applied_at.is_(None), WebhookEvent.due_at <= func.now()
     )
     return waiting.order_by(WebhookEvent.due_at)
+
+
+def _late(due_at: Any) -> Any:
+    """How many seconds after its time a thing is found."""
+    return func.extract("epoch", func.now() - due_at).label("late")
 
 
 def _is_accepted() -> Any:
@@ -100,10 +107,14 @@ def _nudge_all(task: str, keys: Select[Any], queue: str | None = None) -> int:
         if waiting > batch / 2:
             return 0
         with transaction() as session:
-            found: Sequence[Any] = session.scalars(keys.limit(2 * batch)).all()
-        return queues.nudge_new(task, found, room=batch - waiting, queue=queue)
+            late = {str(key): float(seconds) for key, seconds in session.execute(keys.limit(2 * batch))}
+        sent = queues.nudge_new(task, late, room=batch - waiting, queue=queue)
     except redis.RedisError:
         return 0
+    lag = metrics.SWEEP_LAG_SECONDS.labels(task)
+    for key in sent:
+        lag.observe(late[key])
+    return len(sent)
 
 
 def _wake() -> None:

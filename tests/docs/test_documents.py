@@ -61,6 +61,13 @@ def test_every_curl_line_works(command: str, stack: Stack) -> None:
     assert run(command, stack)["success"] is True
 
 
+def test_the_metrics_can_be_asked_for(stack: Stack) -> None:
+    (command,) = blocks("sh", (ROOT / "docs" / "metrics.md").read_text())
+    words = shlex.split(command.replace("localhost:8000", stack.info()["api"].removeprefix("http://")))
+    done = subprocess.run([*words, "--silent", "--fail"], capture_output=True, text=True, timeout=30)
+    assert 'payouts_up{service="database"} 1.0' in done.stdout
+
+
 def check_sh(base: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(ROOT / "examples" / "check.sh"), base]
     environment = {"PATH": os.environ["PATH"], **environment}

@@ -48,7 +48,7 @@ ROUTES: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
 }
 # RazorpayX signs what it sends; whether we live and are ready is no secret, nor is how we are called.
 OF_THE_DOCUMENT = {"/docs/", "/docs/<path:path>", "/docs/openapi.json"}
-WITHOUT_A_KEY = {"/api/razorpay/webhook/", "/healthz", "/readyz"} | OF_THE_DOCUMENT
+WITHOUT_A_KEY = {"/api/razorpay/webhook/", "/healthz", "/readyz", "/metrics"} | OF_THE_DOCUMENT
 
 
 def payouts(*words: str) -> Result:

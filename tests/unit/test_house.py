@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = sorted(path for part in ("api", "worker", "shared") for path in (ROOT / part).rglob("*.py"))
 FILE_LINES = 300
 LOCKS = ("requirements.lock", "requirements-simulator.lock", "requirements-dev.lock")
+OBSERVED = "requirements-observed.lock"
 
 
 def test_the_layers_hold() -> None:
@@ -86,7 +87,7 @@ def test_no_work_at_import_time() -> None:
 
 
 def test_the_locks_have_hashes_and_name_no_index() -> None:
-    for name in LOCKS:
+    for name in (*LOCKS, OBSERVED):
         text = (ROOT / name).read_text()
         assert text.count("==") <= text.count("--hash=")
         assert not re.search(r"index-url|find-links|https?://", text)
@@ -98,6 +99,7 @@ def test_all_locks_choose_the_same_versions() -> None:
 
     smaller, larger, largest = map(versions, LOCKS)
     assert smaller <= larger <= largest
+    assert smaller <= versions(OBSERVED) <= largest
 
 
 def test_the_npm_lock_has_hashes_and_names_no_registry() -> None:

@@ -68,6 +68,10 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("RATE_LIMIT_PER_KEY", "secret-value"),
         ("RATE_LIMIT_PER_USER", "sixty"),
         ("TRUSTED_PROXIES", "-1"),
+        ("METRICS_TOKEN", "secret-value"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "secret-value"),
+        ("SENTRY_DSN", "secret-value"),
+        ("SENTRY_DSN", "https://secret-value/1"),
     ],
 )
 def test_a_fault_is_named_and_its_value_is_not_told(
@@ -103,6 +107,10 @@ def test_auth_off_is_taken_on_loopback(monkeypatch: pytest.MonkeyPatch, host: st
     assert is_loopback(host) and load().api_auth == "off"
 
 
+def test_a_worker_that_others_can_ask_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "METRICS_TOKEN" in faults(monkeypatch, METRICS_PORT="9100", METRICS_HOST="0.0.0.0")[0]
+
+
 def test_auth_off_does_not_go_with_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TRUSTED_PROXIES" in faults(monkeypatch, API_AUTH="off", TRUSTED_PROXIES="1")[0]
 
@@ -132,4 +140,7 @@ def test_the_example_names_every_setting_with_its_default() -> None:
                 else field.default
             )
             assert told[name.upper()] == str(default), name
-    assert set(told) - {name.upper() for name in Settings.model_fields} == {"POSTGRES_PASSWORD"}
+    assert set(told) - {name.upper() for name in Settings.model_fields} == {
+        "POSTGRES_PASSWORD",
+        "GRAFANA_PASSWORD",
+    }

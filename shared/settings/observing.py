@@ -1,0 +1,47 @@
+"""Who looks at the running system: Prometheus, a collector of traces, Sentry, people with Flower."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic_settings import BaseSettings
+
+MIN_METRICS_TOKEN_CHARACTERS = 16  # shorter ones can be guessed by trying
+
+
+class Observing(BaseSettings):
+    """What is told about the running system, and to whom."""
+
+    metrics_token: SecretStr | None = Field(
+        None, description="Lets Prometheus read /metrics; without it only this machine may, past no proxy"
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address on which a worker answers /metrics")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port for that; 0: a worker answers nobody")
+
+    otel_exporter_otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://")] | None = Field(
+        None, description="Where traces go (OTLP over HTTP); needs the extra `tracing`"
+    )
+    sentry_dsn: SecretStr | None = Field(
+        None, description="Where unforeseen errors go; needs the extra `sentry`"
+    )
+
+    flower_host: str = Field("127.0.0.1", description="Address that Flower listens on")
+    flower_port: int = Field(5555, ge=0, le=65535, description="Port that Flower listens on")
+    flower_basic_auth: SecretStr | None = Field(
+        None, description="`user:password` for Flower; required to start it"
+    )
+
+    @field_validator("metrics_token", mode="after")
+    @classmethod
+    def _hard_to_guess_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value()) < MIN_METRICS_TOKEN_CHARACTERS:
+            raise ValueError(f"needs at least {MIN_METRICS_TOKEN_CHARACTERS} characters")
+        return token
+
+    @field_validator("sentry_dsn", mode="after")
+    @classmethod
+    def _a_dsn(cls, dsn: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(dsn.get_secret_value() if dsn else "https://key@none/1")
+        if parts.scheme not in ("http", "https") or not parts.username or not parts.path.strip("/"):
+            raise ValueError("must be like https://key@host/project")
+        return dsn

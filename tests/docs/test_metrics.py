@@ -1,0 +1,155 @@
+"""What docs/metrics.md, the alerts and the dashboard name exists in what the code tells, label by label."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared import gauges, queues
+from shared.metrics import REGISTRY
+from shared.states import Reason, Status
+from tests.docs.promql import grouped, selectors
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "metrics.md").read_text()
+ALERTS = [
+    rule
+    for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+PANELS = json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())["panels"]
+EXPRESSIONS = [rule["expr"] for rule in ALERTS] + [
+    target["expr"] for panel in PANELS for target in panel["targets"]
+]
+ANCHORS = {
+    "stuck-payout",
+    "provider-outage",
+    "low-balance",
+    "reversed-payout",
+    "lost-webhook",
+    "overdue",
+    "promise-broken",
+}
+# What Prometheus adds by itself.
+OF_PROMETHEUS = {"up": {"job", "instance"}}
+
+
+def told() -> dict[str, set[str]]:
+    """Every metric of the code, as docs name it, with its labels."""
+    counted = {metric._name + ("_total" if metric._type == "counter" else ""): set(metric._labelnames)
+               for metric in set(REGISTRY._names_to_collectors.values())}  # fmt: skip
+    return counted | {f"payouts_{gauge.name}": set(gauge.labels) for gauge in gauges.EVERY}
+
+
+def samples() -> dict[str, set[str]]:
+    """Every name under which Prometheus keeps something, with its labels."""
+    names: dict[str, set[str]] = dict(OF_PROMETHEUS)
+    for metric in set(REGISTRY._names_to_collectors.values()):
+        labels = set(metric._labelnames)
+        if metric._type == "histogram":
+            names |= {f"{metric._name}_{end}": labels for end in ("sum", "count")}
+            names[f"{metric._name}_bucket"] = labels | {"le"}
+        else:
+            names[f"{metric._name}_total"] = labels
+    return names | {f"payouts_{gauge.name}": set(gauge.labels) for gauge in gauges.EVERY}
+
+
+def test_the_page_lists_every_metric_with_its_labels_and_no_other() -> None:
+    rows = re.findall(r"^\| `(payouts_\w+)` \|([^|]*)\| [^|]+ \|$", PAGE, re.M)
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows} == told()
+
+
+def test_names_say_their_unit() -> None:
+    for name in told():
+        assert re.fullmatch(r"payouts_[a-z_]+", name)
+    for metric in set(REGISTRY._names_to_collectors.values()):
+        assert metric._type == "counter" or metric._name.endswith("_seconds"), metric._name
+
+
+def test_every_gauge_that_is_defined_is_listed() -> None:
+    defined = {value for value in vars(gauges).values() if isinstance(value, gauges.Gauge)}
+    assert defined == set(gauges.EVERY)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_an_expression_names_only_what_is_told(expression: str) -> None:
+    names = samples()
+    asked = selectors(expression)
+    assert asked, "asks for nothing"
+    known: set[str] = set()
+    for name, labels in asked:
+        assert name in names, f"{name} is told by nobody"
+        assert set(labels) <= names[name] | {"job"}, f"{name} has no label of {set(labels)}"
+        known |= names[name]
+    assert grouped(expression) <= known
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_the_words_that_an_expression_asks_for_are_words_of_ours(expression: str) -> None:
+    words = {
+        "to": set(Status),
+        "status": set(Status) | {"5.."},
+        "task": set(queues.QUEUE_OF),
+        "service": {"database", "broker"},
+        "job": {"payouts-api", "payouts-worker"},
+        "step": {"send", "prepare", "lookup", "poll"},
+        "answer": {"accepted", "refused", "throttled", "unknown", "found", "prepared"},
+        "operation": {"send"},
+        "outcome": {"bad_signature"},
+        "by": {"webhook", "poll", "lookup"},
+        "kind": {"overdue", "paused", "low_balance", "webhooks_silent", "promise_broken"},
+        "reason": set(Reason) | {"reversed"},
+    }
+    for _, labels in selectors(expression):
+        for label, value in labels.items():
+            assert set(value.split("|")) <= words[label], (label, value)
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+    notes = rule["annotations"]
+    assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert len(notes["summary"]) > 10 and len(notes["what_to_do"]) > 10
+    page, _, anchor = notes["runbook"].partition("#")
+    assert page == "docs/operators.md" and anchor in ANCHORS
+    if (ROOT / page).exists():
+        assert anchor in anchors((ROOT / page).read_text()), f"{page} has no chapter {anchor}"
+
+
+def anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page, re.M)
+    return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings} | set(
+        re.findall(r'<a (?:id|name)="([\w-]+)"', page)
+    )
+
+
+def test_every_kind_of_trouble_has_an_alert() -> None:
+    assert {rule["annotations"]["runbook"].partition("#")[2] for rule in ALERTS} == ANCHORS
+    assert len({rule["alert"] for rule in ALERTS}) == len(ALERTS)
+
+
+def test_panels_have_a_place_and_a_title_of_their_own() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in PANELS:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert at["x"] + at["w"] <= 24 and not cells & taken, panel["title"]
+        taken |= cells
+    assert len({panel["title"] for panel in PANELS}) == len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+def test_flowers_table_has_every_task_in_its_queue() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ", PAGE.partition("## Flower")[2], re.M)
+    listed = {task: re.findall(r"`(\w+)`", where) for task, where in rows}
+    assert set(listed) == set(queues.QUEUE_OF)
+    assert all(queues.QUEUE_OF[task] in where for task, where in listed.items())
+
+
+@pytest.mark.parametrize("wrong", ["sum(payouts_up", "payouts_up $ 1", "whatever(payouts_up)", 'x{a="b"'])
+def test_what_is_not_promql_is_no_expression(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        selectors(wrong)

@@ -1,0 +1,229 @@
+"""Who looks at the running system: Prometheus, a collector of traces, Sentry, Flower. Real processes, HTTP."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import psycopg
+import pytest
+import requests
+
+from sandbox.processes import wait_until
+from sandbox.services import free_port
+from sandbox.stack import Stack
+from shared import queues
+from tests.e2e.collector import Collector, collecting
+from tests.e2e.conftest import QUICK, SPEED
+from tests.e2e.system import System
+from tests.integration.scraping import Scrape
+
+WITHDRAW = "/api/razorpay/withdraw/"
+SECONDS = 20
+
+
+class Observed(System):
+    """A system with somebody who looks at it."""
+
+    def __init__(self, stack: Stack, collector: Collector) -> None:
+        super().__init__(stack)
+        self.collector = collector
+
+    def scrape(self, what: str | None = None) -> Scrape:
+        answer = requests.get(f"{what or self.info['api']}/metrics", timeout=5)
+        assert answer.status_code == 200, answer.text
+        return Scrape(answer.text)
+
+    @property
+    def worker_metrics(self) -> str:
+        return f"http://127.0.0.1:{self.worker.env['METRICS_PORT']}"
+
+    def api_workers(self) -> list[psutil.Process]:
+        """The API's processes that answer, without granian's own."""
+        below = psutil.Process(self.stack.parts["api"].pid).children()
+        alive = [one for one in below if one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in alive if "resource_tracker" not in " ".join(one.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[Observed]:
+    with collecting() as collector:
+        settings = QUICK | {
+            "WATCH_SECONDS": "1",
+            "SWEEP_SECONDS": "60",  # beat's sweeps belong to no request: here each finds its own work
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "SENTRY_DSN": collector.dsn,
+        }
+        with Stack(settings, api_workers=2, provider_speed=SPEED) as stack:
+            worker = stack.parts["worker"]  # it alone: one machine has one port of a number
+            worker.env = stack.env | {"METRICS_PORT": str(free_port())}
+            worker.restart()
+            yield Observed(stack, collector)
+
+
+def ask_often(observed: Observed, number: int) -> None:
+    """So many requests, over so many connections that each process gets its share."""
+    with ThreadPoolExecutor(8) as threads:
+        for answer in threads.map(
+            lambda _: requests.get(f"{observed.info['api']}/healthz", timeout=5), range(number)
+        ):
+            assert answer.status_code == 200
+
+
+def test_both_processes_of_the_api_count_as_one_also_after_a_death(observed: Observed) -> None:
+    def healthz() -> float:
+        return observed.scrape().total("payouts_http_requests_total", route="/healthz")
+
+    before = healthz()
+    ask_often(observed, 100)
+    assert {healthz() for _ in range(10)} == {before + 100}
+    victim = observed.api_workers()[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    wait_until(lambda: len(set(observed.api_workers()) - {victim}) == 2, SECONDS)
+    wait_until(lambda: {healthz() for _ in range(3)} == {before + 100}, SECONDS)
+    ask_often(observed, 100)
+    assert {healthz() for _ in range(10)} == {before + 200}
+
+
+def test_a_worker_tells_what_it_paid_and_the_api_what_waits(observed: Observed) -> None:
+    withdrawal_id = observed.withdraw(observed.user())
+    assert observed.wait_for(withdrawal_id) == "completed"
+    wait_until(
+        lambda: observed.scrape(observed.worker_metrics).total("payouts_paid_paise_total") >= 5000, SECONDS
+    )
+    told = observed.scrape(observed.worker_metrics)
+    assert told.total("payouts_withdrawal_moves_total", to="completed") >= 1
+    assert told.total("payouts_answers_total", step="send", answer="accepted") >= 1
+    assert told("payouts_task_seconds_count", task=queues.SUBMIT, outcome="done") >= 1
+    assert told.total("payouts_provider_call_seconds_count", operation="send", outcome="2xx") >= 1
+    api = observed.scrape()
+    assert api("payouts_http_requests_total", route=WITHDRAW, method="POST", status="201") >= 1
+    assert api("payouts_up", service="database") == 1
+    wait_until(lambda: observed.scrape()("payouts_check_timestamp_seconds") > 0, SECONDS)
+
+
+def test_without_postgresql_a_scrape_says_so_and_waits_for_nobody(observed: Observed) -> None:
+    postgres = observed.stack.parts["postgres"]
+    processes = [psutil.Process(postgres.pid), *psutil.Process(postgres.pid).children(recursive=True)]
+    for process in processes:  # frozen: it takes connections and never answers, which is the worst
+        process.suspend()
+    scrapes: list[Scrape] = []
+
+    def says_so() -> bool:
+        began = time.monotonic()
+        scrapes.append(observed.scrape())
+        assert time.monotonic() - began < 4
+        return scrapes[-1]("payouts_up", service="database") == 0
+
+    try:
+        wait_until(says_so, 2 * SECONDS)
+        told = scrapes[-1]
+    finally:
+        for process in reversed(processes):
+            process.resume()
+    assert told("payouts_up", service="broker") == 1
+    assert "payouts_withdrawals_open" not in told.names()
+    assert told.total("payouts_http_requests_total") > 0
+    wait_until(lambda: observed.scrape()("payouts_up", service="database") == 1, SECONDS)
+
+
+def test_a_trace_leads_from_the_request_to_the_provider(observed: Observed) -> None:
+    user = observed.user()
+    user_id, upi_id = user, "success-traced@sim"
+    assert observed.wait_for(observed.withdraw(user, upi_id)) == "completed"
+    collector = observed.collector
+
+    def trace() -> set[str]:
+        creates = [s for s in list(collector.spans) if s.name == f"POST {WITHDRAW}"]
+        return (
+            {f"{one.service} {one.name}" for one in collector.spans_of(creates[-1].trace)}
+            if creates
+            else set()
+        )
+
+    wanted = {
+        f"payouts-api POST {WITHDRAW}",
+        "payouts-api apply_async/sweep",
+        "payouts-worker run/sweep",
+        "payouts-worker run/submit_withdrawal",
+        "payouts-worker POST",
+    }
+    wait_until(lambda: wanted <= trace(), SECONDS, lambda: AssertionError(f"only {trace()}"))
+    spans = collector.spans_of(
+        next(s for s in reversed(collector.spans) if s.name == f"POST {WITHDRAW}").trace
+    )
+    by_id = {span.id: span for span in spans}
+    call = next(span for span in spans if span.name == "POST" and "/v1/payouts" in str(span.about))
+    assert by_id[call.parent].name == "run/submit_withdrawal"
+    assert any(span.name.startswith(("INSERT", "SELECT", "UPDATE", "WITH")) for span in collector.spans)
+    observed.history(user)
+    wait_until(lambda: any("history" in span.name for span in collector.spans), SECONDS)
+    for secret in (upi_id, user_id, "Bearer", "rzp_test"):
+        told = [(k, v) for s in list(collector.spans) for k, v in s.about.items() if secret in v]
+        assert not told, secret
+
+
+def test_an_unforeseen_error_is_told_without_what_is_a_users(observed: Observed) -> None:
+    user = observed.user()
+    told = len(observed.collector.errors)
+    with psycopg.connect(observed.info["database_url"], autocommit=True) as database:
+        database.execute("ALTER TABLE coin_transactions RENAME TO away")
+        try:
+            body = {"user_id": user, "amount": 500, "upi_id": "success-asha@sim"}
+            answer = requests.post(
+                observed.info["api"] + WITHDRAW,
+                json=body,
+                headers={**observed.headers, "X-Request-Id": "req-of-this-test"},
+                timeout=15,
+            )
+            assert answer.status_code == 500
+        finally:
+            database.execute("ALTER TABLE away RENAME TO coin_transactions")
+
+    def ours() -> list[dict[str, object]]:
+        return [
+            e for e in observed.collector.errors[told:] if e["tags"].get("request_id") == "req-of-this-test"
+        ]
+
+    wait_until(ours, SECONDS, lambda: AssertionError(f"{observed.collector.errors}"))
+    event = ours()[0]
+    assert set(event) <= {
+        "event_id",
+        "timestamp",
+        "platform",
+        "level",
+        "exception",
+        "tags",
+        "release",
+        "environment",
+        "sdk",
+    }
+    kinds = [value["type"] for value in event["exception"]["values"]]
+    assert "ProgrammingError" in kinds
+    for secret in (user, "asha", observed.info["api_key"], "INSERT"):
+        assert secret not in str(observed.collector.errors), secret
+
+
+def test_flower_shows_names_ids_and_queues_to_whoever_may_see_them(observed: Observed) -> None:
+    withdrawal_id = observed.withdraw(observed.user())
+    observed.wait_for(withdrawal_id)
+    flower, who = observed.info["flower"], (observed.info["admin_user"], observed.info["admin_password"])
+    for path in ("/api/tasks", "/tasks", "/broker", "/workers"):
+        assert requests.get(flower + path, timeout=5).status_code == 401
+        assert requests.get(flower + path, auth=(who[0], "wrong"), timeout=5).status_code == 401
+
+    def tasks() -> list[dict[str, object]]:
+        listed = requests.get(f"{flower}/api/tasks", params={"limit": 500}, auth=who, timeout=5).json()
+        return [task for task in listed.values() if withdrawal_id in str(task["args"])]
+
+    wait_until(lambda: any(task["state"] == "SUCCESS" for task in tasks()), SECONDS)
+    task = next(task for task in tasks() if task["name"] == queues.SUBMIT)
+    assert task["args"] == f"['{withdrawal_id}']" and task["kwargs"] == "{}"
+    assert task["routing_key"] == queues.PAYOUTS
+    told = requests.get(f"{flower}/api/queues/length", auth=who, timeout=5).json()["active_queues"]
+    assert {queue["name"] for queue in told} == set(queues.EVERY_QUEUE)
+    page = requests.get(f"{flower}/tasks", auth=who, timeout=5).text
+    assert "Routing Key" in page
