@@ -32,7 +32,8 @@ def batch() -> dict[str, Any]:
     """Up to 500 wishes under one `Idempotency-Key`, with a result for each, in their order.
 
     A bad item does not stop the others; a database that is away does. Sent again under the same key, what was
-    taken is told again and the rest is tried again. An item's place in the list is part of its key.
+    taken is told again and the rest is tried again. An item's place in the list is part of its key: the same
+    users have to stand at the same places.
     """
     key = given_key()
     if key is None:
@@ -43,6 +44,7 @@ def batch() -> dict[str, Any]:
         )
     request.max_content_length = BODY_TIMES * current_app.config["SETTINGS"].max_body_bytes
     given = schemas.body(schemas.BatchIn)
+    idempotency.hold(actor=g.actor, key=f"{key} batch", operation="batch", fingerprint=_places(given.items))
     results: list[dict[str, Any]] = []
     for place, item in enumerate(given.items):
         results.append(_result(place, item, key) if _goes_on(results) else _told(place, NOT_TRIED))
@@ -50,6 +52,14 @@ def batch() -> dict[str, Any]:
     log.info("[WITHDRAW] batch", count=len(results), accepted=accepted, actor=g.actor)
     counts = {"count": len(results), "accepted": accepted, "refused": len(results) - accepted}
     return {"success": True, **counts, "results": results}
+
+
+def _places(items: list[Any]) -> str:
+    """Who stands where. At another place the same wish would have another key, and be paid again."""
+    users = [item.get("user_id") if isinstance(item, dict) else None for item in items]
+    return idempotency.fingerprint(
+        "batch", {"users": [one if isinstance(one, str) else None for one in users]}
+    )
 
 
 def _goes_on(results: list[dict[str, Any]]) -> bool:

@@ -86,12 +86,16 @@ class PublishedKeys:
         self._keys: dict[str | None, PyJWK] = {}
         self._asked_at = -ASK_AGAIN_SECONDS
         self._one_asks = threading.Lock()
+        self._reading = threading.Thread(target=self._read, daemon=True)  # not begun
 
     def key(self, key_id: str | None) -> PyJWK:
         """The key with this id. Raises BadToken, Unavailable."""
         age = time.monotonic() - self._asked_at
         if age >= KEYS_SECONDS or (key_id not in self._keys and age >= ASK_AGAIN_SECONDS):
             self._ask()
+        if key_id not in self._keys:
+            # No longer than one look, and that of everybody together: anybody can name an unknown key.
+            self._reading.join(max(0, self._asked_at + FETCH_SECONDS - time.monotonic()))
         if key_id in self._keys:
             return self._keys[key_id]
         if not self._keys:
@@ -99,20 +103,21 @@ class PublishedKeys:
         raise _bad("nobody knows its kid")
 
     def _ask(self) -> None:
-        # Whoever has no key yet waits for it; the others go on with what is known.
-        if not self._one_asks.acquire(blocking=not self._keys):
-            return
-        try:
-            if time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:
+        """Have them read in another thread: a name's look-up, or one that drips, knows no limit of time."""
+        with self._one_asks:
+            if self._reading.is_alive() or time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:
                 return
             self._asked_at = time.monotonic()
+            self._reading = threading.Thread(target=self._read, daemon=True)
+            self._reading.start()
+
+    def _read(self) -> None:
+        try:
             found = PyJWKSet.from_dict(self._client.fetch_data())
             usable = [key for key in found.keys if key.algorithm_name in BY_KEY]
             self._keys = {key.key_id: key for key in usable if key.public_key_use in (None, "sig")}
         except (jwt.PyJWTError, ValueError, OSError) as error:
             log.error("[API] keys of user tokens not read", error=type(error).__name__)
-        finally:
-            self._one_asks.release()
 
 
 def _subject(claims: dict[str, Any]) -> str:

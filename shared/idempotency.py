@@ -94,6 +94,24 @@ def begin(*, actor: str, key: str, operation: str, fingerprint: str) -> Answered
     return Answered(first.http_status, first.answer)
 
 
+def hold(*, actor: str, key: str, operation: str, fingerprint: str) -> None:
+    """Let this key stand for this fingerprint alone, for a day since it was last sent. There is no answer to
+    keep: what is asked for under it knows for itself what was done.
+
+    Raises Reused, Unavailable.
+    """
+    known = {"actor": actor, "key": key, "operation": operation, "fingerprint": fingerprint}
+    mine = insert(IdempotentRequest).values(**known, http_status=200, answer={})
+    mine = mine.on_conflict_do_update(
+        index_elements=["actor", "key"],
+        set_={"started_at": func.now()},
+        where=IdempotentRequest.fingerprint == fingerprint,
+    )
+    with told_plainly(), one_statement() as connection:
+        if connection.execute(mine.returning(IdempotentRequest.key)).one_or_none() is None:
+            raise Reused
+
+
 def finish(*, actor: str, key: str, http_status: int, answer: dict[str, Any]) -> None:
     """Keep what was answered. Raises Unavailable; then the next with this key does it anew."""
     mine = (IdempotentRequest.actor == actor) & (IdempotentRequest.key == key)

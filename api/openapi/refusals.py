@@ -81,7 +81,7 @@ def _of_limits() -> Iterator[BadRequest]:
 def of_batch() -> Refusals:
     """Those of the whole batch; those of its items are in its results."""
     bodies: list[dict[str, Any]] = [{}, {"items": "x"}, {"items": [1] * (MAX_ITEMS + 1)}]
-    return KEY_IS_MISSING, _bad_key(), *_by_bodies(schemas.BatchIn, bodies)
+    return KEY_IS_MISSING, _bad_key(), *_by_bodies(schemas.BatchIn, bodies), Reused()
 
 
 def of_history() -> Refusals:

@@ -283,7 +283,7 @@ export class CoinPayouts {
 /** @param {Response} answer  @param {Told} told */
 function failure(answer, told) {
   const { status } = answer;
-  if (!("code" in told)) {
+  if (told.success !== false || !("code" in told)) {
     // Not ours: a proxy before the API, a page for logging in to a network.
     return new TryLater(status, { error: "Not an answer of the API", details: `HTTP ${status}`, code: "not_ours" });
   }

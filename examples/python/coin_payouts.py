@@ -268,7 +268,8 @@ def _wait(tries: int, retry_after: float | None) -> float:
 
 def _error(answer: requests.Response, told: dict[str, Any]) -> PayoutsError:
     status = answer.status_code
-    if "code" not in told:  # not ours: a proxy before the API, a page for logging in to a network
+    if told.get("success") is not False or "code" not in told:
+        # Not ours: a proxy before the API, a page for logging in to a network.
         words = {"error": "Not an answer of the API", "details": f"HTTP {status}", "code": "not_ours"}
         return TryLater(status, words)
     if status in (401, 403):

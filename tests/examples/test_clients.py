@@ -13,7 +13,7 @@ from sandbox.stack import ROOT
 from shared import app_keys
 from tests.e2e.system import System
 from tests.examples.clients import Client, Failure, coin_payouts, in_node, in_python
-from tests.examples.wire import BUSY, GATEWAY, LOST, TOO_MANY, UNAVAILABLE, Wire
+from tests.examples.wire import BUSY, GATEWAY, LOST, NO_ROUTE, TOO_MANY, UNAVAILABLE, Wire
 
 PYTHON, NODE = "python", "node"
 UPI = "user@okhdfcbank"
@@ -119,6 +119,17 @@ def test_whoever_gives_up_says_that_it_may_have_been_done(make: Make, wire: Wire
         impatient.withdraw(user_id, 500, UPI, key := coin_payouts.new_key())
     assert (unknown.value.name, unknown.value.code) == ("TryLater", "no_answer")
     assert impatient.withdraw(user_id, 500, UPI, key)["remaining_coins"] == 1500
+    assert len(system.history(user_id)) == 1
+
+
+def test_a_gateways_no_after_a_lost_answer_is_no_refusal(make: Make, wire: Wire, system: System) -> None:
+    """Whoever believed it would throw the key away, ask with a new one, and be paid twice."""
+    user_id = system.user(2000)
+    impatient = make(wire.url, system.info["api_key"], max_tries=2)
+    wire.fates.extend([LOST, NO_ROUTE])
+    with pytest.raises(Failure) as unknown:
+        impatient.withdraw(user_id, 500, UPI, coin_payouts.new_key())
+    assert (unknown.value.name, unknown.value.code) == ("TryLater", "not_ours")
     assert len(system.history(user_id)) == 1
 
 

@@ -23,10 +23,13 @@ class Fate:
     status: int
     code: str | None = None  # None: not an answer of the API
     retry_after: str | None = None
+    is_ours: bool = True  # False: a gateway's own JSON, which has a code too
 
     def body(self) -> bytes:
         if self.code is None:
             return b"<html>Bad gateway</html>"
+        if not self.is_ours:
+            return json.dumps({"code": self.code, "message": "no Route matched"}).encode()
         told = {"success": False, "error": "No", "details": "Not now", "code": self.code, "request_id": "r"}
         return json.dumps(told).encode()
 
@@ -36,6 +39,7 @@ UNAVAILABLE = Fate(503, "database_away", "1")
 BUSY = Fate(409, "idempotency_key_running", "0")
 TOO_MANY = Fate(429, "rate_limited", "60")
 GATEWAY = Fate(502)
+NO_ROUTE = Fate(404, "route_not_found", is_ours=False)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,37 @@ def test_another_list_under_the_same_key_is_refused_where_it_differs(
     assert world.balance("user1") == 1500
 
 
+@pytest.mark.parametrize("mixed_up", [[1, 0, 2], [1, 2], [0, 1, 2, 2]])
+def test_the_same_people_at_other_places_are_not_paid_twice(
+    world: World, client: FlaskClient, mixed_up: list[int]
+) -> None:
+    """A list that the app reads anew for its second try may come in another order."""
+    items = people(world, 3, coins=2000)
+    assert send(client, items).get_json()["accepted"] == 3
+    again = send(client, [items[n] for n in mixed_up])
+    assert_refused(again, 422, "Idempotency-Key already used")
+    assert [world.balance(f"user{n}") for n in range(3)] == [1500] * 3
+    assert send(client, items).get_json()["accepted"] == 3  # and as it was it goes on
+
+
+def test_what_was_refused_may_be_mended_under_the_same_key(world: World, client: FlaskClient) -> None:
+    items = people(world, 2)
+    told = send(client, [items[0], {**items[1], "upi_id": "no-upi"}]).get_json()
+    assert told["accepted"] == 1
+    assert send(client, items).get_json()["accepted"] == 2
+    assert [world.balance(f"user{n}") for n in range(2)] == [0, 0]
+
+
+def test_a_list_of_no_wishes_at_all_is_told_as_such(world: World, client: FlaskClient) -> None:
+    deep: Any = "user123"
+    for _ in range(300):
+        deep = [deep]
+    items: list[Any] = [None, 7, [], {}, {"user_id": deep}, {"user_id": "\ud800"}, {"user_id": "u" * 9000}]
+    for _ in range(2):
+        told = send(client, items).get_json()
+        assert [result["http_status"] for result in told["results"]] == [400] * len(items)
+
+
 def test_the_same_wish_twice_in_a_batch_is_two_withdrawals(world: World, client: FlaskClient) -> None:
     world.credit(coins=2000)
     told = send(client, [GOOD, GOOD]).get_json()

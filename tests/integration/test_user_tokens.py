@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 from api import user_tokens
 from api.app import create_app
 from shared import db, withdrawals
+from tests.drip import Dripping
 from tests.integration.app import CANCEL, GOOD, HISTORY, STATUS, WALLET, WITHDRAW, assert_refused
 from tests.integration.tokens import AUDIENCE, ISSUER, SECRET, token, use_tokens
 from tests.world import World
@@ -267,6 +268,24 @@ def test_while_the_keys_cannot_be_read_those_that_are_known_serve(
     key_server.is_away = True
     later(monkeypatch, user_tokens.KEYS_SECONDS * 2)
     assert reads(of_keys, mine).status_code == 200
+
+
+def test_a_server_of_keys_that_drips_holds_nobody(
+    world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can send a token that makes us ask: no thread may wait for longer than one look."""
+    with Dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n") as server:
+        use_tokens(monkeypatch, USER_TOKEN_JWKS_URL=server.url)
+        monkeypatch.setattr(user_tokens, "FETCH_SECONDS", 0.5)
+        client = create_app().test_client()
+        forged = token(secret=RSA, alg="RS256", kid="one")
+        begun = time.monotonic()
+        assert_refused(reads(client, forged), 503, "Service unavailable")
+        assert time.monotonic() - begun < 2
+        later(monkeypatch, user_tokens.ASK_AGAIN_SECONDS + 1)
+        begun = time.perf_counter()
+        assert [reads(client, forged).status_code for _ in range(4)] == [503] * 4
+        assert time.perf_counter() - begun < 1
 
 
 def test_another_users_status_is_not_told(world: World, client: FlaskClient) -> None:
