@@ -17,5 +17,6 @@ def schedule() -> dict[str, dict[str, Any]]:
         "reconcile": {"task": queues.RECONCILE, "schedule": NIGHTLY_ASKS_SECONDS},
         "seal": {"task": queues.SEAL, "schedule": settings().seal_seconds},
         "notify": {"task": queues.NOTIFY, "schedule": settings().notify_seconds},
+        "mail": {"task": queues.MAIL, "schedule": settings().notify_seconds},
         "watch": {"task": queues.WATCH, "schedule": settings().watch_seconds},
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from shared.cli import books, importing, keys, notifications, operate, processes, proof, reconcile
+from shared.cli import books, importing, keys, mail, notifications, operate, processes, proof, reconcile
 from shared.errors import PayoutsError, SettingsError
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     """Coin Payouts: turns coins into rupees, never twice."""
 
 
-for _room in (processes, operate, keys, notifications, importing, books, reconcile, proof):
+for _room in (processes, operate, keys, notifications, mail, importing, books, reconcile, proof):
     for _command in _room.COMMANDS:
         main.add_command(_command)
 

@@ -2,6 +2,7 @@
 
 from shared.models.access import AppKey, IdempotentRequest
 from shared.models.base import Base, one_of
+from shared.models.mail import Email, MailListener, ToldRecord
 from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.models.notifications import Delivery, Endpoint
 from shared.models.operations import ExceptionRecord, Pace, ProviderBalance, Resolution, Switch
@@ -16,9 +17,11 @@ __all__ = [
     "DayCertificate",
     "Delivery",
     "Destination",
+    "Email",
     "Endpoint",
     "ExceptionRecord",
     "IdempotentRequest",
+    "MailListener",
     "Pace",
     "PayoutAttempt",
     "ProviderBalance",
@@ -27,6 +30,7 @@ __all__ = [
     "SealBlock",
     "SealLeaf",
     "Switch",
+    "ToldRecord",
     "Wallet",
     "WebhookEvent",
     "Withdrawal",
