@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.base import NOW, Base, Position, one_of
@@ -60,7 +61,7 @@ class Email(Base):
     withdrawal_id: Mapped[UUID | None]
     group_id: Mapped[UUID | None]
     recipient: Mapped[str | None]  # None: there is no address to skip
-    facts: Mapped[dict[str, Any]]  # what is told, as it was then; the words are made when it is sent
+    facts: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what is told, as it was then; the words are made when it is sent
     state: Mapped[str] = mapped_column(server_default=text("'waiting'"))
     due_at: Mapped[datetime | None] = mapped_column(server_default=NOW)
     leased_until: Mapped[datetime | None]  # somebody sends it now

@@ -1,0 +1,84 @@
+"""Mail that is on, and a notifier in this process."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Row
+
+from shared import db, exception_records, wallet
+from shared.notifications.mail import following, turns
+from tests.world import World
+
+SENDER = "payouts@example.com"
+
+
+def turn_on(world: World, monkeypatch: pytest.MonkeyPatch, port: int, **more: str) -> None:
+    """Mail goes to this port from now on; what happened before is no news."""
+    settings = {
+        "SMTP_HOST": "127.0.0.1",
+        "SMTP_PORT": str(port),
+        "SMTP_TLS": "none",
+        "MAIL_FROM": SENDER,
+        "MAIL_APP_NAME": "Quiz",
+        "MAIL_SECONDS": "1",
+        "OPERATOR_EMAILS": "",
+    }
+    for name, value in (settings | more).items():
+        monkeypatch.setenv(name, value)
+    world.forget_settings()
+    following.follow()
+
+
+def tell() -> int:
+    """What the notifier does at one beat: follow, then send until nothing is due. How many tries."""
+    following.follow()
+    return turns.take_turn("mail#0")
+
+
+def tell_all(world: World, *, seconds: float = 7200, beats: int = 60) -> None:
+    """Beat after beat, so long apart, until nothing waits."""
+    for _ in range(beats):
+        tell()
+        if not world.sql("SELECT FROM emails WHERE state = 'waiting'"):
+            return
+        world.advance(seconds)
+
+
+def in_process(work: Callable[[], object]) -> int:
+    """Somebody else does it, at the same time; his process id."""
+    pid = os.fork()
+    if pid == 0:
+        db.engine().dispose(close=False)  # the parent's connections are its own
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def rows(world: World) -> list[Row[Any]]:
+    return world.sql("SELECT * FROM emails ORDER BY event_id, recipient")
+
+
+def known(
+    world: World,
+    email: str | None = "asha@example.com",
+    *,
+    name: str | None = None,
+    user_id: str = "user123",
+    coins: int = 2000,
+) -> None:
+    """A user with coins and this address."""
+    about = {key: value for key, value in {"email": email, "name": name}.items() if value is not None}
+    with db.transaction() as session:
+        wallet.credit(session, user_id=user_id, coins=coins, reference="known", actor="app:test", **about)
+
+
+def find_exception(subject: str = "one", kind: str = "amount_differs", **ours: Any) -> int:
+    """Somebody finds something that does not add up."""
+    with db.transaction() as session:
+        return exception_records.open_record(
+            session, kind=kind, subject=subject, source="watch", ours=ours, theirs={}
+        )
