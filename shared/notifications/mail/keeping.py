@@ -52,6 +52,11 @@ FORGET = text("""
                AND m.began_at < now() - make_interval(days => :failed_days))
         LIMIT :most)
 """)
+# Above `followed_to` the rows say which records were told; below, `followed_to` itself does.
+FORGET_RECORDS = text("""
+    DELETE FROM told_records USING mail_listeners l
+    WHERE l.name = 'operators' AND record_id <= l.followed_to
+""")
 STANDING = text("""
     SELECT (SELECT count(*) FROM emails WHERE state = 'waiting') AS waiting,
            (SELECT min(created_at) FROM emails WHERE state = 'waiting') AS oldest,
@@ -139,6 +144,7 @@ def forget_old() -> int:
     """Forget what was sent a week ago and what failed three months ago; how many. Raises Unavailable."""
     with told_plainly(), one_statement() as connection:
         values = {"sent_days": SENT_KEPT_DAYS, "failed_days": FAILED_KEPT_DAYS, "most": AT_ONCE}
+        connection.execute(FORGET_RECORDS)
         return connection.execute(FORGET, values).rowcount
 
 

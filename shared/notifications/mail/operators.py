@@ -36,10 +36,6 @@ NEWS = text("""
 """)
 EMAILS = insert(Email.__table__).on_conflict_do_nothing()  # type: ignore[arg-type]
 TOLD = insert(ToldRecord.__table__)  # type: ignore[arg-type]
-# Above `followed_to` the rows say what was told; below, `followed_to` itself does.
-FORGET = text("""
-    DELETE FROM told_records USING mail_listeners l WHERE l.name = :name AND record_id <= l.followed_to
-""")
 
 
 def _tell(session: Session, followed_to: int, most: int) -> Sequence[int]:
@@ -51,7 +47,6 @@ def _tell(session: Session, followed_to: int, most: int) -> Sequence[int]:
         session.connection().execute(EMAILS, emails)
         session.connection().execute(TOLD, [{"record_id": one, "group_id": group_id} for one in ids])
         session.get_one(MailListener, OPERATORS).told_at = func.now()
-    session.execute(FORGET, {"name": OPERATORS})
     return ids
 
 
