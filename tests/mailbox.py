@@ -15,7 +15,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.certificates import _certificate
+from tests.certificates import certificate
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,26 @@ class MailServer:
         implicit: bool = False,
         directory: Path | None = None,
         user: str | None = None,
+        unicode: bool = True,
     ) -> None:
         self.letters: list[Letter] = []
         self.answers: dict[str, str] = {}
         self.refused: set[str] = set()  # recipients
         self.hold = threading.Event()
         self.hold.set()
-        self.connections = 0
+        self.connections = self.signed_in = self.under_way = 0
         self.user, self.password = user, "sesam"
         context = None
         if directory is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*_certificate(directory, "localhost"))
-        options: dict[str, Any] = {"decode_data": False, "enable_SMTPUTF8": True}
+            context.load_cert_chain(*certificate(directory, "localhost"))
+        options: dict[str, Any] = {"decode_data": False, "enable_SMTPUTF8": unicode}
         if starttls:
             options |= {"tls_context": context, "require_starttls": True}
         if user:
-            options |= {
-                "authenticator": self._signs_in,
-                "auth_required": True,
-                "auth_require_tls": starttls or implicit,
-            }
+            # That it be required without STARTTLS is something the library warns of.
+            options |= {"authenticator": self._signs_in, "auth_require_tls": starttls}
+        self._is_encrypted = implicit
         self._controller = Controller(
             self,
             hostname="127.0.0.1",
@@ -92,6 +91,7 @@ class MailServer:
     def _signs_in(
         self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
     ) -> AuthResult:
+        self.signed_in += 1
         right = LoginPassword(str(self.user).encode(), self.password.encode())
         return AuthResult(success=isinstance(data, LoginPassword) and data == right, handled=False)
 
@@ -101,6 +101,10 @@ class MailServer:
         self.connections += 1
         session.host_name = hostname
         return [self.answers["ehlo"]] if "ehlo" in self.answers else responses
+
+    async def handle_HELO(self, server: SMTP, session: Session, envelope: Envelope, hostname: str) -> str:
+        session.host_name = hostname
+        return self.answers.get("ehlo", "250 here")
 
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -119,6 +123,7 @@ class MailServer:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.under_way += 1
         while not self.hold.is_set():
             await asyncio.sleep(0.02)
         if "data" in self.answers:
@@ -128,7 +133,11 @@ class MailServer:
         message = message_from_bytes(content, policy=SMTP_POLICY)
         assert isinstance(message, EmailMessage)
         for recipient in envelope.rcpt_tos:
-            self.letters.append(Letter(str(envelope.mail_from), recipient, message, session.ssl is not None))
+            self.letters.append(
+                Letter(
+                    str(envelope.mail_from), recipient, message, self._is_encrypted or session.ssl is not None
+                )
+            )
         if "after" in self.answers:
             server.transport.close()  # it has the mail; its yes is lost
         return "250 OK"

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Row
 
-from shared import db, exception_records, wallet
+from shared import db, exception_records, wallet, withdrawals
 from shared.notifications.mail import following, turns
 from tests.world import World
 
@@ -74,6 +75,13 @@ def known(
     about = {key: value for key, value in {"email": email, "name": name}.items() if value is not None}
     with db.transaction() as session:
         wallet.credit(session, user_id=user_id, coins=coins, reference="known", actor="app:test", **about)
+
+
+def cancelled(world: World, reason: str = "changed my mind", *, user_id: str = "user123") -> UUID:
+    """A withdrawal that its user has cancelled: one mail."""
+    withdrawal_id = world.request(user_id, coins=100)
+    withdrawals.cancel(withdrawal_id, reason=reason, actor="user")
+    return withdrawal_id
 
 
 def find_exception(subject: str = "one", kind: str = "amount_differs", **ours: Any) -> int:

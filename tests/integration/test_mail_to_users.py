@@ -14,7 +14,7 @@ from shared.notifications import positions
 from shared.notifications.mail import following, keeping, turns, users
 from shared.states import Status
 from shared.withdrawals import journey
-from tests.integration.mailing import SENDER, in_process, known, rows, tell, tell_all, turn_on
+from tests.integration.mailing import SENDER, cancelled, in_process, known, rows, tell, tell_all, turn_on
 from tests.mailbox import Letter, MailServer, serving
 from tests.world import World
 
@@ -35,10 +35,6 @@ def only(server: MailServer) -> Letter:
 
 def both(letter: Letter) -> list[str]:
     return [letter.part("plain"), letter.part("html")]
-
-
-def cancelled(world: World, reason: str = "changed my mind") -> None:
-    withdrawals.cancel(world.request(coins=100), reason=reason, actor="user")
 
 
 # --- what is told
