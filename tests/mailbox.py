@@ -1,6 +1,7 @@
 """A mail server: it takes what it is told to take, over a line that is encrypted or not."""
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ class MailServer:
         self._controller = Controller(
             self,
             hostname="127.0.0.1",
-            port=port or _free_port(),
+            port=port or free_port(),
             ssl_context=context if implicit else None,
             **options,
         )
@@ -143,9 +144,8 @@ class MailServer:
         return "250 OK"
 
 
-def _free_port() -> int:
-    import socket
-
+def free_port() -> int:
+    """One that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

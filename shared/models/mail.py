@@ -61,9 +61,7 @@ class Email(Base):
     withdrawal_id: Mapped[UUID | None]
     group_id: Mapped[UUID | None]
     recipient: Mapped[str | None]  # None: there is no address to skip
-    facts: Mapped[dict[str, Any]] = mapped_column(
-        JSONB
-    )  # what is told, as it was then
+    facts: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what is told, as it was then
     state: Mapped[str] = mapped_column(server_default=text("'waiting'"))
     due_at: Mapped[datetime | None] = mapped_column(server_default=NOW)
     leased_until: Mapped[datetime | None]  # somebody sends it now
