@@ -44,7 +44,7 @@ class Email(Base):
         CheckConstraint("state NOT IN ('failed', 'skipped') OR last_error IS NOT NULL", name="says_why_not"),
         CheckConstraint("leased_until IS NULL OR state = 'waiting'", name="leased_while_waiting"),
         CheckConstraint("server_failed_at IS NULL OR state = 'waiting'", name="server_failed_while_waiting"),
-        CheckConstraint("tries >= 0", name="tries_not_negative"),
+        CheckConstraint("unsure BETWEEN 0 AND tries", name="unsure_tries"),
         UniqueConstraint("event_id", "recipient"),
         UniqueConstraint("group_id", "recipient"),
         Index("ix_emails_due", "due_at", postgresql_where=text("state = 'waiting'")),
@@ -67,6 +67,7 @@ class Email(Base):
     leased_until: Mapped[datetime | None]  # somebody sends it now
     server_failed_at: Mapped[datetime | None]  # the server took nothing from us then; no fault of this mail
     tries: Mapped[int] = mapped_column(server_default=text("0"))  # sends begun, since `began_at`
+    unsure: Mapped[int] = mapped_column(server_default=text("0"))  # of them: said in full, and no answer came
     began_at: Mapped[datetime] = mapped_column(server_default=NOW)  # a retry begins anew
     last_error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

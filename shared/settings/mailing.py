@@ -30,7 +30,7 @@ class Mailing(BaseSettings):
     mail_app_name: str = Field(
         "Coin Payouts", min_length=1, max_length=60, description="What users call the app, as mail names it"
     )
-    mail_seconds: float = Field(20, gt=0, le=120, description="Longest that sending one mail may take")
+    mail_seconds: float = Field(60, gt=0, le=600, description="Longest that sending one mail may take")
     operator_emails: Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated)] = Field(
         (), description="Operators who are told of new exception records: comma-separated addresses"
     )

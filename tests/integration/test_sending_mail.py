@@ -179,6 +179,16 @@ def test_what_it_says_decides(
     assert len(server.letters) == (0 if fault is Fault.NEVER else 1)
 
 
+def test_an_address_that_the_server_repeats_is_kept_and_logged_without_its_name(
+    world: World, server: MailServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cancelled(world)
+    server.answers["rcpt"] = f"550 5.1.1 <{ASHA}>: no such user"
+    tell()
+    assert errors(world) == {"550 5.1.1 <as…@example.com>: no such user"}
+    assert "not sent" in (logged := capsys.readouterr().out) and ASHA not in logged
+
+
 def test_a_refused_recipient_keeps_nobody_waiting(world: World, server: MailServer) -> None:
     known(world, RAVI, user_id="ravi")
     server.answers["rcpt"], server.refused = "550 5.1.1 no such user", {ASHA}
@@ -250,6 +260,17 @@ def test_a_yes_that_is_lost_is_the_one_way_to_come_twice_under_one_id(
     first, second = server.letters
     assert first.id == second.id and first.message.as_bytes() == second.message.as_bytes()
     assert [row.state for row in rows(world)] == ["sent"]
+
+
+def test_a_server_that_never_says_yes_gets_it_twice_and_not_all_day(world: World, server: MailServer) -> None:
+    cancelled(world)
+    server.answers["after"] = "gone"
+    for _ in range(5):
+        tell()
+        world.advance(7200)
+    assert len(server.letters) == 2
+    [row] = rows(world)
+    assert (row.state, row.tries, row.unsure) == ("failed", 2, 1) and "Connection" in row.last_error
 
 
 def test_one_who_comes_back_late_changes_nothing(world: World, server: MailServer) -> None:

@@ -61,7 +61,7 @@ def _emails() -> None:
         "says_why_not": "state NOT IN ('failed', 'skipped') OR last_error IS NOT NULL",
         "leased_while_waiting": "leased_until IS NULL OR state = 'waiting'",
         "server_failed_while_waiting": "server_failed_at IS NULL OR state = 'waiting'",
-        "tries_not_negative": "tries >= 0",
+        "unsure_tries": "unsure BETWEEN 0 AND tries",
     }
     op.create_table(
         "emails",
@@ -76,6 +76,7 @@ def _emails() -> None:
         sa.Column("leased_until", TIME),
         sa.Column("server_failed_at", TIME),
         sa.Column("tries", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("unsure", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("began_at", TIME, server_default=sa.text("now()"), nullable=False),
         sa.Column("last_error", sa.Text()),
         sa.Column("created_at", TIME, server_default=sa.text("now()"), nullable=False),

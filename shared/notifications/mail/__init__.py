@@ -12,5 +12,6 @@ All of it happens after the fact: what pays knows nothing of it, and never waits
 goes out once: the database takes one row for an event and a recipient. It may arrive twice in one case: the
 server took it, and we died, or lost its answer, before that was written down. Then it goes out again, for a
 user who was not told of his money is worse off than one who was told twice, and under the same Message-ID,
-by which servers and mail programs drop the second.
+by which servers and mail programs drop the second. A server that twice gives no answer to a whole mail does
+not get it a third time.
 """

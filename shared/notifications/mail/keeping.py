@@ -29,6 +29,7 @@ ANEW = {
     "leased_until": None,
     "server_failed_at": None,
     "tries": 0,
+    "unsure": 0,
 }
 # Not what somebody sends at this moment: that is his last try.
 GIVE_UP = text("""
@@ -110,7 +111,7 @@ def retry(session: Session, email_ids: Sequence[UUID]) -> int:
         if email_id not in states:
             raise NotFound("No such mail", f"There is no mail {email_id}", code="mail_not_found")
         if (state := states[email_id]) in ("sent", "skipped"):
-            raise Conflict("Not sent again", f"Mail {email_id} was {state}", code=f"mail_{state}")
+            raise Conflict("Not sent again", f"Mail {email_id} was {state}", code="mail_final")
     anew = update(Email).where(Email.id.in_(email_ids), Email.state.in_(("waiting", "failed")))
     anew = anew.where(Email.leased_until.is_(None) | (Email.leased_until <= func.now())).values(ANEW)
     return len(session.execute(anew.returning(Email.id)).all())

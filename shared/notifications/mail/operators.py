@@ -18,7 +18,7 @@ from shared import upi
 from shared.clock import iso
 from shared.models import Email, ExceptionRecord, MailListener, ToldRecord
 from shared.notifications import positions
-from shared.notifications.mail.recipients import one_line
+from shared.notifications.mail.recipients import address_of, one_line
 from shared.settings import settings
 
 OPERATORS = "operators"
@@ -43,7 +43,10 @@ def _tell(session: Session, followed_to: int, most: int) -> Sequence[int]:
     ids = [record.id for record in records]
     if records:
         group_id = uuid5(NAMESPACE, ",".join(map(str, ids)))
-        emails = [_email(group_id, recipient, _facts(records)) for recipient in settings().operator_emails]
+        emails = [
+            _email(group_id, recipient, _facts(records))
+            for recipient in map(address_of, settings().operator_emails)
+        ]
         session.connection().execute(EMAILS, emails)
         session.connection().execute(TOLD, [{"record_id": one, "group_id": group_id} for one in ids])
         session.get_one(MailListener, OPERATORS).told_at = func.now()

@@ -6,7 +6,7 @@ nobody is no mail's fault: then all of them rest for a moment, and one tries for
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ from shared.settings import settings
 from shared.upi import mask
 
 AT_ONCE = 2  # mails under way: webhooks share the notifier's threads
+MOST_UNSURE = 2  # a server that takes each mail and never says so must not get it twenty times
 REST_SECONDS = 30  # after the server took nothing
 LEASE_SPARE_SECONDS = 20  # beyond a try: for a slow machine, and for writing down what came of it
 JITTER = 0.2  # so that what failed together does not come back together
@@ -44,7 +45,7 @@ CLAIM = text("""
                       leased_until = now() + make_interval(secs => :lease)
     WHERE id = (SELECT id FROM emails WHERE state = 'waiting' AND due_at <= now()
                 ORDER BY due_at, created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-    RETURNING id, recipient, facts, tries, created_at, group_id
+    RETURNING id, recipient, facts, tries, unsure, created_at, group_id
 """)
 SENT = text("""
     UPDATE emails SET state = 'sent', sent_at = now(), due_at = NULL, leased_until = NULL,
@@ -60,7 +61,8 @@ WORKS_AGAIN = text("""
 # Only who has the lease still may say that it failed.
 NOT_SENT = text("""
     UPDATE emails SET due_at = now() + make_interval(secs => :wait), leased_until = NULL, last_error = :error,
-                      server_failed_at = CASE WHEN :is_servers THEN now() END
+                      server_failed_at = CASE WHEN :is_servers THEN now() END,
+                      unsure = unsure + CASE WHEN :is_unsure THEN 1 ELSE 0 END
     WHERE id = :id AND state = 'waiting' AND tries = :tries
 """)
 REFUSED = text("""
@@ -79,6 +81,7 @@ class Try:
     facts: dict[str, Any]
     created_at: datetime
     tries: int
+    unsure: int
     is_for_operators: bool
 
 
@@ -104,16 +107,18 @@ def send(now: Try, server: Server) -> Told:
     except Exception as error:  # a fault in a template is ours to mend: the mail waits for that
         log.exception("[MAIL] not written", email_id=str(now.id))
         return Told(f"could not be written: {type(error).__name__}", Fault.LATER)
-    return server.send(mail, now.recipient)
+    told = server.send(mail, now.recipient)
+    # Servers like to repeat the address; logs and lists hold none in full.
+    return replace(told, error=told.error and told.error.replace(now.recipient, mask(now.recipient)))
 
 
 def record(now: Try, told: Told) -> None:
     """Write down what came of it: sent, to be tried again, or refused. Raises Unavailable."""
-    about = {"email_id": str(now.id), "to": mask(now.recipient), "tries": now.tries}
+    about = {"email_id": str(now.id), "tries": now.tries}
     with transaction() as session:
         if told.error is None:
             session.execute(SENT, {"id": now.id})
-        elif told.fault is Fault.NEVER:
+        elif _is_over(now, told):
             _refused(session, now, told)
         else:
             _not_sent(session, now, told)
@@ -134,7 +139,13 @@ def works_again() -> None:
 
 def _try_of(taken: Row[Any]) -> Try:
     return Try(
-        taken.id, taken.recipient, taken.facts, taken.created_at, taken.tries, taken.group_id is not None
+        id=taken.id,
+        recipient=taken.recipient,
+        facts=taken.facts,
+        created_at=taken.created_at,
+        tries=taken.tries,
+        unsure=taken.unsure,
+        is_for_operators=taken.group_id is not None,
     )
 
 
@@ -154,8 +165,14 @@ def _refused(session: Session, now: Try, told: Told) -> None:
 
 def _not_sent(session: Session, now: Try, told: Told) -> None:
     is_servers = told.fault is Fault.SERVER
-    values = {"id": now.id, "tries": now.tries, "error": told.error, "is_servers": is_servers}
+    is_unsure = told.fault is Fault.UNSURE
+    values = {"id": now.id, "tries": now.tries, "error": told.error}
+    values |= {"is_servers": is_servers, "is_unsure": is_unsure}
     session.execute(NOT_SENT, values | {"wait": REST_SECONDS if is_servers else _wait(now.tries)})
+
+
+def _is_over(now: Try, told: Told) -> bool:
+    return told.fault is Fault.NEVER or (told.fault is Fault.UNSURE and now.unsure + 1 >= MOST_UNSURE)
 
 
 def _wait(tries: int) -> float:

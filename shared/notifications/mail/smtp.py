@@ -10,12 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from shared.notifications import lines
 from shared.notifications.addresses import Target, look_up
 from shared.notifications.mail.letters import domain, sender_address
 from shared.settings import settings
 from shared.settings.mailing import USUAL_PORTS
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 GOODBYE_SECONDS = 1.0
 
@@ -25,6 +29,7 @@ class Fault(StrEnum):
 
     SERVER = "server"  # it takes nothing from us now: no mail's fault
     LATER = "later"  # not this mail now
+    UNSURE = "unsure"  # it was said in full, and no answer came: it may have been taken
     NEVER = "never"  # this mail is refused for good
 
 
@@ -41,7 +46,13 @@ class _Protocol(smtplib.SMTP):
 
     def __init__(self, line: socket.socket, host: str, port: int) -> None:
         self._line = line
+        self.is_said = False  # the last word was the end of a mail
         super().__init__(host, port, local_hostname=domain())
+
+    def send(self, s: "ReadableBuffer | str") -> None:
+        """The library's; remembers whether a mail was said to its end."""
+        super().send(s)
+        self.is_said = isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
 
     def _get_socket(self, *_: object) -> socket.socket:
         return self._line
@@ -59,7 +70,7 @@ class Server:
         deadline = time.monotonic() + settings().mail_seconds
         with lines.hung_up_at(deadline, self._line_now):
             told = self._send(mail, recipient, deadline)
-        if told.fault in (Fault.SERVER, Fault.LATER):
+        if told.fault in (Fault.SERVER, Fault.LATER, Fault.UNSURE):
             self.close()
         return told
 
@@ -100,7 +111,7 @@ class Server:
         except smtplib.SMTPNotSupportedError:
             return Told("the server takes no address with letters like these", Fault.NEVER)
         except (lines.TooSlow, OSError, smtplib.SMTPException, ValueError) as error:
-            return Told(_words(error, deadline), Fault.LATER)
+            return Told(_words(error, deadline), Fault.UNSURE if protocol.is_said else Fault.LATER)
 
     def _connected(self, deadline: float) -> _Protocol:
         here = settings()
