@@ -1,8 +1,8 @@
 """The whole story of one withdrawal, in order of time: what `payouts explain` prints.
 
 Everything that was written down about it: its events, what was asked of the provider and what came of it,
-the webhooks as they arrived, the lines of the journal, exception records, what people decided and what apps
-were told. No UPI id in full.
+the webhooks as they arrived, the lines of the journal, exception records, what people decided, and what apps
+and the user were told. No UPI id in full.
 """
 
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from shared.models import (
     WithdrawalEvent,
 )
 from shared.notifications import keeping
+from shared.notifications.mail import keeping as mail
 from shared.razorpayx.answers import parse_event
 from shared.states import sentence
 from shared.upi import mask
@@ -62,6 +63,7 @@ def explain(session: Session, withdrawal_id: UUID) -> Story:
         *_resolutions(session, withdrawal_id),
         *_deliveries(session, withdrawal_id),
         *_reviews(session, withdrawal_id),
+        *_emails(session, withdrawal_id),
     ]
     return Story(_facts(withdrawal), sorted(told, key=lambda line: line.at))
 
@@ -202,4 +204,11 @@ def _reviews(session: Session, withdrawal_id: UUID) -> list[Line]:
             {"asked_for": made.why, "reason": made.reason, "facts": made.facts},
         )
         for made in session.scalars(query.order_by(Review.id))
+    ]
+
+
+def _emails(session: Session, withdrawal_id: UUID) -> list[Line]:
+    return [
+        Line(email.created_at, "told", f"mail about {mail.words(email)}", {"email_id": str(email.id)})
+        for email in mail.of_withdrawal(session, withdrawal_id)
     ]

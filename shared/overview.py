@@ -11,7 +11,9 @@ from shared import queues, switches, watching
 from shared.models import Switch
 from shared.money import rupees_text
 from shared.notifications import keeping
+from shared.notifications.mail import keeping as mail
 from shared.razorpayx.reasons import POLICIES
+from shared.settings import settings
 
 WAITING = text("""
     SELECT status, status_reason, count(*) AS number, sum(amount_paise) AS paise, min(created_at) AS oldest
@@ -45,6 +47,7 @@ def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[s
     yield "Queues", _queues()
     yield f"Webhooks in {hours} h", _webhooks(watching.webhooks(session, hours=hours))
     yield "Webhooks to apps", [_endpoint(one) for one in keeping.standings(session)] or ["no endpoint"]
+    yield "Mail", [_mail(mail.standing(session)) if settings().smtp_host else "off: SMTP_HOST is not set"]
     yield f"UPI handles in {hours} h", _handles(session, hours) or ["nothing"]
     flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
     open_ones = [f"{n} × {kind}, oldest {_when(oldest)}" for kind, n, oldest in session.execute(EXCEPTIONS)]
@@ -103,6 +106,14 @@ def _endpoint(one: keeping.Standing) -> str:
     behind = "; new changes are not looked at: does a notifier run?" if one.is_behind else ""
     waiting = f"{one.waiting} waiting" + (f", oldest {_when(one.oldest)}" if one.oldest else "")
     return f"{one.url}: {state}; {waiting}; {one.failed} failed{behind}"
+
+
+def _mail(now: mail.Standing) -> str:
+    state = f"FAILING since {_when(now.failing_since)}" if now.failing_since else "works"
+    why = f" ({now.last_error})" if now.last_error else ""
+    behind = "; news is not looked at: does a notifier run?" if now.is_behind else ""
+    waiting = f"{now.waiting} waiting" + (f", oldest {_when(now.oldest)}" if now.oldest else "")
+    return f"{settings().smtp_host}: {state}{why}; {waiting}; {now.failed} failed{behind}"
 
 
 def _queues() -> list[str]:

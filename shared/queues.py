@@ -23,6 +23,7 @@ NOTIFICATIONS = "notifications"
 SUBMIT, POLL, APPLY, SWEEP = "submit_withdrawal", "poll_payout", "apply_webhook", "sweep"
 WATCH, SEAL, RECONCILE = "watch", "seal", "reconcile"
 NOTIFY, DELIVER = "notify", "deliver"
+MAIL, SEND_MAIL = "mail", "send_mail"
 
 QUEUE_OF = {
     SUBMIT: PAYOUTS,
@@ -34,6 +35,8 @@ QUEUE_OF = {
     RECONCILE: MAINTENANCE,
     NOTIFY: NOTIFICATIONS,
     DELIVER: NOTIFICATIONS,
+    MAIL: NOTIFICATIONS,
+    SEND_MAIL: NOTIFICATIONS,
 }
 QUEUES = (SWEEPS, WEBHOOKS, PAYOUTS, MAINTENANCE, BACKLOG)  # what a worker works when it is not told
 EVERY_QUEUE = (*QUEUES, NOTIFICATIONS)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def _certificate(directory: Path, name: str) -> tuple[Path, Path]:
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
     """A certificate for `name`, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -57,7 +57,7 @@ def tls(directory: Path, name: str) -> Iterator[tuple[int, list[str]]]:
             """Nobody reads it."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*_certificate(directory, name))
+    context.load_cert_chain(*certificate(directory, name))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     server.socket = context.wrap_socket(server.socket, server_side=True)

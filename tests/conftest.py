@@ -12,7 +12,7 @@ from tests.simulator import Simulator
 from tests.world import World
 
 # Whatever is set on the developer's machine must not reach a test by accident.
-for name in ("API_KEYS", "API_AUTH", "RAZORPAYX_BASE_URL", "CANCEL_WINDOW_SECONDS"):
+for name in ("API_KEYS", "API_AUTH", "RAZORPAYX_BASE_URL", "CANCEL_WINDOW_SECONDS", "SMTP_HOST"):
     os.environ.pop(name, None)
 
 

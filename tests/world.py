@@ -139,6 +139,13 @@ class World:
             " began_at = began_at - make_interval(secs => :s), leased_until = leased_until - make_interval(secs => :s)",
             s=seconds,
         )
+        self.sql(
+            "UPDATE emails SET due_at = due_at - make_interval(secs => :s), began_at = began_at - make_interval(secs => :s),"
+            " leased_until = leased_until - make_interval(secs => :s),"
+            " server_failed_at = server_failed_at - make_interval(secs => :s)",
+            s=seconds,
+        )
+        self.sql("UPDATE mail_listeners SET told_at = told_at - make_interval(secs => :s)", s=seconds)
         self.sql("UPDATE switches SET probe_at = probe_at - make_interval(secs => :s)", s=seconds)
 
     def step(self, withdrawal_id: UUID, *, seconds: float = 3600) -> str:

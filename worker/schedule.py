@@ -11,6 +11,7 @@ NIGHTLY_ASKS_SECONDS = 900
 def schedule() -> dict[str, dict[str, Any]]:
     """The schedule for beat."""
     # No expiry: a worker whose clock is ahead would throw every sweep away.
+    mail = {"mail": {"task": queues.MAIL, "schedule": settings().notify_seconds}}
     return {
         "sweep": {"task": queues.SWEEP, "schedule": settings().sweep_seconds},
         # Not once a day, for beat may be down at that hour: each time it asks whether yesterday is compared.
@@ -18,4 +19,4 @@ def schedule() -> dict[str, dict[str, Any]]:
         "seal": {"task": queues.SEAL, "schedule": settings().seal_seconds},
         "notify": {"task": queues.NOTIFY, "schedule": settings().notify_seconds},
         "watch": {"task": queues.WATCH, "schedule": settings().watch_seconds},
-    }
+    } | (mail if settings().smtp_host else {})

@@ -9,6 +9,9 @@ from shared import idempotency, inbox, queues, sealing, spot_checks, watching, w
 from shared.errors import Unavailable
 from shared.ids import parse_id
 from shared.notifications import following, keeping, turns
+from shared.notifications.mail import following as mail_following
+from shared.notifications.mail import keeping as mail_keeping
+from shared.notifications.mail import turns as mail_turns
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
 from worker.app import celery
@@ -52,6 +55,8 @@ def watch() -> None:
     spot_checks.run()
     idempotency.forget_old()
     keeping.forget_old()
+    mail_keeping.give_up()
+    mail_keeping.forget_old()
     balance = _razorpayx().balance()
     if isinstance(balance, int):
         watching.learn_balance(balance)
@@ -83,6 +88,20 @@ def deliver(place: str) -> None:
     """Deliver to one endpoint for a while; what is then left waits for its next turn."""
     queues.taken(place)
     turns.take_turn(place)
+
+
+@task(name=queues.MAIL)
+def mail() -> None:
+    """Write down a mail for all that users and operators are to be told, and nudge what is due."""
+    mail_following.follow()
+    mail_turns.nudge_due()
+
+
+@task(name=queues.SEND_MAIL)
+def send_mail(place: str) -> None:
+    """Send mail for a while; what is then left waits for its next turn."""
+    queues.taken(place)
+    mail_turns.take_turn(place)
 
 
 def _go_on(key: str) -> None:

@@ -54,7 +54,7 @@ def api() -> None:
 @click.command()
 @click.option("--queues", default=",".join(QUEUES), show_default=True, help="Which queues to work.")
 def worker(queues: str) -> None:
-    """Work the queues: pay, apply webhooks, sweep. With `--queues notifications`: tell apps."""
+    """Work the queues: pay, apply webhooks, sweep. With `--queues notifications`: tell apps and users."""
     from shared.settings import settings
 
     _need_what_is_asked_for()

@@ -2,6 +2,7 @@
 
 from shared.models.access import AppKey, IdempotentRequest
 from shared.models.base import Base, one_of
+from shared.models.mail import Email, MailListener, ToldRecord
 from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.models.notifications import Delivery, Endpoint
 from shared.models.operations import (
@@ -28,9 +29,11 @@ __all__ = [
     "DayCertificate",
     "Delivery",
     "Destination",
+    "Email",
     "Endpoint",
     "ExceptionRecord",
     "IdempotentRequest",
+    "MailListener",
     "Operator",
     "Pace",
     "PayoutAttempt",
@@ -42,6 +45,7 @@ __all__ = [
     "SealLeaf",
     "SpotCheck",
     "Switch",
+    "ToldRecord",
     "Wallet",
     "WebhookEvent",
     "Withdrawal",

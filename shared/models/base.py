@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, DateTime, LargeBinary, MetaData, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -33,3 +33,11 @@ class Base(DeclarativeBase):
         bytes: LargeBinary,
         dict: JSONB,
     }
+
+
+class Position:
+    """How far somebody has followed a table (`notifications/positions.py`)."""
+
+    followed_to: Mapped[int] = mapped_column()
+    mark_to: Mapped[int | None] = mapped_column()
+    mark_xid: Mapped[int | None] = mapped_column()

@@ -7,12 +7,12 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, fun
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.models.base import NOW, Base, one_of
+from shared.models.base import NOW, Base, Position, one_of
 
 DELIVERY_STATES = ("waiting", "delivered", "failed")
 
 
-class Endpoint(Base):
+class Endpoint(Position, Base):
     """Where an app listens. Its secret is derived (`notifications/signing.py`), so none stands here."""
 
     __tablename__ = "endpoints"
@@ -38,10 +38,6 @@ class Endpoint(Base):
     rotated_at: Mapped[datetime | None]
     rotated_by: Mapped[str | None]
     failing_since: Mapped[datetime | None]  # nothing was taken since
-    # How far the changes of withdrawals were followed for it (`notifications/following.py`).
-    followed_to: Mapped[int]
-    mark_to: Mapped[int | None]
-    mark_xid: Mapped[int | None]
     # Not now(): that is when the transaction began, before `followed_to` was read.
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     created_by: Mapped[str]

@@ -11,7 +11,7 @@ from shared import exception_records
 from shared.errors import BadRequest, Conflict, NotFound
 from shared.ids import parse_id
 from shared.models import Delivery, Endpoint, WithdrawalEvent
-from shared.notifications import addresses
+from shared.notifications import addresses, positions
 from shared.notifications.signing import secret_of
 
 FAILING = "webhooks_out"  # the kind of its exception record; the subject is the endpoint's id
@@ -25,7 +25,7 @@ def add(session: Session, url: str, *, actor: str, allow_private: bool = False) 
     """
     _check(url, allow_private)
     # First how far events were written, then the moment from which on changes are told.
-    last = session.scalars(select(func.coalesce(func.max(WithdrawalEvent.id), 0))).one()
+    last = positions.last_id(session, WithdrawalEvent)
     made = insert(Endpoint).values(url=url, allow_private=allow_private, created_by=actor, followed_to=last)
     made = made.on_conflict_do_nothing(index_elements=["url"], index_where=Endpoint.removed_at.is_(None))
     endpoint = session.scalar(made.returning(Endpoint))

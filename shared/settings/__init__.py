@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from shared.errors import SettingsError
 from shared.settings.access import OFF, Access
+from shared.settings.mailing import Mailing, mail_faults
 from shared.settings.observing import Observing
 from shared.settings.panel import Panel
 from shared.settings.paying import Paying
@@ -21,7 +22,7 @@ MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpa
 ABSENT_LIVE_SECONDS = 3600
 
 
-class Settings(Access, Panel, Paying, Provider, Telling, Observing):
+class Settings(Access, Panel, Paying, Provider, Telling, Mailing, Observing):
     """The system's settings; a field's name in capitals is its environment variable."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", allow_inf_nan=False)
@@ -61,7 +62,7 @@ class Settings(Access, Panel, Paying, Provider, Telling, Observing):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
-        faults = []
+        faults = mail_faults(self)
         if self.api_auth == "off" and not is_loopback(self.api_host):
             faults.append(f"API_AUTH: off is accepted only on loopback, and API_HOST is {self.api_host}")
         if self.admin_cookie_secure == "off" and not is_loopback(self.api_host):

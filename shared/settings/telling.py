@@ -13,7 +13,7 @@ class Telling(BaseSettings):
         None, description="What each endpoint's secret is derived from: base64 of 32 bytes"
     )
     notify_seconds: float = Field(
-        1, ge=0.1, description="How often changes are looked for that apps are told"
+        1, ge=0.1, description="How often changes are looked for that apps and users are told"
     )
     notify_at_once: int = Field(4, ge=1, le=64, description="Most deliveries under way to one endpoint")
     notify_connect_seconds: float = Field(
@@ -23,9 +23,9 @@ class Telling(BaseSettings):
     notify_retry_seconds: Waits = Field(
         (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0),
         min_length=1,
-        description="Waits before a delivery is tried again; the last one again and again",
+        description="Waits before a delivery or a mail is tried again; the last one again and again",
     )
-    notify_give_up_seconds: float = Field(86_400, gt=0, description="How long a delivery is tried")
+    notify_give_up_seconds: float = Field(86_400, gt=0, description="How long a delivery or a mail is tried")
 
     @field_validator("webhook_signing_key", mode="after")
     @classmethod

@@ -13,7 +13,7 @@ from standardwebhooks import WebhookVerificationError
 from shared import db, exception_records
 from shared.errors import SettingsError
 from shared.models import Endpoint, ExceptionRecord
-from shared.notifications import delivering, endpoints, following, keeping, turns, wire
+from shared.notifications import delivering, endpoints, following, keeping, lines, turns, wire
 from shared.notifications.wire import Told
 from tests.certificates import tls
 from tests.drip import Dripping
@@ -273,13 +273,13 @@ def test_tls_goes_to_the_address_under_the_name(
         tell()
         assert "certificate does not count" in rows(world)[0].last_error, "nobody vouches for it"
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-        wire._trust.cache_clear()
+        lines.trust.cache_clear()
         world.advance(60)
         tell()
         assert rows(world)[0].state == "delivered" and served == ["/hook"]
         told = wire.post(f"https://other.example:{port}/", b"{}", {}, allow_private=True)
         assert told.error and "certificate does not count" in told.error, "it is another's"
-    wire._trust.cache_clear()
+    lines.trust.cache_clear()
 
 
 # --- given up, and told again

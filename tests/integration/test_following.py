@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared import db, withdrawals
 from shared.models import Withdrawal
-from shared.notifications import endpoints, following
+from shared.notifications import endpoints, following, positions
 from shared.states import Status
 from shared.withdrawals import journey
 from tests.integration.telling import listen, rows
@@ -160,7 +160,7 @@ def test_what_has_settled_is_not_read_again(world: World) -> None:
 
 
 def test_a_backlog_is_followed_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "CHANGES_AT_ONCE", 4)
+    monkeypatch.setattr(positions, "ROWS_AT_ONCE", 4)
     listen(HOOK)
     for _ in range(5):
         world.paid()
@@ -209,7 +209,7 @@ def test_nobody_who_pays_waits_for_the_follower(world: World) -> None:
     world.credit()
     withdrawal_id = world.request()
     with db.transaction() as following_session:
-        assert following._go_on(following_session, endpoint.id) == 1
+        assert positions.go_on(following_session, following.listener(endpoint.id)) == 1
         with db.transaction() as paying:
             locked = paying.get(Withdrawal, withdrawal_id, with_for_update={"nowait": True})
             assert locked is not None
