@@ -4,6 +4,7 @@ PayoutsError
 ├── BadRequest         mend the request, then send it again
 │   ├── NotFound       there is no such thing
 │   └── Conflict       the thing is no longer in a state that allows this
+│       └── Stale      ... for it has changed since the caller looked at it
 ├── Unavailable        not now; try again later
 └── SettingsError      mend the environment, then start again
 """
@@ -39,6 +40,13 @@ class Conflict(BadRequest):
     """The thing is no longer in a state that allows this."""
 
     http_status = 409
+
+
+class Stale(Conflict):
+    """Somebody or the system went on with it since it was looked at: look again, then decide anew."""
+
+    def __init__(self, details: str = "Look at it again, then decide anew") -> None:
+        super().__init__("It has changed", details, code="stale")
 
 
 class Unavailable(PayoutsError):

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, Stale
 from shared.models import ExceptionRecord
 
 
@@ -41,7 +41,7 @@ def open_record(
 def take(session: Session, record_id: int, *, owner: str, seen: str | None = None) -> ExceptionRecord:
     """Make `owner` the one who looks after it. Raises NotFound, Conflict when it is closed.
 
-    `seen`: Conflict when it is not as it was seen (`as_seen`).
+    `seen`: Stale when it is not as it was seen (`as_seen`).
     """
     record = _open_one(session, record_id)
     _must_be_as_seen(record, seen)
@@ -60,7 +60,7 @@ def close(
 ) -> ExceptionRecord:
     """Write how it was resolved. It moves no money: that is what `withdrawals.propose` is for.
 
-    Raises NotFound, Conflict when it is closed already or not as `seen`.
+    Raises NotFound, Conflict when it is closed already, Stale when not as `seen`.
     """
     record = _open_one(session, record_id)
     _must_be_as_seen(record, seen)
@@ -117,7 +117,7 @@ def listing(
 
 def _must_be_as_seen(record: ExceptionRecord, seen: str | None) -> None:
     if seen not in (None, as_seen(record)):
-        raise Conflict("It has changed", f"{record.owner or 'Nobody'} has it now; look again", code="stale")
+        raise Stale(f"{record.owner or 'Nobody'} has it now; look again")
 
 
 def _open_one(session: Session, record_id: int) -> ExceptionRecord:

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared.errors import Conflict, NotFound
+from shared.errors import NotFound, Stale
 from shared.models import Switch
 from shared.settings import settings
 
@@ -58,7 +58,7 @@ def as_seen(switch: Switch | None) -> str:
 
 
 def turn_off(session: Session, name: str, *, reason: str, actor: str, seen: str | None = None) -> Switch:
-    """A person pauses: it stays so until a person resumes. Raises Conflict when it is not as `seen`."""
+    """A person pauses: it stays so until a person resumes. Raises Stale when it is not as `seen`."""
     _must_be_as_seen(session.get(Switch, name, with_for_update=True, populate_existing=True), seen)
     switch = _locked(session, name)
     _set(switch, is_on=False, reason=reason, actor=actor)
@@ -66,7 +66,7 @@ def turn_off(session: Session, name: str, *, reason: str, actor: str, seen: str 
 
 
 def turn_on(session: Session, name: str, *, reason: str, actor: str, seen: str | None = None) -> Switch:
-    """Payouts may go again. Raises NotFound (no switch has this name), Conflict (it is not as `seen`)."""
+    """Payouts may go again. Raises NotFound (no switch has this name), Stale (it is not as `seen`)."""
     switch = session.get(Switch, name, with_for_update=True, populate_existing=True)
     if switch is None:
         raise NotFound("No such switch", f"Nothing named {name} was ever paused", code="switch_not_found")
@@ -148,7 +148,7 @@ def _may_probe(session: Session, name: str, withdrawal_id: UUID) -> bool:
 
 def _must_be_as_seen(switch: Switch | None, seen: str | None) -> None:
     if seen not in (None, as_seen(switch)):
-        raise Conflict("It has changed", "It was turned meanwhile; look again", code="stale")
+        raise Stale("It was turned meanwhile; look again")
 
 
 def _locked(session: Session, name: str) -> Switch:

@@ -18,7 +18,7 @@ A status changes in `journey.py`, and nowhere else.
 from shared.withdrawals.claiming import claim
 from shared.withdrawals.operating import add_note, ask_now, retry_now
 from shared.withdrawals.pausing import pause, resume
-from shared.withdrawals.reading import Page, Stale, find, history
+from shared.withdrawals.reading import Page, find, history
 from shared.withdrawals.recording import put_off, record_answer
 from shared.withdrawals.reporting import apply_report
 from shared.withdrawals.requesting import cancel, refusal, request
@@ -28,7 +28,6 @@ from shared.withdrawals.sweeping import sweep
 
 __all__ = [
     "Page",
-    "Stale",
     "add_note",
     "apply_report",
     "approve",

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.errors import Conflict, NotFound
+from shared.errors import NotFound, Stale
 from shared.models import Withdrawal
 from shared.states import Status
 
@@ -20,13 +20,6 @@ class Page:
 
     withdrawals: list[Withdrawal]
     next: Position | None
-
-
-class Stale(Conflict):
-    """Somebody or the system went on with it since it was looked at: look again, then decide anew."""
-
-    def __init__(self) -> None:
-        super().__init__("It has changed", "Look at it again, then decide anew", code="stale")
 
 
 def find(

@@ -28,7 +28,8 @@ def nudge_due() -> int:
     with transaction() as session:
         due: int = session.execute(DUE, {"most": AT_ONCE}).scalar_one()
     try:
-        return queues.nudge_new(queues.SEND_MAIL, [f"mail#{place}" for place in range(due)], room=AT_ONCE)
+        places = [f"mail#{place}" for place in range(due)]
+        return len(queues.nudge_new(queues.SEND_MAIL, places, room=AT_ONCE))
     except redis.RedisError as error:
         log.warning("[MAIL] nudge lost", error=type(error).__name__)
         return 0
