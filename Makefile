@@ -37,13 +37,13 @@ env:  ## Write .env with fresh secrets, for docker compose
 	@$(PYTHON) -m sandbox.dotenv
 
 lock: $(VENV)/installed  ## Choose versions anew (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+	uv pip compile pyproject.toml --no-strip-extras --universal --python-version 3.11 --generate-hashes --quiet \
 	  --upgrade --custom-compile-command 'make lock' --output-file requirements.lock
-	uv pip compile pyproject.toml --extra simulator --universal --python-version 3.11 --generate-hashes --quiet \
+	uv pip compile pyproject.toml --extra simulator --no-strip-extras --universal --python-version 3.11 --generate-hashes --quiet \
 	  --upgrade --custom-compile-command 'make lock' --constraint requirements.lock --output-file requirements-simulator.lock
-	uv pip compile pyproject.toml --extra tracing --extra sentry --universal --python-version 3.11 --generate-hashes --quiet \
+	uv pip compile pyproject.toml --extra tracing --extra sentry --no-strip-extras --universal --python-version 3.11 --generate-hashes --quiet \
 	  --upgrade --custom-compile-command 'make lock' --constraint requirements.lock --output-file requirements-observed.lock
-	uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes --quiet \
+	uv pip compile pyproject.toml --extra test --no-strip-extras --universal --python-version 3.11 --generate-hashes --quiet \
 	  --upgrade --custom-compile-command 'make lock' --constraint requirements-observed.lock --output-file requirements-dev.lock
 
 clean:  ## Forget the virtual environment

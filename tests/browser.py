@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
@@ -22,12 +21,15 @@ def absent(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-@contextmanager
-def chromium(what_for: str) -> Iterator[Browser]:
-    """A browser without a window; without Chromium the test is skipped, and says what for."""
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser without a window, one for all tests of a process: Playwright cannot start twice in one.
+
+    Without Chromium the test is skipped, and says so.
+    """
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
-        absent(f"There is no Chromium, so {what_for} is not tested (make browser)")
+        absent("There is no Chromium, so pages are not tested as people see them (make browser)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=QUIET.split())
         yield browser

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.services import Databases, broker, database
+from tests.browser import browser  # noqa: F401  a fixture for every room
 from tests.databases import EmptyDatabases
 from tests.simulator import Simulator
 from tests.world import World

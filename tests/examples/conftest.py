@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
 
 from sandbox.services import free_port
 from sandbox.stack import ROOT, Stack
-from tests.browser import absent, chromium
+from tests.browser import absent
 from tests.e2e.system import System
 from tests.examples.wire import Wire, wire_to
 
@@ -45,12 +44,6 @@ def built(node: str) -> Path:
         done = subprocess.run(["make", "examples"], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     return REACT
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with chromium("the React form") as browser:
-        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -10,18 +10,11 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from sandbox.stack import ROOT, Stack
-from tests.browser import chromium
 from tests.e2e.system import System
 
 PASSWORD = "correct horse battery"
 SIZE = {"width": 1180, "height": 780}
 Opened = Callable[..., Page]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with chromium("the panel") as browser:
-        yield browser
 
 
 @pytest.fixture(scope="session")
