@@ -5,13 +5,14 @@ from threading import BoundedSemaphore
 from typing import Any
 
 import structlog
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Request, Response, g, render_template, request
 from flask_admin import Admin
 from flask_admin.theme import BootstrapTheme
 from flask_wtf import CSRFProtect
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import HTTPException
 
 from api.admin import door, showing
@@ -69,10 +70,22 @@ WORDS = {
 log = structlog.get_logger()
 
 
+class OnlyPosted(Request):
+    """A form comes with POST. Flask answers HEAD like GET, and asks it for no token: one that brings a form
+    brings nothing.
+    """
+
+    @property
+    def form(self) -> ImmutableMultiDict[str, str]:
+        """What was filled in."""
+        return super().form if self.method == "POST" else ImmutableMultiDict()
+
+
 def create_panel(settings: Settings) -> Flask:
     """The panel as an application. `settings` have an `admin_secret_key`."""
     assert settings.admin_secret_key, "without a key there is no panel (api/admin/__init__.py)"
     panel = Flask(__name__, static_folder="assets", static_url_path="/admin/assets")
+    panel.request_class = OnlyPosted
     is_secure = settings.admin_cookie_secure == "on"
     panel.config.update(
         SETTINGS=settings,

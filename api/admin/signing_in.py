@@ -26,7 +26,7 @@ class SignIn(Page):
     def index(self) -> Any:
         """The form; and whoever fills it in rightly is in."""
         goes_on_to = inside(request.values.get("next"))
-        if request.method == "GET":
+        if request.method != "POST":
             if door.who():
                 return redirect(goes_on_to)
             return render_template("sign_in.html", title="Sign in", goes_on_to=goes_on_to)

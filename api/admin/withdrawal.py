@@ -47,7 +47,7 @@ class OneWithdrawal(Page):
         if not door.me().role.may(act.role):
             abort(403)
         step = request.form.get("step", "")
-        if request.method == "GET":
+        if request.method != "POST":
             return self._form(withdrawal_id, act)
         try:
             filled = _filled(act)
