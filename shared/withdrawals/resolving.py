@@ -64,14 +64,16 @@ def propose(
         return made
 
 
-def approve(resolution_id: UUID, *, actor: str, version: int | None = None) -> Withdrawal:
-    """A second person agrees, and it is done.
+def approve(
+    resolution_id: UUID, *, actor: str, version: int | None = None, of: UUID | None = None
+) -> Withdrawal:
+    """A second person agrees, and it is done. `of` is the withdrawal that they looked at, if they named one.
 
-    Raises NotFound, Conflict (same person, decided already, something changed), Stale, BadRequest,
-    Unavailable.
+    Raises NotFound (also: it is not of that withdrawal), Conflict (same person, decided already, something
+    changed), Stale, BadRequest, Unavailable.
     """
     with transaction() as session:
-        made, withdrawal = _locked(session, resolution_id, version)
+        made, withdrawal = _locked(session, resolution_id, version, of)
         if made.proposed_by == actor:
             raise Conflict("A second person is needed", f"{actor} proposed it", code="same_person")
         if made.fingerprint != _fingerprint(session, withdrawal):
@@ -90,11 +92,16 @@ def approve(resolution_id: UUID, *, actor: str, version: int | None = None) -> W
 
 
 def reject(
-    resolution_id: UUID, *, actor: str, why: str | None = None, version: int | None = None
+    resolution_id: UUID,
+    *,
+    actor: str,
+    why: str | None = None,
+    version: int | None = None,
+    of: UUID | None = None,
 ) -> Resolution:
     """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Stale, Unavailable."""
     with transaction() as session:
-        made, withdrawal = _locked(session, resolution_id, version)
+        made, withdrawal = _locked(session, resolution_id, version, of)
         _decide(made, "rejected", actor)
         withdrawal.updated_at = func.now()
         told = {"resolution": str(made.id), "why": why}
@@ -202,9 +209,11 @@ def _open_proposal(session: Session, withdrawal_id: UUID) -> UUID | None:
     )
 
 
-def _locked(session: Session, resolution_id: UUID, version: int | None) -> tuple[Resolution, Withdrawal]:
+def _locked(
+    session: Session, resolution_id: UUID, version: int | None, of: UUID | None
+) -> tuple[Resolution, Withdrawal]:
     made = session.get(Resolution, resolution_id)
-    if made is None:
+    if made is None or of not in (None, made.withdrawal_id):
         raise NotFound("No such proposal", f"There is no proposal {resolution_id}", code="proposal_not_found")
     # The withdrawal first, as everywhere; then the proposal as it is now.
     withdrawal = reading.find(session, made.withdrawal_id, lock=True, version=version)

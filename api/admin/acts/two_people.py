@@ -91,15 +91,17 @@ def _tells_reject(seen: Seen) -> list[str]:
     return [f"The proposal of {seen.proposal.proposed_by} ({seen.proposal.decision}) is off the table."]
 
 
-def _approve(_: UUID, given: Given) -> str:
+def _approve(withdrawal_id: UUID, given: Given) -> str:
     assert given.proposal is not None, "the form names it"
-    done = withdrawals.approve(given.proposal, actor=given.actor, version=given.version)
+    done = withdrawals.approve(given.proposal, actor=given.actor, version=given.version, of=withdrawal_id)
     return f"Done: it is {done.status}."
 
 
-def _reject(_: UUID, given: Given) -> str:
+def _reject(withdrawal_id: UUID, given: Given) -> str:
     assert given.proposal is not None, "the form names it"
-    withdrawals.reject(given.proposal, actor=given.actor, why=given.reason, version=given.version)
+    withdrawals.reject(
+        given.proposal, actor=given.actor, why=given.reason, version=given.version, of=withdrawal_id
+    )
     return "Rejected. Nothing has moved."
 
 

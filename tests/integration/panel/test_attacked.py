@@ -24,3 +24,26 @@ def test_nobody_signs_in_with_head(panel: World) -> None:
         )
     assert client.get("/admin/").status_code == 302
     assert panel.sql("SELECT * FROM audit_log") == []
+
+
+def test_a_proposal_is_decided_on_its_own_page_only(panel: World, signed_in: Signed) -> None:
+    panel.credit()
+    in_doubt = panel.first_send().withdrawal_id
+    panel.sql("UPDATE payout_attempts SET state = 'unknown', in_doubt = true")
+    small = panel.request(coins=100)
+    asha, ravi = signed_in("asha"), signed_in("ravi")
+    asha.act(in_doubt, "refund", "nothing in the list")
+    [made] = panel.sql("SELECT id FROM resolutions")
+    ravi.get(f"/admin/withdrawal/{small}/note/")
+    _, hidden = ravi.form()
+    meant = {
+        "version": str(panel.read(in_doubt).version),
+        "proposal": str(made.id),
+        "step": "do",
+        "reason": "x",
+    }
+    for word in ("approve", "reject"):
+        page = ravi.client.post(f"/admin/withdrawal/{small}/{word}/", data=hidden | meant)
+        assert page.status_code == 404 and "No such proposal" in page.text
+    assert panel.read(in_doubt).status == "processing"
+    assert panel.sql("SELECT decided_at FROM resolutions") == [(None,)]
