@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from flask import request
@@ -96,7 +96,7 @@ def _paise(name: str, text: str | None) -> int | None:
         return None
     try:
         paise = Decimal(text.replace(",", "").removeprefix("₹")) * PAISE_PER_RUPEE
-    except InvalidOperation:
+    except ArithmeticError:  # no number, or one with too many digits
         paise = Decimal(-1)
     if not paise.is_finite() or not 0 <= paise <= MOST_PAISE or paise != int(paise):
         raise BadRequest("Invalid amount", f"{name} is rupees like 500 or 99.50", code="bad_filter")

@@ -82,7 +82,7 @@ def actor() -> str:
 
 def given_name() -> str:
     """The name that somebody tries to sign in with."""
-    return request.form.get("username", "").strip().lower()[:50]
+    return request.form.get("username", "").replace("\x00", "").strip().lower()[:50]
 
 
 def _of_session(identity: str) -> SignedIn | None:

@@ -11,7 +11,7 @@ from api.admin.page import Page, back_to, given, number, opens
 from shared import exception_records
 from shared.clock import from_iso
 from shared.db import transaction
-from shared.errors import PayoutsError
+from shared.errors import BadRequest, PayoutsError
 from shared.models import ExceptionRecord
 from shared.roles import Role
 
@@ -27,6 +27,8 @@ class Exceptions(Page):
     def index(self) -> Any:
         """What is open, what waits longest first; closed ones too when asked for."""
         with_closed, kind = bool(request.args.get("closed")), request.args.get("kind") or None
+        if kind and "\x00" in kind:
+            raise BadRequest("Invalid kind", "It is not valid text", code="bad_filter")
         with transaction() as session:
             rows = exception_records.listing(
                 session, with_closed=with_closed, kind=kind, after=_after(), limit=PAGE_ROWS + 1
@@ -72,8 +74,9 @@ class Exceptions(Page):
         return self._done(record_id, "exception_close", resolution, "It is closed.")
 
     def _done(self, record_id: int, word: str, resolution: str | None, told: str) -> Any:
-        seen, actor = request.form.get("seen", ""), door.actor()
+        actor = door.actor()
         try:
+            seen = given("seen")
             with (
                 records.kept(word, subject=f"#{record_id}", reason=resolution, before=seen),
                 transaction() as session,

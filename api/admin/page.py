@@ -90,9 +90,12 @@ def back_to(endpoint: str, words: str, category: str = "done", **values: Any) ->
 
 def inside(address: str | None) -> str:
     """An address of the panel to go on to; its front page for anything else."""
-    parts = urlsplit(address or "")
+    try:
+        parts = urlsplit(address or "")
+    except ValueError:
+        return "/admin/"
     is_ours = not parts.scheme and not parts.netloc and parts.path.startswith("/admin/")
-    return address if address and is_ours and "\\" not in address else "/admin/"
+    return address if address and is_ours and address.isprintable() and "\\" not in address else "/admin/"
 
 
 def number(row_id: int) -> int:

@@ -37,7 +37,7 @@ class Switches(Page):
                 raise BadRequest("Incomplete form", "Load the page anew", code="bad_word")
             if request.form.get("step") != DO:
                 return self._ask(name, word, reason)
-            seen = request.form.get("seen", "")
+            seen = given("seen")
             with records.kept(word, subject=name, reason=reason, before=seen):
                 told = _turn(name, word, reason, seen)
         except PayoutsError as error:

@@ -1,5 +1,9 @@
 """What a stranger, or an operator who plays, sends past the forms: nothing of it counts."""
 
+import pytest
+
+from shared.db import transaction
+from shared.exception_records import open_record
 from shared.roles import Role
 from tests.integration.panel.conftest import Signed
 from tests.integration.panel.person import PASSWORD, Person, add_operator
@@ -47,3 +51,31 @@ def test_a_proposal_is_decided_on_its_own_page_only(panel: World, signed_in: Sig
         assert page.status_code == 404 and "No such proposal" in page.text
     assert panel.read(in_doubt).status == "processing"
     assert panel.sql("SELECT decided_at FROM resolutions") == [(None,)]
+
+
+NONSENSE = [
+    "/admin/exceptions/?kind=%00",
+    "/admin/sign-in/?next=/admin/%0d%0aSet-Cookie:%20x=y",
+    "/admin/sign-in/?next=//[",
+    "/admin/withdrawals/?min=1e9999999",
+]
+
+
+@pytest.mark.parametrize("address", NONSENSE)
+def test_nonsense_in_an_address_is_no_fault_of_ours(signed_in: Signed, address: str) -> None:
+    assert signed_in().get(address).status_code in (302, 400)
+
+
+def test_nonsense_in_a_form_is_no_fault_of_ours(panel: World, signed_in: Signed) -> None:
+    with transaction() as session:
+        number = open_record(session, kind="test", subject="s", source="watch", ours={}, theirs={})
+    asha = signed_in()
+    assert Person("as\x00ha").sign_in("wrong").page.status_code == 401
+    asha.get(f"/admin/exceptions/{number}/")
+    asha.send(action=f"/admin/exceptions/{number}/take/", seen="\x00")
+    assert "Nothing was done" in asha.messages
+    asha.get("/admin/switches/")
+    _, hidden = asha.form("/admin/switches/turn/")
+    filled = {"name": "payouts", "word": "pause", "reason": "x", "step": "do", "seen": "\x00"}
+    asha.page = asha.client.post("/admin/switches/turn/", data=hidden | filled)
+    assert "Nothing was done" in asha.messages
