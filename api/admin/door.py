@@ -5,18 +5,23 @@ database whether that generation still holds, so who is disabled or signs out is
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 
 from flask import Flask, current_app, g, request, session
 from flask_login import LoginManager, UserMixin, current_user, login_user
 
 from api import rates
 from shared import operators
+from shared.errors import Unavailable
 from shared.models import Operator
 from shared.roles import Role
 from shared.settings import Settings
 
 SIGN_IN = "sign_in"  # the endpoint's name
+ACCOUNT = "account.password"  # there a password is tried as well
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,10 @@ def prepare(panel: Flask, settings: Settings) -> None:
     )
     manager.user_loader(_of_session)
     panel.before_request(_stay_awake)
-    is_try = lambda: request.endpoint == f"{SIGN_IN}.index" and request.method == "POST"  # noqa: E731
     rate = settings.rate_limit_sign_in
     limits = [
-        rates.limit(rate, "address", rates.address, is_try, _has_failed),
-        rates.limit(rate, "name", lambda: given_name() or "none", is_try, _has_failed),
+        rates.limit(rate, "address", rates.address, _is_try, _has_failed),
+        rates.limit(rate, "name", _tried_name, _is_try, _has_failed),
     ]
     rates.count(panel, settings, limits, prefix="panel")
 
@@ -80,6 +84,21 @@ def actor() -> str:
     return f"operator:{me().name}"
 
 
+@contextmanager
+def place_to_try() -> Iterator[None]:
+    """One of few in which a password is compared: it takes long, and apps need the other threads.
+
+    Raises Unavailable when all are taken.
+    """
+    places: BoundedSemaphore = current_app.config["SIGN_INS"]
+    if not places.acquire(blocking=False):
+        raise Unavailable("Busy", "Others are signing in; try again in a moment", code="sign_in_busy")
+    try:
+        yield
+    finally:
+        places.release()
+
+
 def given_name() -> str:
     """The name that somebody tries to sign in with."""
     return request.form.get("username", "").replace("\x00", "").strip().lower()[:50]
@@ -105,6 +124,16 @@ def _is_in_time() -> bool:
 def _stay_awake() -> None:
     if request.endpoint != "static" and current_user.is_authenticated:
         session["seen"] = int(time.time())
+
+
+def _is_try() -> bool:
+    return request.endpoint in (f"{SIGN_IN}.index", ACCOUNT) and request.method == "POST"
+
+
+def _tried_name() -> str:
+    """Whose password is tried: who is in changes their own, whatever else the form names."""
+    operator = who() if request.endpoint == ACCOUNT else None
+    return operator.name if operator else given_name() or "none"
 
 
 def _has_failed() -> bool:

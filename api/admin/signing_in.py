@@ -6,7 +6,7 @@ import structlog
 from flask import flash, g, redirect, render_template, request, session
 
 from api.admin import door, records
-from api.admin.page import EVERYBODY, Page, back_to, given, inside, opens
+from api.admin.page import EVERYBODY, Page, back_to, inside, opens
 from shared import audit, operators
 from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
@@ -31,7 +31,8 @@ class SignIn(Page):
                 return redirect(goes_on_to)
             return render_template("sign_in.html", title="Sign in", goes_on_to=goes_on_to)
         name = door.given_name()
-        operator = operators.sign_in(name, request.form.get("password", ""), request.form.get("code", ""))
+        with door.place_to_try():
+            operator = operators.sign_in(name, _secret("password"), request.form.get("code", ""))
         if operator is None:
             g.has_failed = True
             # Who mistook the fields typed a password there: only names that exist are written down.
@@ -58,7 +59,7 @@ class Account(Page):
     def password(self) -> Any:
         """A new password; every other session is over."""
         try:
-            self._change(given("old", longest=1000), given("new", longest=1000), given("again", longest=1000))
+            self._change(_secret("old"), _secret("new"), _secret("again"))
         except PayoutsError as error:
             return back_to("account.index", f"{error.error}: {error.details}.", "refused")
         return back_to("account.index", "You have a new password. Your other sessions are over.")
@@ -67,7 +68,10 @@ class Account(Page):
         name = door.me().name
         if new != again:
             raise BadRequest("Not the same", "Type the new password twice", code="not_the_same")
-        if operators.sign_in_again(name, old) is None:
+        with door.place_to_try():
+            is_right = operators.sign_in_again(name, old) is not None
+        if not is_right:
+            g.has_failed = True
             raise BadRequest("Not your password", "Type the one that you have now", code="wrong_password")
         with records.kept("password", subject=name):
             with transaction() as books:
@@ -83,6 +87,11 @@ class Account(Page):
             operators.end_sessions(books, name)
         session.clear()
         return redirect(inside(None), code=303)
+
+
+def _secret(name: str) -> str:
+    """A password as it was typed: a blank at its end is a part of it."""
+    return request.form.get(name, "")
 
 
 def _exists(name: str) -> bool:

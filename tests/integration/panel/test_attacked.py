@@ -1,10 +1,17 @@
 """What a stranger, or an operator who plays, sends past the forms: nothing of it counts."""
 
-import pytest
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
+from threading import Event
 
+import pytest
+from argon2 import PasswordHasher
+
+from api.app import create_app
 from shared.db import transaction
 from shared.exception_records import open_record
 from shared.roles import Role
+from shared.settings import settings
 from tests.integration.panel.conftest import Signed
 from tests.integration.panel.person import PASSWORD, Person, add_operator
 from tests.world import World
@@ -79,3 +86,43 @@ def test_nonsense_in_a_form_is_no_fault_of_ours(panel: World, signed_in: Signed)
     filled = {"name": "payouts", "word": "pause", "reason": "x", "step": "do", "seen": "\x00"}
     asha.page = asha.client.post("/admin/switches/turn/", data=hidden | filled)
     assert "Nothing was done" in asha.messages
+
+
+def test_whoever_tries_passwords_holds_few_threads(panel: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_operator(panel, "asha", Role.VIEWER)
+    may_go, compare = Event(), PasswordHasher.verify
+    monkeypatch.setattr(PasswordHasher, "verify", lambda *given: may_go.wait(30) and compare(*given))
+    app = create_app()
+    people = [Person("asha", app) for _ in range(settings().api_threads)]
+    few = settings().api_threads // 4
+    with ThreadPoolExecutor(len(people)) as pool:
+        tries = [pool.submit(person.sign_in, "wrong") for person in people]
+        done = [one.result() for one in islice(as_completed(tries, timeout=30), len(people) - few)]
+        may_go.set()
+    assert {person.page.status_code for person in done} == {503}
+    assert sorted(person.page.status_code for person in people)[:few] == [401] * few
+    assert Person("asha", app).sign_in().page.status_code == 303
+
+
+def test_who_sits_down_at_a_session_cannot_try_passwords_for_ever(
+    signed_in: Signed,
+) -> None:
+    asha = signed_in()
+    new = "another long password"
+    for _ in range(10):
+        asha.get("/admin/account/")
+        asha.send(action="/admin/account/password/", old="wrong", new=new, again=new, username="somebody")
+        assert "Not your password" in asha.messages
+    asha.get("/admin/account/")
+    form = {"old": PASSWORD, "new": new, "again": new}
+    assert asha.send(action="/admin/account/password/", **form).status_code == 429
+
+
+def test_a_password_is_what_was_typed(signed_in: Signed) -> None:
+    asha, new = signed_in(), "ends with a blank "
+    asha.get("/admin/account/")
+    asha.send(action="/admin/account/password/", old=PASSWORD, new=new, again=new)
+    assert Person("asha").sign_in(new).page.status_code == 303
+    asha.get("/admin/account/")
+    asha.send(action="/admin/account/password/", old=new, new=PASSWORD, again=PASSWORD)
+    assert "new password" in asha.messages
