@@ -91,7 +91,11 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
     effect = MEANING[attempt.state, report.outcome]
     if effect == "reverse" and journey.is_blocked(withdrawal):
         effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
+    if effect in ("repeat", "reverse") and _was_paid_otherwise(withdrawal, attempt, report):
+        effect = "conflict"
+        attempt.utr = attempt.utr or report.utr  # told once
     if effect == "conflict":
+        evidence |= {"utr": report.utr}
         journey.flag(session, withdrawal, f"{report.status}_after_{attempt.state}", actor=channel, **evidence)
     elif effect == "follow":
         _follow(session, withdrawal, attempt, report, channel, evidence)
@@ -173,6 +177,18 @@ def _contradiction(
         if owner is not None:
             return "payout_of_another"
     return None
+
+
+def _was_paid_otherwise(withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport) -> bool:
+    """Whether people said that it was paid, and this news is about a payout that they did not mean.
+
+    Then its payment is a second one, and its reversal gives nothing back. They named the UTR.
+    """
+    if attempt.state != AttemptState.PAID or withdrawal.utr is None:
+        return False
+    if report.outcome == "reversed":
+        return withdrawal.utr != (attempt.utr or report.utr)
+    return attempt.utr is None and report.utr not in (None, withdrawal.utr)
 
 
 def _follow(

@@ -61,6 +61,51 @@ def test_what_two_people_call_paid_is_still_looked_at_for_a_reversal(world: Worl
     assert world.attempts(send.withdrawal_id)[0].recheck_at is not None
 
 
+@pytest.fixture
+def outside(world: World) -> UUID:
+    """Two people have said that it was paid another way, while its payout was with the bank."""
+    world.credit()
+    send = world.first_send()
+    withdrawals.record_answer(send, world.perform(send))
+    withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="OUTSIDE0001"), actor=RAVI)
+    return send.withdrawal_id
+
+
+def told(world: World, withdrawal_id: UUID, status: str, utr: str | None, again: str = "") -> str | None:
+    payout = {"id": world.attempts(withdrawal_id)[0].payout_id, "amount": 5000, "status": status, "utr": utr}
+    return world.webhook(f"payout.{status}", payout, f"event-{status}-{utr}{again}")
+
+
+@pytest.mark.failure(21)
+def test_paid_outside_and_then_by_its_payout_too_calls_a_person_once(world: World, outside: UUID) -> None:
+    assert told(world, outside, "processed", None) == "repeat"  # it does not say yet under which UTR
+    assert told(world, outside, "processed", "500000000002") == "conflict"
+    row = world.read(outside)
+    assert (row.status, row.review, row.utr) == ("completed", "processed_after_paid", "OUTSIDE0001")
+    with db.transaction() as session:
+        [record] = exception_records.listing(session)
+    assert (record.kind, record.ours["utr"]) == ("processed_after_paid", "OUTSIDE0001")
+    assert record.theirs["utr"] == "500000000002"
+    withdrawals.approve(propose(outside, Decision.GO_ON), actor=RAVI)
+    assert told(world, outside, "processed", "500000000002", "again") == "repeat"
+    assert world.read(outside).review is None
+
+
+@pytest.mark.failure(21)
+def test_what_was_paid_outside_is_not_given_back_when_its_payout_is_reversed(
+    world: World, outside: UUID
+) -> None:
+    assert told(world, outside, "reversed", None) == "conflict"
+    row = world.read(outside)
+    assert (row.status, row.review, world.refunds(outside)) == ("completed", "reversed_after_paid", 0)
+
+
+def test_what_two_people_saw_of_its_own_payout_is_no_contradiction(world: World, outside: UUID) -> None:
+    assert told(world, outside, "processed", "OUTSIDE0001") == "repeat"
+    assert told(world, outside, "reversed", "OUTSIDE0001") == "reverse"
+    assert (world.read(outside).status, world.refunds(outside)) == ("failed", 1)
+
+
 @pytest.mark.failure(21, 22)
 def test_one_person_is_not_two(world: World, unknown: UUID) -> None:
     proposal = propose(unknown, Decision.REFUND)

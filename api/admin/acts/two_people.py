@@ -12,11 +12,17 @@ SECOND = "Nothing moves until a second person approves."
 
 
 def _tells_paid(seen: Seen) -> list[str]:
-    return [
+    told = [
         f"You say that {seen.rupees} reached {seen.payee}, under the UTR that you name.",
         f"{SECOND} Then it is completed, and the user's {seen.withdrawal.coins_amount} coins stay spent.",
         "It is never sent again.",
     ]
+    if seen.attempt is not None:
+        told.append(
+            f"Attention: an attempt is {seen.attempt.state}. Should RazorpayX pay it under another UTR, the "
+            f"user has the rupees twice, and {seen.rupees} is lost; an exception record will say so."
+        )
+    return told
 
 
 def _tells_refund(seen: Seen) -> list[str]:
@@ -83,6 +89,8 @@ def _tells_approve(seen: Seen) -> list[str]:
     ]
     if made.decision == Decision.REFUND:
         told += _tells_refund(seen)[2:]
+    if made.decision == Decision.PAID:
+        told += _tells_paid(seen)[3:]
     return told
 
 
