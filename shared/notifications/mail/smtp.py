@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from shared.notifications import lines
 from shared.notifications.addresses import Target, look_up
 from shared.notifications.mail.letters import domain, sender_address
+from shared.notifications.mail.recipients import one_line
 from shared.settings import settings
 from shared.settings.mailing import USUAL_PORTS
 
@@ -51,6 +52,7 @@ class _Protocol(smtplib.SMTP):
 
     def send(self, s: "ReadableBuffer | str") -> None:
         """The library's; remembers whether a mail was said to its end."""
+        self.is_said = False  # what cannot even be begun was not said, whatever was said before it
         super().send(s)
         self.is_said = isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
 
@@ -157,7 +159,7 @@ def _judged(code: int, words: bytes | str) -> Told:
 
 def _said(code: int, words: bytes | str) -> str:
     text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
-    return f"{code} {' '.join(text.split())}"[:200]
+    return f"{code} {one_line(text)}"[:200]  # no NUL for the database, and nothing that a terminal obeys
 
 
 def _words(error: Exception, deadline: float) -> str:
