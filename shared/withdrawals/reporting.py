@@ -103,7 +103,8 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
         _end(session, withdrawal, attempt, report, channel, evidence)
     elif effect == "repeat" and _tells_more(attempt, report):
         _learn(attempt, report)
-        withdrawal.utr = attempt.utr if attempt.state == AttemptState.PAID else withdrawal.utr
+        if attempt.state == AttemptState.PAID:
+            withdrawal.utr = withdrawal.utr or attempt.utr  # the one that people named stays
         journey.note(session, withdrawal, "learnt", actor=channel, **evidence, utr=report.utr)
     return effect
 
