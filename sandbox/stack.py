@@ -165,6 +165,9 @@ class Stack:
 
     def _environment(self, api_port: int, flower_port: int) -> dict[str, str]:
         ours = self._chosen | {"API_PORT": str(api_port), "FLOWER_PORT": str(flower_port)}
+        ours["ADMIN_URL"] = f"http://{LOOPBACK}:{api_port}/admin/"
+        if self.flower:
+            ours["FLOWER_URL"] = f"http://{LOOPBACK}:{flower_port}"
         env = dict(os.environ) | ours | self.settings
         missing = [name for name in PROVIDER_SECRETS if not env.get(name)]
         if missing:

@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session
 from api.admin import door, records
 from api.admin.acts import ACTS, Act, Given, Seen
 from api.admin.page import DO, Page, back_to, given, opens
+from api.admin.tasks import in_flower
 from shared.db import transaction
 from shared.errors import BadRequest, NotFound, PayoutsError
 from shared.explaining import explain
 from shared.ids import parse_id
 from shared.models import PayoutAttempt
 from shared.roles import Role
+from shared.settings import settings
 from shared.states import LIVE, sentence
 from shared.withdrawals import find, resolving
 
@@ -83,7 +85,7 @@ class OneWithdrawal(Page):
         with transaction() as session:
             seen = look(session, withdrawal_id)
             story = explain(session, withdrawal_id)
-            role = door.me().role
+            role, flower = door.me().role, settings().flower_url
             acts = [act for act in ACTS.values() if role.may(act.role) and act.cannot(seen) is None]
             return self.render(
                 "withdrawal.html",
@@ -92,6 +94,7 @@ class OneWithdrawal(Page):
                 withdrawal=seen.withdrawal,
                 why=seen.withdrawal.failure_reason or sentence(seen.withdrawal.status_reason),
                 story=story,
+                tasks=in_flower(flower, withdrawal_id, story) if flower else None,
                 acts=acts,
                 unmasked=unmasked,
                 may_act=role.may(Role.OPERATOR),

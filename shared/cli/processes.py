@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -11,6 +12,7 @@ import click
 from shared.errors import SettingsError
 from shared.queues import NOTIFICATIONS, QUEUES
 
+FLOWER_PAGES = Path(__file__).parents[2] / "worker" / "flower_pages.py"
 KILL_SECONDS = 10  # what a process gets to finish what it has in hand
 
 
@@ -99,7 +101,7 @@ def flower() -> None:
     # Flower reads its password from the environment, where a list of processes does not show it.
     os.environ["FLOWER_BASIC_AUTH"] = here.flower_basic_auth.get_secret_value()
     _become(
-        "celery", "--app", "worker.app", "flower",
+        "celery", "--app", "worker.app", "flower", f"--conf={FLOWER_PAGES}",
         f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
         # A task's result is nothing here; its queue is the routing key (worker/shown.py).
         "--tasks_columns=name,args,routing_key,state,received,started,runtime,exception,worker,uuid",

@@ -30,6 +30,12 @@ class Observing(BaseSettings):
     flower_basic_auth: SecretStr | None = Field(
         None, description="`user:password` for Flower; required to start it"
     )
+    flower_url: str | None = Field(
+        None, description="Where operators reach Flower: the panel links to it; none: no link"
+    )
+    admin_url: str | None = Field(
+        None, description="Where operators reach the panel: `https://…/admin/`; Flower links to it; none: no link"
+    )
 
     @field_validator("metrics_token", mode="after")
     @classmethod
@@ -37,6 +43,15 @@ class Observing(BaseSettings):
         if token is not None and len(token.get_secret_value()) < MIN_METRICS_TOKEN_CHARACTERS:
             raise ValueError(f"needs at least {MIN_METRICS_TOKEN_CHARACTERS} characters")
         return token
+
+    @field_validator("flower_url", "admin_url", mode="after")
+    @classmethod
+    def _an_address(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https://none")
+        is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
+            raise ValueError("must be like https://flower.example.com, without a password")
+        return url.rstrip("/") if url else None
 
     @field_validator("sentry_dsn", mode="after")
     @classmethod

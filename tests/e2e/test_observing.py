@@ -1,10 +1,13 @@
 """Who looks at the running system: Prometheus, a collector of traces, Sentry, Flower. Real processes, HTTP."""
 
+import html
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
 
 import psutil
 import psycopg
@@ -227,3 +230,28 @@ def test_flower_shows_names_ids_and_queues_to_whoever_may_see_them(observed: Obs
     assert {queue["name"] for queue in told} == set(queues.EVERY_QUEUE)
     page = requests.get(f"{flower}/tasks", auth=who, timeout=5).text
     assert "Routing Key" in page
+    # It leads to the panel, and the panel leads to the tasks of this one, as Flower's own table asks for them.
+    with requests.Session() as browser:
+        uuid = task["uuid"]
+        page = browser.get(f"{flower}/task/{uuid}", auth=who, timeout=5).text
+        (back,) = re.findall(r'<a class="btn btn-primary" href="([^"]+)">Withdrawal in the panel</a>', page)
+        assert back == f"{observed.info['admin']}withdrawal/{withdrawal_id}/"
+        sign_in(browser, observed.info)
+        links = re.findall(r'<a href="([^"]+)">Its tasks in Flower</a>', browser.get(back, timeout=5).text)
+        (there,) = map(html.unescape, links)
+    assert there.startswith(f"{flower}/tasks?name=")
+    search = f"name:{unquote(there.partition('name=')[2])}"
+    asked = {"draw": 1, "start": 0, "length": 50, "search[value]": search, "order[0][column]": 0}
+    found = requests.get(f"{flower}/tasks/datatable", params=asked, auth=who, timeout=5).json()
+    assert "searchError" not in found
+    shown = {(one["name"], one["args"]) for one in found["data"]}
+    assert (queues.SUBMIT, f"['{withdrawal_id}']") in shown
+    assert {queues.APPLY} <= {name for name, _ in shown} <= {queues.SUBMIT, queues.POLL, queues.APPLY}
+    assert found["recordsFiltered"] < found["recordsTotal"]
+
+
+def sign_in(browser: requests.Session, info: dict[str, str]) -> None:
+    door = browser.get(f"{info['admin']}sign-in/", timeout=5)
+    (token,) = set(re.findall(r'name="csrf_token" value="([^"]+)"', door.text))
+    form = {"csrf_token": token, "username": info["admin_user"], "password": info["admin_password"], "code": ""}
+    assert browser.post(door.url, data=form, timeout=5).status_code == 200

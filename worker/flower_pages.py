@@ -1,0 +1,45 @@
+"""Flower's configuration, read by `payouts flower`: a task's page leads back to its withdrawal in the panel.
+
+Flower shows what it is told as text, so the link is put into its page, at a place that a test looks for.
+Should Flower's page change, it has no link and is otherwise as it was.
+"""
+
+from typing import Any
+
+from flower.urls import handlers
+from flower.views.tasks import TaskView
+from tornado.web import URLSpec
+
+from shared import queues
+from shared.ids import parse_id
+from shared.settings import settings
+
+PLACE = b'<div class="detail-actions">'
+
+
+class TaskOfWithdrawal(TaskView):  # type: ignore[misc]
+    """The page of one task."""
+
+    def render_string(self, template_name: str, **values: Any) -> bytes:
+        """The page, with the link if the task has a withdrawal."""
+        page: bytes = super().render_string(template_name, **values)
+        link = _link(values.get("task"))
+        return page.replace(PLACE, PLACE + link.encode(), 1) if link else page
+
+
+def _link(task: Any) -> str | None:
+    panel = settings().admin_url
+    if panel is None or getattr(task, "name", None) not in (queues.SUBMIT, queues.POLL):
+        return None
+    withdrawal_id = parse_id(str(task.args).strip("[]()',"))
+    if withdrawal_id is None:
+        return None
+    return f'<a class="btn btn-primary" href="{panel}/withdrawal/{withdrawal_id}/">Withdrawal in the panel</a>'
+
+
+def _instead_of(handler: Any) -> Any:
+    is_task = isinstance(handler, URLSpec) and handler.name == "task"
+    return URLSpec(handler.regex.pattern, TaskOfWithdrawal, name="task") if is_task else handler
+
+
+handlers[:] = map(_instead_of, handlers)
