@@ -3,7 +3,7 @@
 import gzip
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +30,7 @@ class Collector:
     spans: list[Span] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     raw: bytes = b""
+    close: Callable[[], None] = lambda: None  # from then on nobody listens there
 
     @property
     def dsn(self) -> str:
@@ -77,5 +78,11 @@ def collecting() -> Iterator[Collector]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         collector.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+
+        collector.close = close
         yield collector
         server.shutdown()

@@ -4,10 +4,14 @@ import html
 import os
 import re
 import signal
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import unquote
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psutil
 import psycopg
@@ -255,3 +259,42 @@ def sign_in(browser: requests.Session, info: dict[str, str]) -> None:
     (token,) = set(re.findall(r'name="csrf_token" value="([^"]+)"', door.text))
     form = {"csrf_token": token, "username": info["admin_user"], "password": info["admin_password"], "code": ""}
     assert browser.post(door.url, data=form, timeout=5).status_code == 200
+
+
+def half_a_scrape(address: str, *, is_killed: bool) -> socket.socket:
+    """Prometheus in the middle of a scrape: it reads nothing, or is killed at once."""
+    there = urlsplit(address)
+    line = socket.create_connection((there.hostname, there.port), timeout=5)
+    line.sendall(f"GET /metrics HTTP/1.1\r\nHost: {there.netloc}\r\n\r\n".encode())
+    if is_killed:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        line.close()
+    return line
+
+
+def test_killing_prometheus_flower_and_the_collector_stops_no_payout(observed: Observed) -> None:
+    """And without a place for shared counts the API goes on as well."""
+    user_id, number = observed.user(), 12
+    both = (observed.info["api"], observed.worker_metrics)
+    with ExitStack() as lines:
+        for is_killed in (True, False) * 4:
+            for address in both:
+                lines.enter_context(half_a_scrape(address, is_killed=is_killed))
+        observed.stack.parts["flower"].kill()
+        observed.collector.close()
+        observed.withdraw_many(user_id, number, coins=100)
+        assert observed.wait_for_all(user_id, number) == {"completed": number}
+    assert observed.scrape()("payouts_up", service="database") == 1
+    assert observed.scrape(observed.worker_metrics).total("payouts_paid_paise_total") >= number * 1000
+
+
+def test_without_a_place_for_counts_the_api_takes_withdrawals_all_the_same(
+    observed: Observed, tmp_path: Path
+) -> None:
+    (tmp_path / f"coin-payouts-metrics-{os.getuid()}").write_text("no directory")
+    api = observed.stack.parts["api"]
+    api.env = dict(observed.stack.env) | {"TMPDIR": str(tmp_path)}
+    api.restart()
+    assert "No place for shared counts" in api.log_text()
+    assert observed.wait_for(observed.withdraw(observed.user())) == "completed"
+    assert observed.scrape().total("payouts_http_requests_total") > 0

@@ -131,3 +131,16 @@ print(metric_files.directory(), generate_latest(metrics.REGISTRY).decode())
 """
     said, _ = process(gone, code).communicate(timeout=30)
     assert said.startswith("None") and 'payouts_rate_limited_total{limit="key"} 2.0' in said
+
+
+def test_on_a_full_disk_a_process_counts_for_itself(tmp_path: Path) -> None:
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # no file may grow further: as on a full disk
+from prometheus_client import generate_latest
+from shared import metric_files, metrics
+metrics.RATE_LIMITED.labels("key").inc(2)
+print(metric_files.directory(), generate_latest(metrics.REGISTRY).decode())
+"""
+    said, _ = process(tmp_path, code).communicate(timeout=30)
+    assert said.startswith("None") and 'payouts_rate_limited_total{limit="key"} 2.0' in said
