@@ -68,13 +68,16 @@ BALANCE_AT = Gauge("provider_balance_timestamp_seconds", "When it said so")
 DELIVERIES = Gauge("deliveries", "Webhooks to apps that are on their way, or were given up", ("state",))
 DELIVERIES_OLDEST = Gauge("deliveries_oldest_seconds", "Age of the oldest that is on its way")
 ENDPOINTS_FAILING = Gauge("endpoints_failing", "Endpoints of apps that take nothing")
+NEWS_UNSEEN = Gauge("news_unseen_seconds", "How long the first change has waited for a notifier to see it", ("to",))
+MAILS = Gauge("mails", "Mails that wait, or were given up", ("state",))
+MAIL_FAILING = Gauge("mail_server_failing", "1 while the mail server takes nothing from us")
 CHECK_FAULTS = Gauge("check_faults", "Faults that spot checks found", ("promise",))
 CHECK_AT = Gauge("check_timestamp_seconds", "When the least lately asked spot check was asked")
 
 EVERY = (
     UP, SECONDS, OPEN_NUMBER, OPEN_PAISE, OPEN_OLDEST, DUE, LATE, QUEUE, WEBHOOKS_WAITING, WEBHOOK_LAST,
     PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES,
-    DELIVERIES_OLDEST, ENDPOINTS_FAILING, CHECK_FAULTS, CHECK_AT,
+    DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING, CHECK_FAULTS, CHECK_AT,
 )  # fmt: skip
 
 LATENESS = text("""
@@ -95,6 +98,18 @@ TOLD = text("""
            (SELECT extract(epoch FROM now() - min(created_at)) FROM deliveries WHERE state = 'waiting')
                AS oldest,
            (SELECT count(*) FROM endpoints WHERE failing_since IS NOT NULL AND removed_at IS NULL) AS failing
+""")
+# Where nobody listens there is no row, or no id, and nothing waits.
+UNSEEN = text("""
+    SELECT "to", extract(epoch FROM now() - (SELECT e.created_at FROM withdrawal_events e
+                                             WHERE e.id > followed_to ORDER BY e.id LIMIT 1)) AS seconds
+    FROM (SELECT 'apps' AS "to", min(followed_to) AS followed_to FROM endpoints WHERE removed_at IS NULL
+          UNION ALL SELECT 'users', followed_to FROM mail_listeners WHERE name = 'users' AND :mails) listening
+""")
+MAILED = text("""
+    SELECT (SELECT count(*) FROM emails WHERE state = 'waiting') AS waiting,
+           (SELECT count(*) FROM emails WHERE state = 'failed') AS failed,
+           EXISTS (SELECT FROM emails WHERE server_failed_at IS NOT NULL) AS is_failing
 """)
 CHECKED = text("""
     SELECT promise, sum(faults) AS faults, extract(epoch FROM min(asked_at)) AS asked_at
@@ -258,6 +273,16 @@ def _deliveries(session: Session) -> Found:
     }
 
 
+def _news(session: Session) -> Found:
+    unseen = session.execute(UNSEEN, {"mails": settings().smtp_host is not None}).all()
+    mails = session.execute(MAILED).one()
+    return {
+        NEWS_UNSEEN: [((str(row.to),), float(row.seconds or 0)) for row in unseen],
+        MAILS: [(("waiting",), mails.waiting), (("failed",), mails.failed)],
+        MAIL_FAILING: [((), float(mails.is_failing))],
+    }
+
+
 def _checks(session: Session) -> Found:
     rows = session.execute(CHECKED).all()
     if not rows:
@@ -268,5 +293,5 @@ def _checks(session: Session) -> Found:
 
 # One function for each group; what comes later is added here and in EVERY.
 PARTS: tuple[Callable[[Session], Found], ...] = (
-    _open, _late, _webhooks, _switches, _exceptions, _balance, _deliveries, _checks,
+    _open, _late, _webhooks, _switches, _exceptions, _balance, _deliveries, _news, _checks,
 )  # fmt: skip

@@ -15,7 +15,9 @@ from shared import gauges, queues, spot_checks, withdrawals
 from shared.metrics import REGISTRY
 from shared.settings import settings
 from tests.integration.app import CREDIT, GOOD, HISTORY, WITHDRAW
+from tests.integration.mailing import cancelled, known, tell, turn_on
 from tests.integration.scraping import Scrape
+from tests.integration.telling import listen
 from tests.world import World, sign
 from worker import metrics as of_worker
 
@@ -243,6 +245,32 @@ def test_pauses_balance_and_exceptions_are_told(world: World, scrape) -> None:
     assert time.time() - told("payouts_provider_balance_timestamp_seconds") < 60
     assert told("payouts_exceptions_open", kind="two_payouts") == 1
     assert "okaxis" not in told.text
+
+
+def test_what_apps_and_users_are_still_to_be_told(
+    world: World, scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen("https://app.example/hook")
+    known(world)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert ("payouts_news_unseen_seconds", frozenset({("to", "users")})) not in scrape().samples, "mail is off"
+    turn_on(world, monkeypatch, port)
+    assert scrape()("payouts_news_unseen_seconds", to="users") == 0
+    cancelled(world)
+    world.sql("ALTER TABLE withdrawal_events DISABLE TRIGGER USER")
+    world.sql("UPDATE withdrawal_events SET created_at = now() - interval '90 seconds'")
+    world.sql("ALTER TABLE withdrawal_events ENABLE TRIGGER USER")
+    told = scrape()
+    for to in ("apps", "users"):
+        assert 89 < told("payouts_news_unseen_seconds", to=to) < 120
+    assert told("payouts_mails", state="waiting") == told("payouts_mail_server_failing") == 0
+    tell()  # nobody listens at that port
+    told = scrape()
+    assert told("payouts_mails", state="waiting") == told("payouts_mail_server_failing") == 1
+    world.sql("UPDATE emails SET state = 'failed', due_at = NULL, server_failed_at = NULL, last_error = 'no'")
+    told = scrape()
+    assert told("payouts_mails", state="failed") == 1 and told("payouts_mail_server_failing") == 0
 
 
 def test_kinds_of_exceptions_are_bounded(world: World, scrape) -> None:
