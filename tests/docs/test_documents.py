@@ -138,6 +138,26 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
+def anchors(page: Path) -> set[str]:
+    """What may stand behind the # of a link to the page, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_into_a_page_leads_to_a_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        there = page.parent / target if target else page
+        assert anchor in anchors(there), f"{target}#{anchor}"
+
+
+def test_every_picture_is_shown_and_is_made_by_a_test() -> None:
+    pictures = {path.name for path in (ROOT / "docs" / "img").glob("*.png")}
+    shown = {name for page in PAGES for name in re.findall(r"!\[[^]]+\]\(img/([^)]+)\)", page.read_text())}
+    made = "".join(path.read_text() for path in (ROOT / "tests" / "panel").glob("*.py"))
+    assert pictures == shown == set(re.findall(r'path=shots / "([\w-]+\.png)"', made))
+
+
 def test_every_file_that_the_readme_names_exists() -> None:
     for name in re.findall(r"`((?:api|shared|worker|sandbox|tests|docs)/[\w/.]*)`", README):
         assert (ROOT / name).exists(), name

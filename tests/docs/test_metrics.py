@@ -11,6 +11,7 @@ import yaml
 from shared import gauges, queues
 from shared.metrics import REGISTRY
 from shared.states import Reason, Status
+from tests.docs.test_documents import anchors
 from tests.docs.promql import grouped, selectors
 
 ROOT = Path(__file__).parents[2]
@@ -120,14 +121,7 @@ def test_an_alert_says_what_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
     assert len(notes["summary"]) > 10 and len(notes["what_to_do"]) > 10
     page, _, anchor = notes["runbook"].partition("#")
     assert page == "docs/operators.md" and anchor in ANCHORS
-    assert anchor in anchors((ROOT / page).read_text()), f"{page} has no chapter {anchor}"
-
-
-def anchors(page: str) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page, re.M)
-    return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings} | set(
-        re.findall(r'<a (?:id|name)="([\w-]+)"', page)
-    )
+    assert anchor in anchors(ROOT / page), f"{page} has no chapter {anchor}"
 
 
 def test_every_kind_of_trouble_has_an_alert() -> None:

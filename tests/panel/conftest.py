@@ -20,7 +20,12 @@ Opened = Callable[..., Page]
 @pytest.fixture(scope="session")
 def system(browser: Browser) -> Iterator[System]:
     """The whole stack, with a second operator."""
-    settings = {"CANCEL_WINDOW_SECONDS": "2", "SWEEP_SECONDS": "0.5"}
+    settings = {
+        "CANCEL_WINDOW_SECONDS": "2",
+        "SWEEP_SECONDS": "0.5",
+        "WATCH_SECONDS": "1",
+        "REVIEW_ABOVE_COINS": "1000",
+    }
     with Stack(settings, provider_speed=5.0, flower=False) as stack:
         command = [sys.executable, "-m", "shared.cli", "operator", "add", "ravi", "--role", "operator"]
         subprocess.run(command, cwd=ROOT, env=stack.env, input=PASSWORD, text=True, check=True, timeout=30)

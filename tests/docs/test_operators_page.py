@@ -1,0 +1,155 @@
+"""docs/operators.md: its commands run, its names are the panel's, its numbers, alerts and words are the code's."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from api.admin.bulk import MOST
+from shared import withdrawals
+from shared.cli import main
+from shared.notifications import endpoints
+from shared.notifications.mail import operators as mail_to_operators
+from shared.roles import Role
+from shared.settings import Settings
+from shared.spot_checks import BROKEN
+from shared.states import Reason
+from shared.watching import SILENT
+from shared.withdrawals import journey, pausing
+from tests.integration.mailing import known, turn_on
+from tests.mailbox import serving
+from tests.world import World
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "operators.md").read_text()
+PAGE = " ".join(TEXT.split())  # wrapped lines as one
+CHAPTERS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")[1:]}
+EXAMPLE_ID = "01a208a5-b724-779f-a85a-7688d7fa28bd"
+PANEL = ROOT / "api" / "admin"
+ALERTS = {
+    rule["alert"]: rule["annotations"]["runbook"].partition("#")[2]
+    for group in yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+}
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+
+
+def literals() -> set[str]:
+    """Every text that stands in the panel's code and in the expressions of its templates."""
+    found = set()
+    for path in PANEL.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    for path in PANEL.rglob("*.html"):
+        for code in re.findall(r"{[{%].*?[%}]}", path.read_text(), re.S):
+            found |= {one or other for one, other in re.findall(r"'([^']*)'|\"([^\"]*)\"", code)}
+    return found
+
+
+def written() -> set[str]:
+    """What stands between the tags of its templates, with {} where something is put in."""
+    found = set()
+    for path in PANEL.rglob("*.html"):
+        text = re.sub(r"{{.*?}}", "{}", re.sub(r"{#.*?#}", "", path.read_text(), flags=re.S), flags=re.S)
+        found |= {" ".join(one.split()) for one in re.split(r"<[^>]*>|{%.*?%}", text)}
+    return found - {"", "{}"}
+
+
+LITERALS, WRITTEN = literals(), written()
+
+
+def is_of_the_panel(name: str) -> bool:
+    patterns = (re.escape(one).replace(r"\{\}", "(.+?)") for one in WRITTEN)
+    return name in LITERALS or any(
+        match and set(match.groups()) <= LITERALS for match in (re.fullmatch(one, name) for one in patterns)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"\*\*([^*]+)\*\*", PAGE))))
+def test_every_name_in_bold_stands_in_the_panel(name: str) -> None:
+    assert is_of_the_panel(name), name
+
+
+def test_what_is_not_in_the_panel_is_found_out() -> None:
+    assert is_of_the_panel("Freeze …") and is_of_the_panel("Approve those picked …")
+    assert not is_of_the_panel("Switches") and not is_of_the_panel("Thaw …")
+
+
+def test_every_command_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(world)
+    withdrawal_id = str(world.request())
+    withdrawals.pause("network", reason="for `resume --network`", actor="operator:ravi")
+    said: dict[str, str] = {}
+    with serving() as server:
+        turn_on(world, monkeypatch, server.port)
+        run("payouts operator add ravi --role admin")  # the last admin cannot leave
+        for line in COMMANDS:
+            said[line] = run(line.replace(EXAMPLE_ID, withdrawal_id))
+    assert len(COMMANDS) > 15
+    assert "otpauth://totp/" in said["payouts operator totp asha"]
+    assert "secret=" in said["payouts operator totp asha"]
+    assert "UPI handles" in said["payouts status"] and "missing" in TEXT
+    assert "took it" in said["payouts mail test asha@example.com"]
+    assert said["payouts operator disable asha"] == "asha is out.\n"
+
+
+def run(line: str) -> str:
+    program, *words = shlex.split(line)
+    done = CliRunner().invoke(main, words, input="correct horse battery\n")
+    assert program == "payouts" and done.exit_code == 0, (line, done.output)
+    return done.output
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"`(payouts [^`]+)`", PAGE))))
+def test_every_command_that_is_named_exists(line: str) -> None:
+    command: click.Command = main
+    _, *words = line.split()
+    while words and isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_every_alert_has_its_chapter_with_what_to_do_and_what_not() -> None:
+    rows = re.findall(r"^\| (`Payouts.*?) \| \[[^]]+\]\(#([\w-]+)\) \|$", CHAPTERS["Alerts"], re.M)
+    assert {name: anchor for names, anchor in rows for name in re.findall(r"`(\w+)`", names)} == ALERTS
+    by_anchor = {title.lower().replace(" ", "-"): text for title, text in CHAPTERS.items()}
+    for name, anchor in ALERTS.items():
+        assert f"`{name}`" in by_anchor[anchor], f"{anchor} does not name {name}"
+        for word in ("*You see*", "*It means*", "*Do*", "*Do not*"):
+            assert word in by_anchor[anchor], f"{anchor}: {word}"
+
+
+def test_the_roles_are_those_of_the_code() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", CHAPTERS["Who may do what"], re.M) == list(Role)
+
+
+def test_reasons_and_kinds_are_those_of_the_code() -> None:
+    reasons = re.findall(r"^\| (`.*?) \|", CHAPTERS["Stuck payout"], re.M)
+    assert {word for row in reasons for word in re.findall(r"`(\w+)`", row)} <= set(Reason)
+    kinds = set(re.findall(r"`([\w:…]+)`", CHAPTERS["Exception record"].partition("| kind |")[2].partition("\n\n")[0]))
+    of_the_code = {BROKEN, SILENT, endpoints.FAILING, mail_to_operators.BROKEN, pausing.LOW_BALANCE}
+    of_the_code |= journey.TOLD_ONLY
+    assert of_the_code <= kinds
+    assert kinds - of_the_code == {"two_payouts", "processed_after_failed", "_after_", "held:…", "overdue", "paused"}
+
+
+def test_the_settings_and_numbers_are_those_of_the_code() -> None:
+    fields = Settings.model_fields
+    names = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", TEXT))
+    assert len(names) > 3 and {name.lower() for name in names} <= set(fields)
+
+    def default(name: str) -> object:
+        return fields[name].default
+
+    assert (default("auto_pause_unknowns"), default("auto_pause_handle_failures")) == (10, 5)
+    assert (default("probe_seconds"), default("probe_max_seconds")) == (60, 3600)
+    assert (default("admin_idle_seconds"), default("admin_session_seconds")) == (1800, 12 * 3600)
+    assert (default("watch_seconds"), default("rate_limit_sign_in")) == (60, "10/minute")
+    assert f"pick up to {MOST}" in PAGE
