@@ -8,7 +8,7 @@ from typing import Any
 
 from flower.urls import handlers
 from flower.views.tasks import TaskView
-from tornado.web import URLSpec
+from tornado.routing import URLSpec
 
 from shared import queues
 from shared.ids import parse_id
@@ -34,7 +34,8 @@ def _link(task: Any) -> str | None:
     withdrawal_id = parse_id(str(task.args).strip("[]()',"))
     if withdrawal_id is None:
         return None
-    return f'<a class="btn btn-primary" href="{panel}/withdrawal/{withdrawal_id}/">Withdrawal in the panel</a>'
+    address = f"{panel}/withdrawal/{withdrawal_id}/"
+    return f'<a class="btn btn-primary" href="{address}">Withdrawal in the panel</a>'
 
 
 def _instead_of(handler: Any) -> Any:

@@ -34,7 +34,8 @@ class Observing(BaseSettings):
         None, description="Where operators reach Flower: the panel links to it; none: no link"
     )
     admin_url: str | None = Field(
-        None, description="Where operators reach the panel: `https://…/admin/`; Flower links to it; none: no link"
+        None,
+        description="Where operators reach the panel: `https://…/admin/`; Flower links to it; none: no link",
     )
 
     @field_validator("metrics_token", mode="after")

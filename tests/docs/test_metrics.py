@@ -11,8 +11,8 @@ import yaml
 from shared import gauges, queues
 from shared.metrics import REGISTRY
 from shared.states import Reason, Status
-from tests.docs.test_documents import anchors
 from tests.docs.promql import grouped, selectors
+from tests.docs.test_documents import anchors
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text()

@@ -133,11 +133,20 @@ def test_the_roles_are_those_of_the_code() -> None:
 def test_reasons_and_kinds_are_those_of_the_code() -> None:
     reasons = re.findall(r"^\| (`.*?) \|", CHAPTERS["Stuck payout"], re.M)
     assert {word for row in reasons for word in re.findall(r"`(\w+)`", row)} <= set(Reason)
-    kinds = set(re.findall(r"`([\w:…]+)`", CHAPTERS["Exception record"].partition("| kind |")[2].partition("\n\n")[0]))
+    kinds = set(
+        re.findall(r"`([\w:…]+)`", CHAPTERS["Exception record"].partition("| kind |")[2].partition("\n\n")[0])
+    )
     of_the_code = {BROKEN, SILENT, endpoints.FAILING, mail_to_operators.BROKEN, pausing.LOW_BALANCE}
     of_the_code |= journey.TOLD_ONLY
     assert of_the_code <= kinds
-    assert kinds - of_the_code == {"two_payouts", "processed_after_failed", "_after_", "held:…", "overdue", "paused"}
+    assert kinds - of_the_code == {
+        "two_payouts",
+        "processed_after_failed",
+        "_after_",
+        "held:…",
+        "overdue",
+        "paused",
+    }
 
 
 def test_the_settings_and_numbers_are_those_of_the_code() -> None:

@@ -234,6 +234,12 @@ def test_flower_shows_names_ids_and_queues_to_whoever_may_see_them(observed: Obs
     assert {queue["name"] for queue in told} == set(queues.EVERY_QUEUE)
     page = requests.get(f"{flower}/tasks", auth=who, timeout=5).text
     assert "Routing Key" in page
+    # It shows, and stops nobody.
+    worker = requests.get(f"{flower}/api/workers", auth=who, timeout=15).json()
+    for name in worker:
+        stopped = requests.post(f"{flower}/api/worker/shutdown/{name}", auth=who, timeout=5)
+        assert stopped.status_code == 403
+    assert worker
     # It leads to the panel, and the panel leads to the tasks of this one, as Flower's own table asks for them.
     with requests.Session() as browser:
         uuid = task["uuid"]
@@ -257,7 +263,12 @@ def test_flower_shows_names_ids_and_queues_to_whoever_may_see_them(observed: Obs
 def sign_in(browser: requests.Session, info: dict[str, str]) -> None:
     door = browser.get(f"{info['admin']}sign-in/", timeout=5)
     (token,) = set(re.findall(r'name="csrf_token" value="([^"]+)"', door.text))
-    form = {"csrf_token": token, "username": info["admin_user"], "password": info["admin_password"], "code": ""}
+    form = {
+        "csrf_token": token,
+        "username": info["admin_user"],
+        "password": info["admin_password"],
+        "code": "",
+    }
     assert browser.post(door.url, data=form, timeout=5).status_code == 200
 
 

@@ -254,7 +254,9 @@ def test_what_apps_and_users_are_still_to_be_told(
     known(world)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    assert ("payouts_news_unseen_seconds", frozenset({("to", "users")})) not in scrape().samples, "mail is off"
+    assert ("payouts_news_unseen_seconds", frozenset({("to", "users")})) not in scrape().samples, (
+        "mail is off"
+    )
     turn_on(world, monkeypatch, port)
     assert scrape()("payouts_news_unseen_seconds", to="users") == 0
     cancelled(world)
