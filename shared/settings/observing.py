@@ -1,5 +1,6 @@
 """Who looks at the running system: Prometheus, a collector of traces, Sentry, people with Flower."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -50,7 +51,8 @@ class Observing(BaseSettings):
     def _an_address(cls, url: str | None) -> str | None:
         parts = urlsplit(url or "https://none")
         is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
+        is_address = parts.scheme in ("http", "https") and parts.hostname
+        if not (is_address and is_plain and re.fullmatch(r"[\w./:\[\]~%-]*", url or "", re.ASCII)):
             raise ValueError("must be like https://flower.example.com, without a password")
         return url.rstrip("/") if url else None
 

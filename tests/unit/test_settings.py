@@ -72,6 +72,11 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "secret-value"),
         ("SENTRY_DSN", "secret-value"),
         ("SENTRY_DSN", "https://secret-value/1"),
+        ("FLOWER_URL", "secret-value"),
+        ("FLOWER_URL", "javascript:secret-value"),
+        ("FLOWER_URL", "https://admin:secret-value@flower.example.com"),
+        ("ADMIN_URL", "https://payouts.example.com/admin/?next=secret-value"),
+        ("ADMIN_URL", 'https://payouts.example.com/"secret-value'),
     ],
 )
 def test_a_fault_is_named_and_its_value_is_not_told(
