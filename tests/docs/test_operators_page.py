@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from api.admin.bulk import MOST
+from api.admin.making import PAGES
 from shared import withdrawals
 from shared.cli import main
 from shared.notifications import endpoints
@@ -74,6 +75,11 @@ def is_of_the_panel(name: str) -> bool:
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"\*\*([^*]+)\*\*", PAGE))))
 def test_every_name_in_bold_stands_in_the_panel(name: str) -> None:
     assert is_of_the_panel(name), name
+
+
+def test_every_page_of_the_menu_has_its_place_in_the_guide() -> None:
+    in_bold = set(re.findall(r"\*\*([^*]+)\*\*", PAGE))
+    assert {page.title for page in PAGES if page.in_menu} <= in_bold
 
 
 def test_what_is_not_in_the_panel_is_found_out() -> None:

@@ -77,3 +77,9 @@ def test_no_mark_names_a_line_that_does_not_exist() -> None:
 def test_one_name_is_one_test() -> None:
     every = {test for tests in MARKED.values() for test in tests}
     assert len({test.partition("::")[2] for test in every}) == len(every)
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", PAGE.read_text()):
+        assert f"def {name}(" in code, name
