@@ -5,13 +5,12 @@ database whether that generation still holds, so who is disabled or signs out is
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 
-from flask import Flask, current_app, g, request, session
+from flask import Flask, current_app, g, redirect, request, session, url_for
 from flask_login import LoginManager, UserMixin, current_user, login_user
+from werkzeug.wrappers import Response
 
 from api import rates
 from shared import operators
@@ -44,6 +43,9 @@ def prepare(panel: Flask, settings: Settings) -> None:
         None  # the cookie is Strict and no script sees it; addresses of phones change
     )
     manager.user_loader(_of_session)
+    panel.config["PLACES"] = BoundedSemaphore(max(1, settings.api_threads // 4))
+    panel.before_request(_admit)
+    panel.teardown_request(_leave)
     panel.before_request(_stay_awake)
     rate = settings.rate_limit_sign_in
     limits = [
@@ -84,21 +86,6 @@ def actor() -> str:
     return f"operator:{me().name}"
 
 
-@contextmanager
-def place_to_try() -> Iterator[None]:
-    """One of few in which a password is compared: it takes long, and apps need the other threads.
-
-    Raises Unavailable when all are taken.
-    """
-    places: BoundedSemaphore = current_app.config["SIGN_INS"]
-    if not places.acquire(blocking=False):
-        raise Unavailable("Busy", "Others are signing in; try again in a moment", code="sign_in_busy")
-    try:
-        yield
-    finally:
-        places.release()
-
-
 def given_name() -> str:
     """The name that somebody tries to sign in with."""
     return request.form.get("username", "").replace("\x00", "").strip().lower()[:50]
@@ -119,6 +106,26 @@ def _is_in_time() -> bool:
         now - session.get("seen", 0) < settings.admin_idle_seconds
         and now - session.get("since", 0) < settings.admin_session_seconds
     )
+
+
+def _admit() -> Response | None:
+    """Asked before a form is read, which takes as long as its sender likes, and a password longer still.
+
+    A stranger's is read where they sign in, and nowhere else. Raises Unavailable when too many are.
+    """
+    if request.method == "POST" and not _is_try() and who() is None:
+        return redirect(url_for(f"{SIGN_IN}.index"))
+    if _is_try():
+        places: BoundedSemaphore = current_app.config["PLACES"]
+        if not places.acquire(blocking=False):
+            raise Unavailable("Busy", "Others are signing in; try again in a moment", code="sign_in_busy")
+        g.place = places
+    return None
+
+
+def _leave(_: BaseException | None) -> None:
+    if (place := g.pop("place", None)) is not None:
+        place.release()
 
 
 def _stay_awake() -> None:

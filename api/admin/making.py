@@ -97,9 +97,8 @@ def create_panel(settings: Settings) -> Flask:
         SESSION_COOKIE_SAMESITE="Strict",
         SESSION_REFRESH_EACH_REQUEST=False,
         WTF_CSRF_TIME_LIMIT=None,  # it ends with the session
-        # Each of these keeps a thread that apps need as well.
+        # Each export keeps a thread that apps need as well.
         EXPORTS=BoundedSemaphore(max(1, settings.api_threads // 4)),
-        SIGN_INS=BoundedSemaphore(max(1, settings.api_threads // 4)),
         MAX_CONTENT_LENGTH=MAX_FORM_BYTES,
         MAX_FORM_MEMORY_SIZE=MAX_FORM_BYTES,
         SEND_FILE_MAX_AGE_DEFAULT=3600,

@@ -31,8 +31,7 @@ class SignIn(Page):
                 return redirect(goes_on_to)
             return render_template("sign_in.html", title="Sign in", goes_on_to=goes_on_to)
         name = door.given_name()
-        with door.place_to_try():
-            operator = operators.sign_in(name, _secret("password"), request.form.get("code", ""))
+        operator = operators.sign_in(name, _secret("password"), request.form.get("code", ""))
         if operator is None:
             g.has_failed = True
             # Who mistook the fields typed a password there: only names that exist are written down.
@@ -68,9 +67,7 @@ class Account(Page):
         name = door.me().name
         if new != again:
             raise BadRequest("Not the same", "Type the new password twice", code="not_the_same")
-        with door.place_to_try():
-            is_right = operators.sign_in_again(name, old) is not None
-        if not is_right:
+        if operators.sign_in_again(name, old) is None:
             g.has_failed = True
             raise BadRequest("Not your password", "Type the one that you have now", code="wrong_password")
         with records.kept("password", subject=name):

@@ -101,3 +101,25 @@ def test_slow_bodies_of_strangers_do_not_hold_every_thread(world: World, tmp_pat
         )
         assert answer.status_code == 503 and answer.json()["code"] == "too_many_webhooks"
         assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_slow_forms_of_strangers_do_not_hold_every_thread(world: World, tmp_path: Path) -> None:
+    """The panel reads a form to find its token: a stranger's only where they sign in, and few at once."""
+    panel = {"ADMIN_SECRET_KEY": "a-key-of-the-tests-of-32-characters", "ADMIN_COOKIE_SECURE": "off"}
+    with api(tmp_path / "log", API_THREADS="4", **panel) as address, ExitStack() as slow:
+        requests.get(f"{address}/admin/sign-in/", timeout=20)  # the panel is made
+        host, port = address.removeprefix("http://").split(":")
+        for path in [
+            "/admin/sign-in/",
+            "/admin/withdrawals/",
+            "/admin/bulk/",
+            "/admin/account/password/",
+        ] * 3:
+            caller = slow.enter_context(socket.create_connection((host, int(port))))
+            kind = "application/x-www-form-urlencoded"
+            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: 100000\r\n\r\n"
+            caller.sendall(head.encode() + b"username=")
+        wait_until(lambda: _answers(address), 10, lambda: AssertionError("every thread is held"))
+        began = time.monotonic()
+        assert _answers(address)
+        assert time.monotonic() - began < 1
