@@ -7,7 +7,7 @@ WORKDIR /app
 # requirements-observed.lock has the extras `tracing` and `sentry` as well.
 ARG REQUIREMENTS=requirements.lock
 COPY ${REQUIREMENTS} ./
-RUN python -m pip install --no-cache-dir --require-hashes -r ${REQUIREMENTS}
+RUN python -m pip install --no-cache-dir --no-deps --require-hashes -r ${REQUIREMENTS}
 
 COPY shared ./shared
 COPY api ./api
@@ -24,7 +24,7 @@ FROM production AS sandbox
 
 USER root
 COPY requirements-simulator.lock ./
-RUN python -m pip install --no-cache-dir --require-hashes -r requirements-simulator.lock
+RUN python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements-simulator.lock
 COPY sandbox ./sandbox
 USER payouts
 ENTRYPOINT ["python", "-m", "sandbox.razorpayx"]

@@ -49,11 +49,13 @@ lock: $(VENV)/installed  ## Choose versions anew (needs uv)
 clean:  ## Forget the virtual environment
 	rm -rf $(VENV)
 
+# The lock names everything, so pip need not look for more: an older one that does takes a newer pydantic for
+# `pydantic[email]` than the lock's, as soon as there is one, and then refuses it for its hash.
 $(VENV)/installed: requirements-dev.lock pyproject.toml
 	@echo "Installing into $(VENV) (once, about a minute) …"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
