@@ -5,7 +5,7 @@ the webhooks as they arrived, the lines of the journal, exception records, what 
 and the user were told. No UPI id in full.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,7 @@ from shared.notifications import keeping
 from shared.notifications.mail import keeping as mail
 from shared.razorpayx.answers import parse_event
 from shared.states import sentence
-from shared.upi import mask
+from shared.upi import mask, mask_within
 from shared.withdrawals import find
 
 
@@ -65,7 +65,20 @@ def explain(session: Session, withdrawal_id: UUID) -> Story:
         *_reviews(session, withdrawal_id),
         *_emails(session, withdrawal_id),
     ]
-    return Story(_facts(withdrawal), sorted(told, key=lambda line: line.at))
+    return Story(_facts(withdrawal), sorted(map(_without_upi_ids, told), key=lambda line: line.at))
+
+
+def _without_upi_ids(line: Line) -> Line:
+    """Users, operators and the provider write what they like."""
+    return replace(line, words=mask_within(line.words), details=_masked(line.details))
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _masked(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_masked(one) for one in value]
+    return mask_within(value) if isinstance(value, str) else value
 
 
 def _facts(withdrawal: Withdrawal) -> dict[str, Any]:
@@ -84,7 +97,7 @@ def _facts(withdrawal: Withdrawal) -> dict[str, Any]:
         "awaits_approval": withdrawal.awaits_approval,
         "not_before": withdrawal.not_before,
         "utr": withdrawal.utr,
-        "notes": withdrawal.admin_notes,
+        "notes": mask_within(withdrawal.admin_notes or "") or None,
     }
 
 
@@ -94,8 +107,7 @@ def _events(session: Session, withdrawal_id: UUID) -> list[Line]:
     for event in session.scalars(query.order_by(WithdrawalEvent.id)):
         moved = event.from_status != event.to_status
         words = f"{event.from_status or 'new'} → {event.to_status}: {event.reason}" if moved else event.reason
-        data = event.data | ({"upi_id": mask(event.data["upi_id"])} if "upi_id" in event.data else {})
-        lines.append(Line(event.created_at, "event", f"{words} (by {event.actor})", data))
+        lines.append(Line(event.created_at, "event", f"{words} (by {event.actor})", event.data))
     return lines
 
 

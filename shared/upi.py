@@ -8,6 +8,7 @@ MIN_LENGTH, MAX_LENGTH = 5, 100  # CONTRACT.md; RazorpayX takes 3-100 (razorpayx
 # ASCII only, on purpose: `\w` would let in letters that no bank can route.
 _SHAPE = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9]+")
 
+_WITHIN = re.compile(rf"{_SHAPE.pattern}+(?!://)")  # possessive; `key@https://…` is no UPI id
 _HANDLE = re.compile(r"[A-Za-z0-9]{1,64}")
 
 
@@ -28,3 +29,8 @@ def mask(upi_id: str) -> str:
     """A UPI id that may stand in a log or a list: `as…@okhdfcbank`."""
     name, _, handle = upi_id.partition("@")
     return f"{name[: min(2, len(name) - 1)]}…@{handle}"
+
+
+def mask_within(text: str) -> str:
+    """What somebody wrote, with every UPI id in it masked."""
+    return _WITHIN.sub(lambda found: mask(found[0]), text)

@@ -10,7 +10,7 @@ from api.admin import door
 from shared.clock import INDIA, iso
 from shared.money import rupees_text
 from shared.states import sentence
-from shared.upi import mask
+from shared.upi import mask, mask_within
 
 
 def prepare(panel: Flask) -> None:
@@ -29,11 +29,11 @@ def ist(moment: datetime | None) -> Markup | str:
 
 
 def told(value: Any) -> Any:
-    """A detail of a story in one line."""
+    """A detail of a story in one line, without a UPI id in full."""
     if isinstance(value, datetime):
         return ist(value)
     if isinstance(value, dict):
         return ", ".join(f"{name}: {told(one)}" for name, one in value.items() if one not in (None, ""))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return mask_within(str(value))

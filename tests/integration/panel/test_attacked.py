@@ -8,6 +8,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from api.app import create_app
+from shared import withdrawals
 from shared.db import transaction
 from shared.exception_records import open_record
 from shared.roles import Role
@@ -126,3 +127,17 @@ def test_a_password_is_what_was_typed(signed_in: Signed) -> None:
     asha.get("/admin/account/")
     asha.send(action="/admin/account/password/", old=new, new=PASSWORD, again=PASSWORD)
     assert "new password" in asha.messages
+
+
+def test_a_upi_id_in_what_others_wrote_is_masked(panel: World, signed_in: Signed) -> None:
+    panel.credit()
+    withdrawal_id = panel.request()
+    withdrawals.cancel(withdrawal_id, reason="pay secretname@okaxis, please", actor="user:user123")
+    with transaction() as session:
+        said = {"details": {"description": "The VPA secretname@okaxis is closed."}}
+        about = {"ours": {}, "theirs": said, "withdrawal_id": withdrawal_id}
+        number = open_record(session, kind="test", subject="s", source="watch", **about)
+    vera = signed_in("vera", Role.VIEWER)
+    for path in (f"/admin/withdrawal/{withdrawal_id}/", f"/admin/exceptions/{number}/"):
+        text = vera.get(path).text
+        assert "se…@okaxis" in text and "secretname" not in text
