@@ -15,9 +15,17 @@ from shared.notifications.mail import keeping as mail
 from shared.razorpayx.reasons import POLICIES
 from shared.settings import settings
 
+# How old what waits is, in the order of `paise_by_age`.
+AGES = ("to 10 min", "to 1 h", "to 1 day", "to 5 days", "older")
 WAITING = text("""
-    SELECT status, status_reason, count(*) AS number, sum(amount_paise) AS paise, min(created_at) AS oldest
-    FROM withdrawals WHERE status IN ('pending', 'processing')
+    SELECT status, status_reason, count(*) AS number, sum(amount_paise) AS paise, min(created_at) AS oldest,
+           ARRAY[sum(amount_paise) FILTER (WHERE age <= interval '10 minutes'),
+                 sum(amount_paise) FILTER (WHERE age > interval '10 minutes' AND age <= interval '1 hour'),
+                 sum(amount_paise) FILTER (WHERE age > interval '1 hour' AND age <= interval '1 day'),
+                 sum(amount_paise) FILTER (WHERE age > interval '1 day' AND age <= interval '5 days'),
+                 sum(amount_paise) FILTER (WHERE age > interval '5 days')] AS paise_by_age
+    FROM (SELECT *, now() - created_at AS age FROM withdrawals
+          WHERE status IN ('pending', 'processing')) waiting
     GROUP BY status, status_reason ORDER BY status, number DESC
 """)
 # From our own results: how many attempts to each handle ended how, and how many because of its bank.

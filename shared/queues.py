@@ -21,7 +21,7 @@ MAINTENANCE, SWEEPS = "maintenance", "sweeps"
 # Apps are told by a process of its own: a server of theirs that is slow must not hold a thread that pays.
 NOTIFICATIONS = "notifications"
 SUBMIT, POLL, APPLY, SWEEP = "submit_withdrawal", "poll_payout", "apply_webhook", "sweep"
-WATCH, SEAL, RECONCILE = "watch", "seal", "reconcile"
+WATCH, SEAL, RECONCILE, COUNT = "watch", "seal", "reconcile", "count"
 NOTIFY, DELIVER = "notify", "deliver"
 MAIL, SEND_MAIL = "mail", "send_mail"
 
@@ -33,6 +33,7 @@ QUEUE_OF = {
     WATCH: MAINTENANCE,
     SEAL: MAINTENANCE,
     RECONCILE: MAINTENANCE,
+    COUNT: MAINTENANCE,
     NOTIFY: NOTIFICATIONS,
     DELIVER: NOTIFICATIONS,
     MAIL: NOTIFICATIONS,

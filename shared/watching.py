@@ -8,6 +8,7 @@ are here too, so that a command, a panel and an alert tell the same numbers.
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import func, select, text
@@ -62,6 +63,16 @@ class Money:
         return max(0, self.needed_paise - self.available_paise) if self.available_paise is not None else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Payouts that may have been made, and we do not know. Paise."""
+
+    number: int
+    paise: int
+    oldest: datetime | None
+    withdrawal_id: UUID | None  # of the oldest
+
+
 ENDED_BY = text("""
     SELECT actor, count(*) FROM withdrawal_events
     WHERE created_at >= now() - make_interval(hours => :hours) AND from_status <> to_status
@@ -93,6 +104,13 @@ UNHEARD = text("""
     FROM withdrawal_events
     WHERE created_at > greatest(now() - interval '1 day', coalesce(CAST(:last AS timestamptz), '-infinity'))
       AND from_status <> to_status AND to_status IN ('completed', 'failed') AND actor IN ('poll', 'lookup')
+""")
+# Payouts that may have been made, and we do not know: found by what is open, not among all attempts.
+UNKNOWN = text("""
+    SELECT count(*) AS number, coalesce(sum(w.amount_paise), 0)::bigint AS paise, min(a.created_at) AS oldest,
+           (array_agg(w.id ORDER BY a.created_at))[1] AS withdrawal_id
+    FROM withdrawals w JOIN payout_attempts a ON a.withdrawal_id = w.id AND a.state = 'unknown'
+    WHERE w.status = 'processing'
 """)
 NEEDED = text("""
     SELECT coalesce(sum(w.amount_paise), 0) FROM withdrawals w
@@ -167,6 +185,11 @@ def warn_of_overdue() -> int:
         if late:
             log.error("[PAYOUT] overdue", number=len(late), oldest=str(late[0].id))
         return len(late)
+
+
+def unknown(session: Session) -> Unknown:
+    """Payouts of which we do not know whether they were made."""
+    return Unknown(*session.execute(UNKNOWN).one())
 
 
 def money(session: Session) -> Money:

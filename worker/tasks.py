@@ -14,6 +14,7 @@ from shared.notifications.mail import keeping as mail_keeping
 from shared.notifications.mail import turns as mail_turns
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
+from shared.totals import keeping as totals
 from worker.app import celery
 from worker.reconcile import nightly
 
@@ -74,6 +75,12 @@ def seal() -> None:
 def reconcile() -> None:
     """Compare yesterday's books with the provider's, once a night."""
     nightly()
+
+
+@task(name=queues.COUNT)
+def count() -> None:
+    """Keep the totals of days that are over."""
+    totals.keep()
 
 
 @celery.task(name=queues.NOTIFY)

@@ -18,6 +18,7 @@ from shared.models.proof import DayCertificate, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
 from shared.models.rulings import Adjustment, Block, Review
+from shared.models.totals import CountedDay, DayTotal
 
 __all__ = [
     "Adjustment",
@@ -26,7 +27,9 @@ __all__ = [
     "Base",
     "Block",
     "CoinTransaction",
+    "CountedDay",
     "DayCertificate",
+    "DayTotal",
     "Delivery",
     "Destination",
     "Email",

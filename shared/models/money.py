@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
 from shared.models.base import NOW, Base, one_of
-from shared.states import OPEN, Awaits, Status
+from shared.states import FINAL, OPEN, Awaits, Status
 
 NEWEST = (text("created_at DESC"), text("id DESC"))
 
@@ -194,6 +194,15 @@ class WithdrawalEvent(Base):
     __table_args__ = (
         Index("ix_withdrawal_events_story", "withdrawal_id", "id"),
         Index("ix_withdrawal_events_created", "created_at", postgresql_using="brin"),
+        # What the totals are counted from (totals/counting.py), and what makes them be counted again.
+        Index(
+            "ix_withdrawal_events_ends",
+            "created_at",
+            postgresql_where=text(f"from_status <> to_status AND {one_of('to_status', FINAL)}"),
+        ),
+        Index(
+            "ix_withdrawal_events_after", "created_at", postgresql_where=text("from_status = 'completed'")
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)

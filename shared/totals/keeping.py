@@ -1,0 +1,123 @@
+"""Totals of days that are over, kept as rows.
+
+A day is counted an hour after its end: whatever was written on it can be seen by then, as in `sealing.py`. Counting twice
+does no harm, for a day is one transaction, and whoever comes second finds it counted. Events never change, so a
+day's numbers do not either, but for the fees of its payouts, which the provider may tell days later: an event says
+so, and then the day is forgotten and counted again. `payouts` needs none of this; it may all be deleted.
+"""
+
+import time
+from datetime import date, timedelta
+
+import structlog
+from sqlalchemy import bindparam, select, text
+from sqlalchemy.orm import Session
+
+from shared.db import transaction
+from shared.errors import Unavailable
+from shared.models import CountedDay
+from shared.totals.counting import LINES, Line, as_lines, count, midnight, values, whole_day
+
+DAYS_PER_CALL = 40
+# A reader counts what is missing, so long and no longer.
+READER_SECONDS = 2.0
+# So many uncounted days are counted for a reader without being kept: today, and yesterday for an hour.
+LIVE_DAYS = 2
+
+MISSING = text("""
+    SELECT each.day::date
+    FROM (SELECT (min(created_at) AT TIME ZONE interval '05:30')::date AS first,
+                 ((now() - interval '1 hour') AT TIME ZONE interval '05:30')::date - 1 AS last
+          FROM withdrawals) known,
+         generate_series(known.first + greatest(0, CAST(:first AS date) - known.first),
+                         least(known.last, CAST(:last AS date)), interval '1 day') AS each (day)
+    WHERE NOT EXISTS (SELECT FROM counted_days WHERE counted_days.day = each.day::date)
+    ORDER BY 1 DESC LIMIT :most
+""")
+CLAIM = text("INSERT INTO counted_days (day) VALUES (:day) ON CONFLICT DO NOTHING RETURNING day")
+KEEP = text(f"""
+    INSERT INTO day_totals (day, handle, what, reason, number, coins, paise, fees_paise, tax_paise, times)
+    {LINES}
+""")
+# What came after a payment, since the last count and two hours more: an event may be seen some time after it
+# was written, and so it counts as late for an hour longer.
+FORGET_MOVED = text("""
+    DELETE FROM counted_days d USING (
+        SELECT (paid.created_at AT TIME ZONE interval '05:30')::date AS day, max(late.created_at) AS moved_at
+        FROM withdrawal_events late JOIN withdrawal_events paid ON paid.withdrawal_id = late.withdrawal_id
+             AND paid.to_status = 'completed' AND paid.from_status <> paid.to_status
+        WHERE late.from_status = 'completed'
+          AND late.created_at >= (SELECT max(counted_at) FROM counted_days) - interval '2 hours'
+        GROUP BY 1) moved
+    WHERE d.day = moved.day AND d.counted_at <= moved.moved_at + interval '1 hour'
+""")
+KEPT = text("""
+    SELECT day::timestamp AS slot, handle, what, reason, number, coins, paise, fees_paise, tax_paise, times
+    FROM day_totals WHERE day BETWEEN :first AND :last ORDER BY 1, 2, 3, 4
+""")
+COUNTED = select(CountedDay.day).where(CountedDay.day.between(bindparam("first"), bindparam("last")))
+
+log = structlog.get_logger()
+
+
+def keep(*, most: int = DAYS_PER_CALL) -> int:
+    """Count days that are over and not counted, the newest first; returns how many. Raises Unavailable."""
+    with transaction() as session:
+        session.execute(FORGET_MOVED)
+        missing = _missing(session, date.min, date.max, most)
+    for day in missing:
+        keep_day(day)
+    return len(missing)
+
+
+def keep_day(day: date) -> bool:
+    """Count a day and keep it, unless it is kept. Raises Unavailable."""
+    with transaction() as session:
+        if session.scalar(CLAIM, {"day": day}) is None:
+            return False
+        session.execute(KEEP, values(*whole_day(day), "day"))
+    log.info("[TOTALS] counted", day=day.isoformat())
+    return True
+
+
+def of_days(first: date, last: date) -> list[Line]:
+    """What the days from `first` to `last`, both included, came to, up to this moment.
+
+    Raises Unavailable, also while so many days are not counted yet that somebody would wait for too long.
+    """
+    _catch_up(first, last)
+    with transaction() as session:
+        # One snapshot: a day is either kept or counted, never both.
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        counted = set(session.scalars(COUNTED, {"first": first, "last": last}))
+        lines = as_lines(session.execute(KEPT, {"first": first, "last": last}).all())
+        for day in _open(session, first, last, counted):
+            lines += count(session, *whole_day(day))
+    return sorted(lines, key=lambda line: line.slot)
+
+
+def _catch_up(first: date, last: date) -> None:
+    give_up = time.monotonic() + READER_SECONDS
+    with transaction() as session:
+        session.execute(FORGET_MOVED)
+        missing = _missing(session, first, last, (last - first).days + 1)
+    for done, day in enumerate(missing):
+        if time.monotonic() > give_up:
+            left = len(missing) - done
+            raise Unavailable(
+                "Not counted yet",
+                f"{left} days of these are still being counted; try again in a minute",
+                code="days_uncounted",
+            )
+        keep_day(day)
+
+
+def _missing(session: Session, first: date, last: date, most: int) -> list[date]:
+    return list(session.scalars(MISSING, {"first": first, "last": last, "most": most}))
+
+
+def _open(session: Session, first: date, last: date, counted: set[date]) -> list[date]:
+    """Days that nobody keeps yet: today, and yesterday until it can be counted."""
+    today = session.scalar(text("SELECT (now() AT TIME ZONE interval '05:30')::date"))
+    near = [today - timedelta(days=back) for back in range(LIVE_DAYS, -1, -1)]
+    return [day for day in near if first <= day <= last and day not in counted]

@@ -1,0 +1,111 @@
+"""Sums of what was counted: numbers, rates, and the time from request to paid."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
+
+from shared.totals.counting import (
+    ASKED,
+    CANCELLED,
+    FAILED,
+    PAID,
+    REVERSED,
+    STEPS_PER_OCTAVE,
+    Line,
+)
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Sum:
+    """What some lines come to together. Paise and seconds."""
+
+    def __init__(self) -> None:
+        self.number: Counter[str] = Counter()
+        self.coins: Counter[str] = Counter()
+        self.paise: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()  # of failed and reversed ones
+        self.times: Counter[int] = Counter()
+        self.fees_paise = self.tax_paise = 0
+
+    def add(self, line: Line) -> None:
+        """Add a line."""
+        self.number[line.what] += line.number
+        self.coins[line.what] += line.coins
+        self.paise[line.what] += line.paise
+        self.fees_paise += line.fees_paise
+        self.tax_paise += line.tax_paise
+        if line.reason:
+            self.reasons[line.reason] += line.number
+        for step, number in line.times.items():
+            self.times[int(step)] += number
+
+    @property
+    def asked(self) -> int:
+        return self.number[ASKED]
+
+    @property
+    def paid(self) -> int:
+        return self.number[PAID]
+
+    @property
+    def not_paid(self) -> int:
+        """Failed before they were paid, or reversed after it."""
+        return self.number[FAILED] + self.number[REVERSED]
+
+    @property
+    def refunded(self) -> int:
+        """Every withdrawal that ends and is not paid gives its coins back with the same move (rule of 0002)."""
+        return self.not_paid + self.number[CANCELLED]
+
+    @property
+    def refunded_coins(self) -> int:
+        return self.coins[FAILED] + self.coins[REVERSED] + self.coins[CANCELLED]
+
+    @property
+    def refunded_paise(self) -> int:
+        return self.paise[FAILED] + self.paise[REVERSED] + self.paise[CANCELLED]
+
+    @property
+    def failure_rate(self) -> float | None:
+        """Of those that were paid or failed, the part that failed; None when there were none."""
+        return _share(self.number[FAILED], self.paid + self.number[FAILED])
+
+    @property
+    def refund_rate(self) -> float | None:
+        """Of those that ended, the part whose coins went back, before or after; None when none ended."""
+        return _share(self.refunded, self.paid + self.number[FAILED] + self.number[CANCELLED])
+
+    @property
+    def p50_seconds(self) -> float | None:
+        return self.time(0.5)
+
+    @property
+    def p95_seconds(self) -> float | None:
+        return self.time(0.95)
+
+    def time(self, share: float) -> float | None:
+        """Within how many seconds this part of the paid ones was paid, to 2.2 %; None when none was."""
+        wanted, seen = share * sum(self.times.values()), 0
+        for step in sorted(self.times):
+            seen += self.times[step]
+            if seen >= wanted:
+                return float(2 ** ((step + 0.5) / STEPS_PER_OCTAVE))
+        return None
+
+
+def summed(lines: Iterable[Line], key: Callable[[Line], Key]) -> dict[Key, Sum]:
+    """A sum for each key."""
+    sums: dict[Key, Sum] = defaultdict(Sum)
+    for line in lines:
+        sums[key(line)].add(line)
+    return dict(sums)
+
+
+def total(lines: Iterable[Line]) -> Sum:
+    """The sum of all."""
+    return summed(lines, lambda _: None).get(None) or Sum()
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
