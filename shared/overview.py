@@ -1,6 +1,6 @@
 """How it goes, in a few lines for operators: what `payouts status` prints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,7 +56,8 @@ def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[s
     yield f"Webhooks in {hours} h", _webhooks(watching.webhooks(session, hours=hours))
     yield "Webhooks to apps", [_endpoint(one) for one in keeping.standings(session)] or ["no endpoint"]
     yield "Mail", [_mail(mail.standing(session)) if settings().smtp_host else "off: SMTP_HOST is not set"]
-    yield f"UPI handles in {hours} h", _handles(session, hours) or ["nothing"]
+    rows = handles(session, hours=hours)
+    yield f"UPI handles in {hours} h", [_handle(row) for row in rows] or ["nothing"]
     flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
     open_ones = [f"{n} × {kind}, oldest {_when(oldest)}" for kind, n, oldest in session.execute(EXCEPTIONS)]
     yield "For a person", flags + open_ones or ["nothing"]
@@ -75,12 +76,14 @@ def _waiting(row: Row[Any]) -> str:
     return f"{what}: {row.number}, {rupees_text(int(row.paise))}, oldest {_when(row.oldest)}"
 
 
-def _handles(session: Session, hours: int) -> list[str]:
+def handles(session: Session, *, hours: int = 24) -> Sequence[Row[Any]]:
+    """How attempts to each UPI handle ended, those with trouble of its bank first."""
     banks = [reason for reason, policy in POLICIES.items() if policy.whose == "handle"]
-    return [
-        f"@{row.handle}: {row.paid} paid, {row.failed} failed, {row.by_bank} of them by its bank"
-        for row in session.execute(HANDLES, {"hours": hours, "banks": banks})
-    ]
+    return session.execute(HANDLES, {"hours": hours, "banks": banks}).all()
+
+
+def _handle(row: Row[Any]) -> str:
+    return f"@{row.handle}: {row.paid} paid, {row.failed} failed, {row.by_bank} of them by its bank"
 
 
 def _money(money: watching.Money) -> Iterator[str]:

@@ -1,13 +1,13 @@
-"""A list of withdrawals as a CSV file that is written while it is read.
+"""CSV files that are written while they are read.
 
-It goes page by page along the list's index, each page a transaction of its own: a slow reader holds no
-connection, and no snapshot that keeps the database from cleaning up. So rows that change meanwhile are told
-as they are when their page is read; none comes twice.
+A list of withdrawals goes page by page along its index, each page a transaction of its own: a slow reader
+holds no connection, and no snapshot that keeps the database from cleaning up. So rows that change meanwhile
+are told as they are when their page is read; none comes twice.
 """
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import BoundedSemaphore
 
 from flask import Response, current_app
@@ -38,41 +38,51 @@ CHUNK_ROWS = 1000
 
 
 def streamed(wanted: Wanted) -> Response:
-    """The answer with the file. Raises Unavailable when too many others are being written."""
+    """The answer with the list. Raises Unavailable when too many others are being written."""
+    return as_file("withdrawals.csv", _lines(wanted))
+
+
+def as_file(name: str, lines: Iterator[str]) -> Response:
+    """An answer that is written while it is read. Raises Unavailable when too many others are."""
     at_once: BoundedSemaphore = current_app.config["EXPORTS"]
     if not at_once.acquire(blocking=False):
         raise Unavailable("Busy", "Other exports are being written; try again later", code="export_busy")
-    response = Response(_lines(wanted), mimetype="text/csv")
-    response.headers["Content-Disposition"] = "attachment; filename=withdrawals.csv"
+    response = Response(lines, mimetype="text/csv")
+    response.headers["Content-Disposition"] = f"attachment; filename={name}"
     response.call_on_close(at_once.release)
     return response
 
 
 def _lines(wanted: Wanted) -> Iterator[str]:
-    yield _written([COLUMNS])
+    yield written([COLUMNS])
     after = None
     while True:
         found = search(wanted, limit=CHUNK_ROWS, after=after)
-        yield _written([tuple(harmless(cell) for cell in _cells(row)) for row in found.withdrawals])
+        yield written([tuple(_cells(row)) for row in found.withdrawals])
         after = found.next
         if after is None:
             return
 
 
-def _written(rows: list[tuple[str, ...]]) -> str:
+def written(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows as they stand in the file, with cells that no spreadsheet takes for a formula."""
     out = io.StringIO()
-    csv.writer(out).writerows(rows)
+    csv.writer(out).writerows(tuple(harmless(cell) for cell in row) for row in rows)
     return out.getvalue()
 
 
+def rupees(paise: int) -> str:
+    """Rupees as a number: `1234.50`."""
+    return "{}.{:02d}".format(*divmod(paise, PAISE_PER_RUPEE))
+
+
 def _cells(row: Withdrawal) -> Iterator[str]:
-    rupees, paise = divmod(row.amount_paise, PAISE_PER_RUPEE)
     yield str(row.id)
     yield row.created_at.astimezone(INDIA).strftime("%Y-%m-%d %H:%M:%S")
     yield row.user_id
     yield mask(row.upi_id)
     yield str(row.coins_amount)
-    yield f"{rupees}.{paise:02d}"
+    yield rupees(row.amount_paise)
     yield row.status
     yield row.status_reason or ""
     yield row.review or ""

@@ -1,15 +1,21 @@
-"""The front page: what waits for a person."""
+"""The front page: where the money is, how it goes, and what waits for a person."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask_admin import AdminIndexView
-from sqlalchemy import select
+from markupsafe import Markup
+from sqlalchemy import Row, select
 
+from api.admin import charts, dashboard
+from api.admin.dashboard import Facts
 from api.admin.page import opens, shut
-from shared import adjusting, exception_records, switches
+from shared import adjusting, exception_records
 from shared.db import transaction
 from shared.models import Resolution, Withdrawal
+from shared.overview import AGES
 from shared.roles import Role
+from shared.totals import counting, summing
 from shared.withdrawals import reviewing
 
 SHOWN = 20
@@ -19,11 +25,11 @@ class Home(AdminIndexView):
     """`/admin/`."""
 
     def __init__(self) -> None:
-        super().__init__(name="Home", url="/admin")
+        super().__init__(name="Dashboard", url="/admin")
 
     @opens("/", Role.VIEWER)
     def index(self) -> str:
-        """Proposals that wait for a second person, open exceptions, pauses."""
+        """The dashboard; below it proposals that wait for a second person, and open exceptions."""
         waiting = (
             select(Resolution, Withdrawal)
             .join(Withdrawal, Withdrawal.id == Resolution.withdrawal_id)
@@ -32,15 +38,60 @@ class Home(AdminIndexView):
             .limit(SHOWN)
         )
         with transaction() as session:
-            return self.render(
-                "home.html",
-                title="What waits for a person",
-                proposals=session.execute(waiting).all(),
-                awaiting=reviewing.waiting(session, limit=SHOWN),
-                adjustments=adjusting.waiting(session, limit=SHOWN),
-                records=exception_records.listing(session, limit=SHOWN),
-                off=[switch for switch in switches.listing(session) if not switch.is_on],
-            )
+            facts = dashboard.look(session)
+            people = {
+                "proposals": session.execute(waiting).all(),
+                "awaiting": reviewing.waiting(session, limit=SHOWN),
+                "adjustments": adjusting.waiting(session, limit=SHOWN),
+                "records": exception_records.listing(session, limit=SHOWN),
+            }
+        return self.render(
+            "home.html",
+            title="Dashboard",
+            facts=facts,
+            boxes=dashboard.boxes(facts),
+            ages=AGES,
+            day=summing.total(facts.lines),
+            held_chart=_held(facts.waiting),
+            hours_chart=_hours(facts),
+            handles_chart=_handles(facts),
+            attempts={f"@{row.handle}": row for row in facts.handles},
+            **people,
+        )
 
     def _handle_view(self, name: str, **_: Any) -> Any:
         return shut(getattr(getattr(self, name), "needs", None))
+
+
+def _held(waiting: Sequence[Row[Any]]) -> Markup | None:
+    if not waiting:
+        return None
+    series = [
+        (age, [float(row.paise_by_age[place] or 0) for row in waiting]) for place, age in enumerate(AGES)
+    ]
+    labels = [f"{row.status}, {row.status_reason}" for row in waiting]
+    return charts.lying("Rupees held, by reason and age", labels, series)
+
+
+def _hours(facts: Facts) -> Markup | None:
+    if not facts.lines:
+        return None
+    hours = facts.by_hour
+    series = [
+        ("paid", [float(came_to.paise[counting.PAID]) for _, came_to in hours]),
+        ("refunded", [float(came_to.refunded_paise) for _, came_to in hours]),
+    ]
+    return charts.standing("Rupees paid and refunded, by hour", [f"{hour:%H}" for hour, _ in hours], series)
+
+
+def _handles(facts: Facts) -> Markup | None:
+    ended = [(handle, came_to) for handle, came_to in facts.by_handle if came_to.refund_rate is not None]
+    if not ended:
+        return None
+    rates = [came_to.refund_rate for _, came_to in ended]
+    return charts.lying(
+        "Refunded, of those that ended, by UPI handle",
+        [handle for handle, _ in ended],
+        [("refunded", rates)],
+        unit="share",
+    )

@@ -16,6 +16,7 @@ from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import HTTPException
 
 from api.admin import door, showing
+from api.admin.analytics import Analytics
 from api.admin.audit_log import AuditLog
 from api.admin.bulk import Bulk
 from api.admin.exceptions import Exceptions
@@ -36,6 +37,7 @@ from shared.settings import Settings
 
 # What the menu shows, in its order; each is shown to those who may open it.
 PAGES: tuple[type[Page], ...] = (
+    Analytics,
     Withdrawals,
     Users,
     Blocks,

@@ -16,6 +16,7 @@ from shared.upi import mask, mask_within
 def prepare(panel: Flask) -> None:
     """Give the templates their words."""
     panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, sentence=sentence, told=told)
+    panel.jinja_env.filters.update(span=span, percent=percent)
     panel.jinja_env.globals.update(who=door.who)
     panel.jinja_env.trim_blocks = panel.jinja_env.lstrip_blocks = True
 
@@ -26,6 +27,21 @@ def ist(moment: datetime | None) -> Markup | str:
         return ""
     shown = moment.astimezone(INDIA).strftime("%d %b %Y, %H:%M:%S")
     return Markup('<time datetime="{}">{}</time>').format(iso(moment), shown)
+
+
+def span(seconds: float | None) -> str:
+    """A length of time, short: `45 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    if seconds is None:
+        return ""
+    for limit, unit, digits, word in ((120, 1, 0, "s"), (7200, 60, 0, "min"), (172_800, 3600, 1, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.{digits}f} {word}"
+    return f"{seconds / 86_400:,.1f} days"
+
+
+def percent(share: float | None) -> str:
+    """A part of a whole, to a tenth of a percent; nothing where there was no whole."""
+    return "" if share is None else f"{share:.1%}"
 
 
 def told(value: Any) -> Any:

@@ -200,9 +200,7 @@ class WithdrawalEvent(Base):
             "created_at",
             postgresql_where=text(f"from_status <> to_status AND {one_of('to_status', FINAL)}"),
         ),
-        Index(
-            "ix_withdrawal_events_after", "created_at", postgresql_where=text("from_status = 'completed'")
-        ),
+        Index("ix_withdrawal_events_after", "created_at", postgresql_where=text("from_status = 'completed'")),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)

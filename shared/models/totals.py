@@ -1,4 +1,4 @@
-"""What each day in India came to: kept, so that a year is not read anew; forgotten and counted again at will."""
+"""What each day in India came to: kept, so that a year is not read anew. It may all be counted again."""
 
 from datetime import date, datetime
 from typing import Any
@@ -39,4 +39,6 @@ class DayTotal(Base):
     paise: Mapped[int]
     fees_paise: Mapped[int]  # of paid ones, with the tax; as told so far
     tax_paise: Mapped[int]
-    times: Mapped[dict[str, Any]] = mapped_column(JSONB)  # of paid ones: step of time (summing.py) -> how many
+    times: Mapped[dict[str, Any]] = mapped_column(
+        JSONB
+    )  # of paid ones: step of time (summing.py) -> how many

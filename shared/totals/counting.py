@@ -32,7 +32,8 @@ LINES = """
                CASE WHEN e.to_status = 'failed' THEN e.reason ELSE '' END, w.coins_amount, w.amount_paise,
                coalesce(a.fees_paise, 0), coalesce(a.tax_paise, 0),
                CASE WHEN e.to_status = 'completed' THEN
-                   floor(:steps * ln(greatest(1, extract(epoch FROM e.created_at - w.created_at)::float8)) / ln(2))
+                   floor(:steps / ln(2) *
+                         ln(greatest(1, extract(epoch FROM e.created_at - w.created_at)::float8)))
                END::integer
         FROM withdrawal_events e JOIN withdrawals w ON w.id = e.withdrawal_id
              LEFT JOIN payout_attempts a
@@ -41,7 +42,8 @@ LINES = """
           AND e.from_status <> e.to_status AND e.to_status IN ('cancelled', 'completed', 'failed')
     ), stepped AS (
         SELECT slot, lower(split_part(upi_id, '@', 2)) AS handle, what, reason, step, count(*) AS number,
-               sum(coins) AS coins, sum(paise) AS paise, sum(fees_paise) AS fees_paise, sum(tax_paise) AS tax_paise
+               sum(coins) AS coins, sum(paise) AS paise, sum(fees_paise) AS fees_paise,
+               sum(tax_paise) AS tax_paise
         FROM found GROUP BY 1, 2, 3, 4, 5
     )
     SELECT slot, handle, what, reason, sum(number)::bigint AS number, sum(coins)::bigint AS coins,

@@ -1,9 +1,10 @@
 """Totals of days that are over, kept as rows.
 
-A day is counted an hour after its end: whatever was written on it can be seen by then, as in `sealing.py`. Counting twice
-does no harm, for a day is one transaction, and whoever comes second finds it counted. Events never change, so a
-day's numbers do not either, but for the fees of its payouts, which the provider may tell days later: an event says
-so, and then the day is forgotten and counted again. `payouts` needs none of this; it may all be deleted.
+A day is counted an hour after its end: whatever was written on it can be seen by then, as in `sealing.py`.
+Counting twice does no harm, for a day is one transaction, and whoever comes second finds it counted. Events
+never change, so a day's numbers do not either, but for the fees of its payouts, which the provider may tell
+days later: an event says so, and then the day is forgotten and counted again. Nothing that pays reads this,
+and it may all be deleted.
 """
 
 import time
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared.db import transaction
 from shared.errors import Unavailable
 from shared.models import CountedDay
-from shared.totals.counting import LINES, Line, as_lines, count, midnight, values, whole_day
+from shared.totals.counting import LINES, Line, as_lines, count, values, whole_day
 
 DAYS_PER_CALL = 40
 # A reader counts what is missing, so long and no longer.
@@ -85,7 +86,7 @@ def of_days(first: date, last: date) -> list[Line]:
 
     Raises Unavailable, also while so many days are not counted yet that somebody would wait for too long.
     """
-    _catch_up(first, last)
+    catch_up(first, last)
     with transaction() as session:
         # One snapshot: a day is either kept or counted, never both.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
@@ -96,7 +97,8 @@ def of_days(first: date, last: date) -> list[Line]:
     return sorted(lines, key=lambda line: line.slot)
 
 
-def _catch_up(first: date, last: date) -> None:
+def catch_up(first: date, last: date) -> None:
+    """Count what is over and not counted of these days. Raises Unavailable, also when it takes too long."""
     give_up = time.monotonic() + READER_SECONDS
     with transaction() as session:
         session.execute(FORGET_MOVED)

@@ -55,7 +55,7 @@ class Sum:
 
     @property
     def refunded(self) -> int:
-        """Every withdrawal that ends and is not paid gives its coins back with the same move (rule of 0002)."""
+        """Every withdrawal that ends and is not paid gives its coins back by the same move."""
         return self.not_paid + self.number[CANCELLED]
 
     @property
@@ -67,14 +67,19 @@ class Sum:
         return self.paise[FAILED] + self.paise[REVERSED] + self.paise[CANCELLED]
 
     @property
+    def tried(self) -> int:
+        """Paid or failed."""
+        return self.paid + self.number[FAILED]
+
+    @property
     def failure_rate(self) -> float | None:
-        """Of those that were paid or failed, the part that failed; None when there were none."""
-        return _share(self.number[FAILED], self.paid + self.number[FAILED])
+        """Of those that were tried, the part that failed; None when there were none."""
+        return _share(self.number[FAILED], self.tried)
 
     @property
     def refund_rate(self) -> float | None:
         """Of those that ended, the part whose coins went back, before or after; None when none ended."""
-        return _share(self.refunded, self.paid + self.number[FAILED] + self.number[CANCELLED])
+        return _share(self.refunded, self.tried + self.number[CANCELLED])
 
     @property
     def p50_seconds(self) -> float | None:

@@ -29,6 +29,8 @@ ROUTES: dict[tuple[str, str], Role | str] = {
     ("GET", "/admin/sign-in/"): EVERYBODY,
     ("POST", "/admin/sign-in/"): EVERYBODY,
     ("GET", "/admin/"): VIEWER,
+    ("GET", "/admin/analytics/"): VIEWER,
+    ("GET", "/admin/analytics/export.csv"): VIEWER,
     ("GET", "/admin/withdrawals/"): VIEWER,
     ("GET", "/admin/withdrawals/export.csv"): OPERATOR,
     ("GET", ONE): VIEWER,

@@ -1,0 +1,277 @@
+"""What the front page tells: where the money is, how it goes, what is red.
+
+Nothing is counted here: each number comes from where `payouts status`, `/metrics` and the totals have it too.
+All of it is read along indexes over what is open or of the last day: it costs the same among a million
+withdrawals.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import redis
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from api.admin.showing import percent, span
+from shared import gauges, overview, switches, watching
+from shared.clock import INDIA
+from shared.models import Switch
+from shared.money import rupees_text
+from shared.notifications import keeping
+from shared.notifications.mail import keeping as mail
+from shared.settings import settings
+from shared.states import WAITING, Reason, Status
+from shared.totals import counting, summing
+from shared.totals.counting import Line
+from shared.totals.summing import Sum
+
+HOURS = 24
+PACE_MINUTES = 10
+# Red from here on.
+UNKNOWN_SECONDS = WAITING[Reason.CONFIRMING][1]
+LATE_SECONDS = 120
+FAILURES_SHARE, FAILURES_OF = 0.1, 20
+BALANCE_HOURS = 2
+BALANCE_AGE_TIMES = 5  # so many times as long as the time between two looks
+OTHERS = "others"
+MOST_HANDLES = 15
+# What is pending and goes out by itself.
+NOT_BY_ITSELF = (Reason.AWAITING_REVIEW, Reason.IN_REVIEW)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One answer: how it stands in a few characters, the words for it, and whether somebody should look."""
+
+    title: str
+    value: str
+    words: str
+    is_red: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was read, in one transaction."""
+
+    now: datetime
+    waiting: Sequence[Row[Any]]  # of overview.WAITING
+    unknown: watching.Unknown
+    lines: list[Line]  # of HOURS
+    last_hour: Sum
+    just_now: Sum  # of PACE_MINUTES
+    handles: Sequence[Row[Any]]  # of overview.HANDLES: attempts
+    late_seconds: float
+    money: watching.Money
+    webhooks: watching.Webhooks
+    apps: list[keeping.Standing]
+    mail: mail.Standing
+    off: list[Switch]
+    exceptions: dict[str, int]
+    depths: dict[str, int] | None  # None: the broker does not answer
+
+    @property
+    def today(self) -> Sum:
+        """Since midnight in India, which is less than HOURS ago."""
+        midnight = counting.midnight(self.now.astimezone(INDIA).date())
+        return summing.total(line for line in self.lines if line.slot >= midnight)
+
+    @property
+    def by_hour(self) -> list[tuple[datetime, Sum]]:
+        """The hours, also those in which nothing happened."""
+        sums = summing.summed(self.lines, lambda line: line.slot)
+        last = self.now.astimezone(INDIA).replace(minute=0, second=0, microsecond=0)
+        hours = [last - timedelta(hours=back) for back in range(HOURS, -1, -1)]
+        return [(hour, sums.get(hour) or Sum()) for hour in hours]
+
+    @property
+    def by_handle(self) -> list[tuple[str, Sum]]:
+        """The handles with the most withdrawals that ended, and all others together."""
+        return top_handles(self.lines, MOST_HANDLES)
+
+
+def look(session: Session) -> Facts:
+    """Read it. Raises Unavailable."""
+    now: datetime = session.execute(text("SELECT now()")).scalar_one()
+    count = counting.count
+    return Facts(
+        now=now,
+        waiting=session.execute(overview.WAITING).all(),
+        unknown=watching.unknown(session),
+        lines=count(session, now - timedelta(hours=HOURS), now, by="hour"),
+        last_hour=summing.total(count(session, now - timedelta(hours=1), now)),
+        just_now=summing.total(count(session, now - timedelta(minutes=PACE_MINUTES), now)),
+        handles=overview.handles(session, hours=HOURS),
+        late_seconds=float(session.execute(gauges.LATENESS).one().seconds),
+        money=watching.money(session),
+        webhooks=watching.webhooks(session, hours=HOURS),
+        apps=keeping.standings(session),
+        mail=mail.standing(session),
+        off=[switch for switch in switches.listing(session) if not switch.is_on],
+        exceptions={kind: number for kind, number, _ in session.execute(overview.EXCEPTIONS)},
+        depths=_depths(),
+    )
+
+
+def top_handles(lines: Sequence[Line], most: int) -> list[tuple[str, Sum]]:
+    """A sum for each of the handles with the most withdrawals, and one for all others."""
+    numbers: dict[str, int] = defaultdict(int)
+    for line in lines:
+        numbers[line.handle] += line.number
+    shown = sorted(numbers, key=lambda handle: (-numbers[handle], handle))[:most]
+    places = set(shown)
+    sums = summing.summed(lines, lambda line: f"@{line.handle}" if line.handle in places else OTHERS)
+    return [(name, sums[name]) for name in [*(f"@{handle}" for handle in shown), OTHERS] if name in sums]
+
+
+def boxes(facts: Facts) -> list[Box]:
+    """The answers, money first."""
+    return [
+        _held(facts),
+        _unknown(facts),
+        _paid_today(facts),
+        _balance(facts),
+        *_how_it_ends(facts),
+        _to_be_sent(facts),
+        _from_razorpayx(facts),
+        _to_apps(facts),
+        _mail(facts),
+        _pauses(facts),
+    ]
+
+
+def _depths() -> dict[str, int] | None:
+    try:
+        return {name: int(depth) for (name,), depth in gauges.messages()[gauges.QUEUE]}
+    except redis.RedisError:
+        return None
+
+
+def _held(facts: Facts) -> Box:
+    number = sum(row.number for row in facts.waiting)
+    if not number:
+        return Box("Held", rupees_text(0), "No withdrawal is open")
+    oldest = min(row.oldest for row in facts.waiting)
+    overdue = facts.exceptions.get("overdue", 0)
+    late = f"; {overdue} later than was said" if overdue else ""
+    words = f"{number} withdrawals, the oldest {_age(facts, oldest)} old{late}"
+    return Box("Held", rupees_text(int(sum(row.paise for row in facts.waiting))), words, bool(overdue))
+
+
+def _unknown(facts: Facts) -> Box:
+    unknown = facts.unknown
+    if unknown.oldest is None:
+        return Box("Unknown", rupees_text(0), "Of each payout we know whether it was made")
+    seconds = (facts.now - unknown.oldest).total_seconds()
+    words = f"{unknown.number} payouts that may have been made, the oldest {span(seconds)} old"
+    return Box("Unknown", rupees_text(unknown.paise), words, seconds > UNKNOWN_SECONDS)
+
+
+def _paid_today(facts: Facts) -> Box:
+    today = facts.today
+    words = f"{today.paid} withdrawals; {today.asked} asked for, {today.refunded} refunded"
+    return Box("Paid today (IST)", rupees_text(today.paise[counting.PAID]), words)
+
+
+def _balance(facts: Facts) -> Box:
+    money = facts.money
+    if money.available_paise is None or money.seen_at is None:
+        return Box("Balance at RazorpayX", "not told", "RazorpayX has not told it yet", is_red=True)
+    an_hour = facts.last_hour.paise[counting.PAID]
+    hours = money.available_paise / an_hour if an_hour else None
+    lasts = (
+        f"lasts {span(hours * 3600)} at the last hour's rate"
+        if hours is not None
+        else "none was paid in an hour"
+    )
+    missing = f"{rupees_text(money.missing_paise)} is missing; " if money.missing_paise else ""
+    age = (facts.now - money.seen_at).total_seconds()
+    words = f"{missing}{lasts}; {rupees_text(money.needed_paise)} to be paid; told {span(age)} ago"
+    is_old = age > BALANCE_AGE_TIMES * settings().watch_seconds
+    is_red = bool(money.missing_paise) or (hours is not None and hours < BALANCE_HOURS) or is_old
+    return Box("Balance at RazorpayX", rupees_text(money.available_paise), words, is_red)
+
+
+def _how_it_ends(facts: Facts) -> Iterator[Box]:
+    day = summing.total(facts.lines)
+    is_red = day.tried >= FAILURES_OF and (day.failure_rate or 0) > FAILURES_SHARE
+    reversed_ones = day.number[counting.REVERSED]
+    words = f"{day.number[counting.FAILED]} of {day.tried} tried in {HOURS} h; {reversed_ones} more reversed"
+    yield Box("Failed", percent(day.failure_rate), words, is_red)
+    words = (
+        f"{day.refunded} withdrawals in {HOURS} h, {rupees_text(day.refunded_paise)}; cancelled ones count"
+    )
+    yield Box("Refunded", percent(day.refund_rate), words)
+    words = f"half of the paid ones in {HOURS} h; 95 of 100 within {span(day.p95_seconds)}"
+    yield Box(
+        "From request to paid", span(day.p50_seconds), words if day.paid else f"None was paid in {HOURS} h"
+    )
+
+
+def _to_be_sent(facts: Facts) -> Box:
+    number = sum(
+        row.number
+        for row in facts.waiting
+        if row.status == Status.PENDING and row.status_reason not in NOT_BY_ITSELF
+    )
+    a_minute = facts.just_now.tried / PACE_MINUTES
+    if not number:
+        words = "Nothing waits"
+    elif a_minute:
+        pace = f"{a_minute:.1f} a minute, as in the last {PACE_MINUTES} min"
+        words = f"gone in {span(number / a_minute * 60)} at {pace}"
+    else:
+        words = f"none ended in {PACE_MINUTES} min, so nobody can say when they will"
+    is_late = facts.late_seconds > LATE_SECONDS
+    late = f"; due for {span(facts.late_seconds)} and not taken up: do workers run?" if is_late else ""
+    silent = "; Redis does not answer" if facts.depths is None else ""
+    return Box("To be sent", str(number), words + late + silent, is_late or facts.depths is None)
+
+
+def _from_razorpayx(facts: Facts) -> Box:
+    told, is_silent = facts.webhooks, watching.SILENT in facts.exceptions
+    words = "; ".join(_words_of_webhooks(told, facts))
+    return Box("Webhooks from RazorpayX", "silent" if is_silent else f"{told.received}", words, is_silent)
+
+
+def _words_of_webhooks(told: watching.Webhooks, facts: Facts) -> Iterator[str]:
+    yield f"in {HOURS} h, {told.waiting} not applied yet"
+    yield f"the last {_age(facts, told.last_received_at)} ago" if told.last_received_at else "none ever came"
+    if told.lag_p95_seconds is not None:
+        yield f"95 of 100 within {span(told.lag_p95_seconds)}"
+    if told.lost_share is not None:
+        yield f"{percent(told.lost_share)} of the ends were seen by asking first"
+
+
+def _to_apps(facts: Facts) -> Box:
+    failing = [one for one in facts.apps if one.failing_since]
+    if not facts.apps:
+        return Box("Webhooks to apps", "no endpoint", "No app listens")
+    waiting, failed = sum(one.waiting for one in facts.apps), sum(one.failed for one in facts.apps)
+    is_behind = any(one.is_behind for one in facts.apps)
+    behind = "; new changes are not looked at: does a notifier run?" if is_behind else ""
+    words = f"{len(failing)} of {len(facts.apps)} endpoints fail; {waiting} wait, {failed} given up{behind}"
+    return Box("Webhooks to apps", "failing" if failing else "works", words, bool(failing) or is_behind)
+
+
+def _mail(facts: Facts) -> Box:
+    if not settings().smtp_host:
+        return Box("Mail", "off", "SMTP_HOST is not set")
+    now = facts.mail
+    behind = "; news is not looked at: does a notifier run?" if now.is_behind else ""
+    words = f"{now.waiting} wait, {now.failed} given up{behind}"
+    return Box(
+        "Mail", "failing" if now.failing_since else "works", words, bool(now.failing_since) or now.is_behind
+    )
+
+
+def _pauses(facts: Facts) -> Box:
+    if not facts.off:
+        return Box("Pauses", "none", "Payouts go out")
+    return Box("Pauses", str(len(facts.off)), ", ".join(switch.name for switch in facts.off), is_red=True)
+
+
+def _age(facts: Facts, moment: datetime) -> str:
+    return span((facts.now - moment).total_seconds())
