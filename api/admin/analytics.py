@@ -8,13 +8,13 @@ from flask import request
 from markupsafe import Markup
 
 from api.admin import asking, charts, exporting, records
-from api.admin.dashboard import top_handles
 from api.admin.page import Page, opens
 from shared.clock import INDIA
 from shared.errors import BadRequest
 from shared.roles import Role
 from shared.totals import counting, keeping, summing
 from shared.totals.counting import Line
+from shared.totals.keeping import Days
 from shared.totals.summing import Sum
 
 MOST_DAYS = 366
@@ -42,16 +42,16 @@ class Analytics(Page):
         except BadRequest as error:
             fault = f"{error.error}: {error.details}."
             return self.render("analytics.html", title=self.title, typed=typed, fault=fault), 400
-        lines = keeping.of_days(first, last)
-        days = _by_day(lines, first, last)
+        found = keeping.of_days(first, last)
+        days = _each(found, first, last)
         return self.render(
             "analytics.html",
             title=self.title,
             typed={"from": first.isoformat(), "to": last.isoformat()},
-            all=summing.total(lines),
+            all=found.all,
             days=days,
-            handles=top_handles(lines, MOST_HANDLES),
-            money_chart=_money(days) if lines else None,
+            handles=summing.top(found.by_handle, MOST_HANDLES),
+            money_chart=_money(days) if found.by_day else None,
             times_chart=_times(days) if any(came_to.paid for _, came_to in days) else None,
         )
 
@@ -82,12 +82,11 @@ def _day(name: str, default: date) -> date:
     return default if found is None else found.date()
 
 
-def _by_day(lines: list[Line], first: date, last: date) -> list[tuple[date, Sum]]:
+def _each(found: Days, first: date, last: date) -> list[tuple[date, Sum]]:
     """The days up to today, also those on which nothing happened."""
-    sums = summing.summed(lines, lambda line: line.slot.date())
     end = min(last, datetime.now(INDIA).date())
     days = [first + timedelta(days=ahead) for ahead in range((end - first).days + 1)]
-    return [(day, sums.get(day) or Sum()) for day in days]
+    return [(day, found.by_day.get(day) or Sum()) for day in days]
 
 
 def _money(days: list[tuple[date, Sum]]) -> Markup:
@@ -115,7 +114,7 @@ def _file(first: date, last: date) -> Iterator[str]:
     yield exporting.written([COLUMNS])
     while first <= last:
         until = min(last, first + timedelta(days=CHUNK_DAYS - 1))
-        yield exporting.written(_cells(line) for line in keeping.of_days(first, until))
+        yield exporting.written(_cells(line) for line in keeping.lines_of(first, until))
         first = until + timedelta(days=1)
 
 

@@ -5,7 +5,6 @@ All of it is read along indexes over what is open or of the last day: it costs t
 withdrawals.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,7 +35,6 @@ LATE_SECONDS = 120
 FAILURES_SHARE, FAILURES_OF = 0.1, 20
 BALANCE_HOURS = 2
 BALANCE_AGE_TIMES = 5  # so many times as long as the time between two looks
-OTHERS = "others"
 MOST_HANDLES = 15
 # What is pending and goes out by itself.
 NOT_BY_ITSELF = (Reason.AWAITING_REVIEW, Reason.IN_REVIEW)
@@ -89,7 +87,7 @@ class Facts:
     @property
     def by_handle(self) -> list[tuple[str, Sum]]:
         """The handles with the most withdrawals that ended, and all others together."""
-        return top_handles(self.lines, MOST_HANDLES)
+        return summing.top(summing.summed(self.lines, lambda line: f"@{line.handle}"), MOST_HANDLES)
 
 
 def look(session: Session) -> Facts:
@@ -113,17 +111,6 @@ def look(session: Session) -> Facts:
         exceptions={kind: number for kind, number, _ in session.execute(overview.EXCEPTIONS)},
         depths=_depths(),
     )
-
-
-def top_handles(lines: Sequence[Line], most: int) -> list[tuple[str, Sum]]:
-    """A sum for each of the handles with the most withdrawals, and one for all others."""
-    numbers: dict[str, int] = defaultdict(int)
-    for line in lines:
-        numbers[line.handle] += line.number
-    shown = sorted(numbers, key=lambda handle: (-numbers[handle], handle))[:most]
-    places = set(shown)
-    sums = summing.summed(lines, lambda line: f"@{line.handle}" if line.handle in places else OTHERS)
-    return [(name, sums[name]) for name in [*(f"@{handle}" for handle in shown), OTHERS] if name in sums]
 
 
 def boxes(facts: Facts) -> list[Box]:

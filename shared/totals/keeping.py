@@ -8,6 +8,10 @@ and it may all be deleted.
 """
 
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import structlog
@@ -18,6 +22,7 @@ from shared.db import transaction
 from shared.errors import Unavailable
 from shared.models import CountedDay
 from shared.totals.counting import LINES, Line, as_lines, count, values, whole_day
+from shared.totals.summing import Sum
 
 DAYS_PER_CALL = 40
 # A reader counts what is missing, so long and no longer.
@@ -56,6 +61,16 @@ KEPT = text("""
     SELECT day::timestamp AS slot, handle, what, reason, number, coins, paise, fees_paise, tax_paise, times
     FROM day_totals WHERE day BETWEEN :first AND :last ORDER BY 1, 2, 3, 4
 """)
+# The same, added up by the database: by day, and by handle.
+SUMMED = text("""
+    SELECT day::timestamp AS slot, handle, what, reason, sum(number)::bigint, sum(coins)::bigint,
+           sum(paise)::bigint, sum(fees_paise)::bigint, sum(tax_paise)::bigint
+    FROM day_totals WHERE day BETWEEN :first AND :last
+    GROUP BY GROUPING SETS ((day, what, reason), (handle, what, reason))
+""")
+TIMES = text("""
+    SELECT day, handle, times FROM day_totals WHERE what = 'completed' AND day BETWEEN :first AND :last
+""")
 COUNTED = select(CountedDay.day).where(CountedDay.day.between(bindparam("first"), bindparam("last")))
 
 log = structlog.get_logger()
@@ -81,20 +96,51 @@ def keep_day(day: date) -> bool:
     return True
 
 
-def of_days(first: date, last: date) -> list[Line]:
+@dataclass(slots=True)
+class Days:
+    """What some days came to, up to this moment: each day on which something happened, and each handle."""
+
+    by_day: dict[date, Sum] = field(default_factory=lambda: defaultdict(Sum))
+    by_handle: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
+
+    def add(self, line: Line) -> None:
+        """Add a line to its day and its handle."""
+        self.by_day[line.slot.date()].add(line)
+        self.by_handle[f"@{line.handle}"].add(line)
+
+    @property
+    def all(self) -> Sum:
+        whole = Sum()
+        for of_day in self.by_day.values():
+            whole.take(of_day)
+        return whole
+
+
+def of_days(first: date, last: date) -> Days:
     """What the days from `first` to `last`, both included, came to, up to this moment.
 
     Raises Unavailable, also while so many days are not counted yet that somebody would wait for too long.
     """
     catch_up(first, last)
-    with transaction() as session:
-        # One snapshot: a day is either kept or counted, never both.
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        counted = set(session.scalars(COUNTED, {"first": first, "last": last}))
-        lines = as_lines(session.execute(KEPT, {"first": first, "last": last}).all())
-        for day in _open(session, first, last, counted):
-            lines += count(session, *whole_day(day))
-    return sorted(lines, key=lambda line: line.slot)
+    days, span = Days(), {"first": first, "last": last}
+    with _snapshot() as session:
+        for slot, handle, *rest in session.execute(SUMMED, span):
+            line = Line(slot, handle, *rest)
+            (days.by_handle[f"@{handle}"] if slot is None else days.by_day[slot.date()]).add(line)
+        for day, handle, times in session.execute(TIMES, span):
+            days.by_day[day].add_times(times)
+            days.by_handle[f"@{handle}"].add_times(times)
+        for line in _live(session, first, last):
+            days.add(line)
+    return days
+
+
+def lines_of(first: date, last: date) -> list[Line]:
+    """The same, line by line and day by day. Raises Unavailable."""
+    catch_up(first, last)
+    with _snapshot() as session:
+        kept = as_lines(session.execute(KEPT, {"first": first, "last": last}).all())
+        return kept + _live(session, first, last)
 
 
 def catch_up(first: date, last: date) -> None:
@@ -114,12 +160,22 @@ def catch_up(first: date, last: date) -> None:
         keep_day(day)
 
 
+@contextmanager
+def _snapshot() -> Iterator[Session]:
+    """One moment for all that is read: a day is either kept or counted now, never both."""
+    with transaction() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        yield session
+
+
+def _live(session: Session, first: date, last: date) -> list[Line]:
+    """What the days came to that nobody keeps yet: today, and yesterday until it can be counted."""
+    counted = set(session.scalars(COUNTED, {"first": first, "last": last}))
+    today = session.execute(text("SELECT (now() AT TIME ZONE interval '05:30')::date")).scalar_one()
+    near = [today - timedelta(days=back) for back in range(LIVE_DAYS, -1, -1)]
+    open_days = [day for day in near if first <= day <= last and day not in counted]
+    return [line for day in open_days for line in count(session, *whole_day(day))]
+
+
 def _missing(session: Session, first: date, last: date, most: int) -> list[date]:
     return list(session.scalars(MISSING, {"first": first, "last": last, "most": most}))
-
-
-def _open(session: Session, first: date, last: date, counted: set[date]) -> list[date]:
-    """Days that nobody keeps yet: today, and yesterday until it can be counted."""
-    today = session.scalar(text("SELECT (now() AT TIME ZONE interval '05:30')::date"))
-    near = [today - timedelta(days=back) for back in range(LIVE_DAYS, -1, -1)]
-    return [day for day in near if first <= day <= last and day not in counted]

@@ -14,6 +14,8 @@ from shared.totals.counting import (
     Line,
 )
 
+OTHERS = "others"
+
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -37,8 +39,19 @@ class Sum:
         self.tax_paise += line.tax_paise
         if line.reason:
             self.reasons[line.reason] += line.number
-        for step, number in line.times.items():
+        self.add_times(line.times)
+
+    def add_times(self, times: dict[str, int]) -> None:
+        """Add the times of paid ones."""
+        for step, number in times.items():
             self.times[int(step)] += number
+
+    def take(self, other: "Sum") -> None:
+        """Add what another sum holds."""
+        for name in ("number", "coins", "paise", "reasons", "times"):
+            getattr(self, name).update(getattr(other, name))
+        self.fees_paise += other.fees_paise
+        self.tax_paise += other.tax_paise
 
     @property
     def asked(self) -> int:
@@ -110,6 +123,16 @@ def summed(lines: Iterable[Line], key: Callable[[Line], Key]) -> dict[Key, Sum]:
 def total(lines: Iterable[Line]) -> Sum:
     """The sum of all."""
     return summed(lines, lambda _: None).get(None) or Sum()
+
+
+def top(sums: dict[str, Sum], most: int) -> list[tuple[str, Sum]]:
+    """The sums with the most withdrawals, and all others in one, called OTHERS."""
+    places = sorted(sums, key=lambda name: (-sums[name].number.total(), name))
+    shown = [(name, sums[name]) for name in places[:most]]
+    rest = Sum()
+    for name in places[most:]:
+        rest.take(sums[name])
+    return [*shown, (OTHERS, rest)] if rest.number else shown
 
 
 def _share(part: int, whole: int) -> float | None:
