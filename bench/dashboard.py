@@ -26,7 +26,8 @@ PLANT = """
                 ELSE now() - interval '25 hours' - (%(rows)s - n)::float8 / %(rows)s * interval '330 days'
            END AS asked_at,
            CASE WHEN n > %(rows)s - 3000 AND n %% 3 = 0 THEN 'open'
-                WHEN n %% 100 < 92 THEN 'completed' WHEN n %% 100 < 97 THEN 'failed' ELSE 'cancelled' END AS s,
+                WHEN n %% 100 < 92 THEN 'completed'
+                WHEN n %% 100 < 97 THEN 'failed' ELSE 'cancelled' END AS s,
            (ARRAY['okaxis', 'okhdfcbank', 'okicici', 'oksbi', 'ybl', 'ibl', 'axl', 'paytm', 'upi', 'apl',
                   'fbl', 'sbi'])[1 + n %% 12] AS handle,
            (ARRAY['bank_processing', 'paced', 'confirming', 'provider_busy'])[1 + n %% 4] AS waits,

@@ -65,7 +65,7 @@ class Facts:
     money: watching.Money
     webhooks: watching.Webhooks
     apps: list[keeping.Standing]
-    mail: mail.Standing
+    mail: mail.Standing | None  # None: it is off
     off: list[Switch]
     exceptions: dict[str, int]
     depths: dict[str, int] | None  # None: the broker does not answer
@@ -106,7 +106,7 @@ def look(session: Session) -> Facts:
         money=watching.money(session),
         webhooks=watching.webhooks(session, hours=HOURS),
         apps=keeping.standings(session),
-        mail=mail.standing(session),
+        mail=mail.standing(session) if settings().smtp_host else None,
         off=[switch for switch in switches.listing(session) if not switch.is_on],
         exceptions={kind: number for kind, number, _ in session.execute(overview.EXCEPTIONS)},
         depths=_depths(),
@@ -244,9 +244,9 @@ def _to_apps(facts: Facts) -> Box:
 
 
 def _mail(facts: Facts) -> Box:
-    if not settings().smtp_host:
-        return Box("Mail", "off", "SMTP_HOST is not set")
     now = facts.mail
+    if now is None:
+        return Box("Mail", "off", "SMTP_HOST is not set")
     behind = "; news is not looked at: does a notifier run?" if now.is_behind else ""
     words = f"{now.waiting} wait, {now.failed} given up{behind}"
     return Box(
