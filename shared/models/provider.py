@@ -34,7 +34,7 @@ class PayoutAttempt(Base):
         UniqueConstraint("payout_id"),
         CheckConstraint("recheck_at IS NULL OR state = 'paid'", name="recheck_what_is_paid"),
         Index("ix_payout_attempts_utr", "utr", postgresql_where=text("utr IS NOT NULL")),
-        Index("ix_payout_attempts_created", "created_at", postgresql_using="brin"),
+        Index("ix_payout_attempts_created", "created_at"),
         Index("ix_payout_attempts_recheck", "recheck_at", postgresql_where=text("recheck_at IS NOT NULL")),
         Index(
             "uq_one_live_attempt_per_withdrawal",

@@ -1,0 +1,196 @@
+"""The front page: right numbers for known fates, red where somebody should look, and as cheap among many."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from shared import db, switches
+from shared.db import transaction
+from shared.exception_records import open_record
+from shared.roles import Role
+from tests import simulator as outside
+from tests.integration.panel import fates
+from tests.integration.panel.conftest import Signed
+from tests.integration.panel.fates import Box, boxes
+from tests.integration.panel.person import Person
+from tests.world import World
+
+
+def balance(world: World, paise: int, seconds_ago: float = 0) -> None:
+    world.sql(
+        "INSERT INTO provider_balances (account_number, available_paise, seen_at)"
+        " VALUES (:account, :paise, now() - make_interval(secs => :ago))"
+        " ON CONFLICT (account_number) DO UPDATE SET available_paise = :paise,"
+        " seen_at = excluded.seen_at",
+        account=outside.ACCOUNT,
+        paise=paise,
+        ago=seconds_ago,
+    )
+
+
+def test_an_empty_database_has_a_dashboard(signed_in: Signed) -> None:
+    vera = signed_in("vera", Role.VIEWER)
+    told = boxes(vera)
+    assert told["Held"] == Box("₹0.00", "No withdrawal is open", False)
+    assert told["Unknown"].value == told["Paid today (IST)"].value == "₹0.00"
+    assert (told["Failed"].value, told["Refunded"].value) == ("–", "–")
+    assert told["Balance at RazorpayX"].is_red, "nobody has told it yet"
+    assert "<svg" not in vera.page.text and vera.page.text.count("<p>Nothing.</p>") == 3
+
+
+def test_money_first(panel: World, signed_in: Signed) -> None:
+    """Six fates, each once, and every number that follows from them."""
+    asha = signed_in()
+    for coins, seconds in ((500, 10), (700, 100), (900, 1000)):
+        fates.asked_before(panel, fates.paid(panel, coins, upi_id="asha@okaxis"), seconds)
+    fates.failed(panel, 300, upi_id="ravi@ybl", why="beneficiary_vpa_invalid")
+    fates.cancelled(panel, 200, upi_id="ravi@YBL")
+    unknown, waits = fates.sent(panel, 1100), fates.sent(panel, 1300)
+    panel.sql("UPDATE payout_attempts SET state = 'unknown' WHERE withdrawal_id = :id", id=unknown)
+    panel.sql("UPDATE withdrawals SET status_reason = 'confirming' WHERE id = :id", id=unknown)
+    fates.ago(panel, unknown, hours=3)
+    panel.sql("UPDATE withdrawals SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL")
+    told = boxes(asha)
+    assert told["Held"] == Box("₹240.00", "2 withdrawals, the oldest 3.0 h old", False)
+    assert told["Unknown"] == Box("₹110.00", "1 payouts that may have been made, the oldest 3.0 h old", True)
+    assert str(unknown) in asha.page.text
+    assert told["Failed"][:2] == ("25.0%", "1 of 4 tried in 24 h; 0 more reversed")
+    assert told["Refunded"][:2] == ("40.0%", "2 withdrawals in 24 h, ₹50.00; cancelled ones count")
+    assert told["From request to paid"].value in ("98 s", "99 s", "100 s", "101 s", "102 s")
+    assert "within 17 min" in told["From request to paid"].words
+    held = fates.rows(asha.page.text, "held")
+    assert held["processing, confirming"][:7] == [
+        "1",
+        "₹110.00",
+        "₹0.00",
+        "₹0.00",
+        "₹110.00",
+        "₹0.00",
+        "₹0.00",
+    ]
+    assert held[f"processing, {panel.read(waits).status_reason}"][:3] == ["1", "₹130.00", "₹130.00"]
+    handles = fates.rows(asha.page.text, "handles")
+    assert handles["@okaxis"][1:5] == ["3", "₹210.00", "0", "0"]
+    assert handles["@ybl"][:7] == ["2", "0", "₹0.00", "1", "2", "₹50.00", "100.0%"]
+    assert fates.rows(asha.page.text, "reasons") == {"beneficiary_vpa_invalid": ["1", "25.0%"]}
+    hours = fates.rows(asha.page.text, "hours")
+    assert sum(int(cells[1]) for cells in hours.values()) == 3
+
+
+def test_paid_today_begins_at_midnight_in_india(panel: World, signed_in: Signed) -> None:
+    now = fates.today()
+    since_midnight = now - now.replace(hour=0, minute=0, second=0, microsecond=0)
+    fates.paid(panel, 500)
+    yesterday, long_ago = fates.paid(panel, 700), fates.paid(panel, 900)
+    fates.ago(panel, yesterday, seconds=since_midnight.total_seconds() + 60)
+    fates.ago(panel, long_ago, days=1, minutes=1)
+    asha = signed_in()
+    assert boxes(asha)["Paid today (IST)"][:2] == ("₹50.00", "1 withdrawals; 1 asked for, 0 refunded")
+    paid_in_a_day = sum(int(cells[1]) for cells in fates.rows(asha.page.text, "hours").values())
+    assert paid_in_a_day == (2 if since_midnight.total_seconds() < 86_000 else 1)
+
+
+def test_what_is_red(panel: World, signed_in: Signed) -> None:
+    asha = signed_in()
+    balance(panel, 100_000)
+    fates.paid(panel, 500)
+    waits = fates.sent(panel, 500)
+    assert {title for title, box in boxes(asha).items() if box.is_red} == set()
+    panel.sql("UPDATE withdrawals SET due_at = now() - interval '10 minutes' WHERE id = :id", id=waits)
+    assert "do workers run?" in boxes(asha)["To be sent"].words
+    with transaction() as session:
+        switches.turn_off(session, "payouts", reason="test", actor="operator:test")
+        for kind in ("webhooks_silent", "overdue"):
+            open_record(session, kind=kind, subject="razorpayx", source="watch", ours={}, theirs={})
+    balance(panel, 4_000)
+    told = boxes(asha)
+    assert {title for title, box in told.items() if box.is_red} == {
+        "Held", "Balance at RazorpayX", "To be sent", "Webhooks from RazorpayX", "Pauses",
+    }  # fmt: skip
+    assert told["Balance at RazorpayX"].words.startswith(
+        "₹10.00 is missing; lasts 48 min at the last hour's rate"
+    )
+    assert told["Pauses"][:2] == ("1", "payouts")
+    balance(panel, 100_000, seconds_ago=3600)
+    assert boxes(asha)["Balance at RazorpayX"].is_red, "told an hour ago"
+
+
+def test_without_the_broker_it_says_so(
+    panel: World, signed_in: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asha = signed_in()
+    assert fates.rows(asha.get("/admin/").text, "queues")["payouts"] == ["0"]
+    panel.point_broker_at_nothing(monkeypatch)
+    assert boxes(asha)["To be sent"].is_red and "Nothing is lost" in asha.page.text
+
+
+def test_each_chart_is_a_named_picture_beside_its_table(panel: World, signed_in: Signed) -> None:
+    fates.paid(panel, upi_id="x@y1z")
+    fates.failed(panel)
+    fates.sent(panel)
+    asha = signed_in()
+    for address, charts in (("/admin/", 3), ("/admin/analytics/", 2)):
+        page = asha.get(address).text
+        sections = re.findall(
+            r'<section aria-labelledby="(?:held|hours|handles|days|times)">.*?</section>', page, re.S
+        )
+        drawn = [section for section in sections if "<svg" in section]
+        assert len(drawn) == charts
+        for section in drawn:
+            [picture] = re.findall(r"<svg[^>]*>", section)
+            assert 'role="img"' in picture and re.search(r'aria-label="\w', picture)
+            assert section.index("</svg>") < section.index("<table>") and 'scope="row"' in section
+        # Nothing that the policy would refuse, and nothing from elsewhere.
+        assert not re.search(r"<script|<style|style=|https?://|<!--", page)
+
+
+def blocks(person: Person) -> int:
+    """How many blocks of the database the dashboard reads."""
+    seen: list[tuple[str, Any]] = []
+
+    def listen(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if statement.lstrip().startswith(("SELECT", "WITH")):
+            seen.append((statement, values))
+
+    event.listen(db.engine(), "before_cursor_execute", listen)
+    try:
+        assert person.get("/admin/").status_code == 200
+    finally:
+        event.remove(db.engine(), "before_cursor_execute", listen)
+    read = 0
+    with db.engine().connect() as connection:
+        for statement, values in seen:
+            explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
+            asked = connection.exec_driver_sql(explain, values).scalar()
+            plan = (json.loads(asked) if isinstance(asked, str) else asked)[0]["Plan"]
+            read += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return read
+
+
+def test_what_is_old_costs_nothing(panel: World, signed_in: Signed) -> None:
+    """The same day, with 20,000 withdrawals before it and without."""
+    for _ in range(3):
+        fates.paid(panel)
+    fates.sent(panel)
+    asha = signed_in()
+    panel.sql("VACUUM ANALYZE")
+    few = blocks(asha)
+    panel.sql_without_rules("""
+        WITH old AS (
+            INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, completed_at, created_at)
+            SELECT gen_random_uuid(), 'user123', 100, 1000, 'old@okaxis', 'completed', now(),
+                   now() - interval '2 days' - n * interval '30 minutes' FROM generate_series(1, 20000) n
+            RETURNING id, created_at
+        ), sent AS (
+            INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state, sent_as, payout_id, created_at)
+            SELECT gen_random_uuid(), id, 1, '', 'paid', 'test', 'pout_' || id, created_at FROM old
+        )
+        INSERT INTO withdrawal_events (withdrawal_id, from_status, to_status, actor, reason, created_at)
+        SELECT id, 'processing', 'completed', 'webhook', 'paid', created_at FROM old ORDER BY created_at
+    """)
+    panel.sql("VACUUM ANALYZE")
+    panel.broken_on_purpose = True
+    assert blocks(asha) < 1.5 * few + 50
