@@ -20,15 +20,15 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder,
 
 Series = Sequence[tuple[str, Sequence[float | None]]]
 
-WIDTH, HEIGHT = 640, 300
-ROW_HEIGHT = 22  # of a bar that lies
+WIDTH, HEIGHT = 480, 280
+ROW_HEIGHT = 24  # of a bar that lies
 MOST_LABELS = 12
 LEFT_OUT = ("script", "style", "desc", "title")  # what a page may not have, and hover texts of single bars
 
 
 def lying(name: str, labels: Sequence[str], series: Series, *, unit: str = "rupees") -> Markup:
     """Bars that lie, one for each label, the series behind each other."""
-    chart = pygal.HorizontalStackedBar(height=110 + ROW_HEIGHT * len(labels), **_settings(unit))
+    chart = pygal.HorizontalStackedBar(height=120 + ROW_HEIGHT * len(labels), **_settings(unit))
     # pygal begins below.
     chart.x_labels = list(reversed(labels))
     for title, values in series:
@@ -54,14 +54,15 @@ def _settings(unit: str) -> dict[str, object]:
         "css": [],
         "no_prefix": True,
         "legend_at_bottom": True,
-        "legend_at_bottom_columns": 5,
+        "legend_at_bottom_columns": 3,
         "legend_box_size": 10,
         "truncate_legend": -1,
         "truncate_label": -1,
-        "show_minor_x_labels": False,
         "min_scale": 2,
         "max_scale": 5,
         "margin": 8,
+        "margin_bottom": 24,  # or the legend is cut off
+        "margin_right": 20,
         "include_x_axis": True,
         "value_formatter": UNITS[unit],
         "style": pygal.style.Style(label_font_size=11, major_label_font_size=11, legend_font_size=12),
@@ -70,6 +71,7 @@ def _settings(unit: str) -> dict[str, object]:
 
 def _filled(chart: Graph, labels: Sequence[str], series: Series) -> Graph:
     chart.x_labels = list(labels)
+    chart.show_minor_x_labels = False
     chart.x_labels_major = list(labels)[:: max(1, -(-len(labels) // MOST_LABELS))]
     for title, values in series:
         chart.add(title, list(values))
@@ -97,12 +99,12 @@ def _rupees(paise: float | None) -> str:
     return rupees_text(int(paise or 0)).removesuffix(".00")
 
 
-def _percent(share: float | None) -> str:
-    return f"{share or 0:.0%}"
+def _percent(percent: float | None) -> str:
+    return f"{percent or 0:.0f} %"
 
 
 def _minutes(seconds: float | None) -> str:
     return f"{(seconds or 0) / 60:,.0f} min" if (seconds or 0) >= 120 else f"{seconds or 0:,.0f} s"
 
 
-UNITS = {"rupees": _rupees, "share": _percent, "seconds": _minutes}
+UNITS = {"rupees": _rupees, "percent": _percent, "seconds": _minutes}

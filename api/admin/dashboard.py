@@ -126,6 +126,7 @@ def boxes(facts: Facts) -> list[Box]:
         _to_apps(facts),
         _mail(facts),
         _pauses(facts),
+        _people(facts),
     ]
 
 
@@ -258,6 +259,13 @@ def _pauses(facts: Facts) -> Box:
     if not facts.off:
         return Box("Pauses", "none", "Payouts go out")
     return Box("Pauses", str(len(facts.off)), ", ".join(switch.name for switch in facts.off), is_red=True)
+
+
+def _people(facts: Facts) -> Box:
+    awaiting = sum(row.number for row in facts.waiting if row.status_reason == Reason.AWAITING_REVIEW)
+    records = sum(facts.exceptions.values())
+    words = f"{awaiting} withdrawals await approval, {records} exception records are open; see below"
+    return Box("Waits for people", str(awaiting + records), words)
 
 
 def _age(facts: Facts, moment: datetime) -> str:

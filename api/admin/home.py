@@ -88,10 +88,10 @@ def _handles(facts: Facts) -> Markup | None:
     ended = [(handle, came_to) for handle, came_to in facts.by_handle if came_to.refund_rate is not None]
     if not ended:
         return None
-    rates = [came_to.refund_rate for _, came_to in ended]
+    rates = [100 * (came_to.refund_rate or 0) for _, came_to in ended]
     return charts.lying(
         "Refunded, of those that ended, by UPI handle",
         [handle for handle, _ in ended],
         [("refunded", rates)],
-        unit="share",
+        unit="percent",
     )

@@ -121,6 +121,47 @@ def test_the_keyboard_is_enough_and_no_script_is_needed(system: System, opened: 
     assert system.balance(user_id) == 2000
 
 
+def test_the_dashboard_and_its_days_are_read_by_keyboard(
+    system: System, opened: Opened, shots: Path, tmp_path: Path
+) -> None:
+    """Each chart is a named picture beside its numbers, in light and dark; the file comes by pressing Enter."""
+    user_id = system.user()
+    system.wait_for(system.withdraw(user_id, "success@sim", 700))
+    stuck(system, user_id)
+    light, dark = opened(), opened("dark")
+    for page, scheme in ((light, "light"), (dark, "dark")):
+        sign_in(page, "ravi", PASSWORD)
+        expect(page.get_by_role("heading", name="Paid today (IST)")).to_be_visible()
+        expect(page.get_by_role("img")).to_have_count(3)
+        for name in ("held", "hours", "handles"):
+            part = page.locator(f"section[aria-labelledby={name}]")
+            expect(part.get_by_role("img")).to_be_visible()
+            expect(part.get_by_role("table")).to_be_visible()
+        inks = page.locator("svg text").evaluate_all(
+            "all => [...new Set(all.map(t => getComputedStyle(t).fill))]"
+        )
+        assert inks == ["rgb(230, 233, 238)" if scheme == "dark" else "rgb(27, 31, 39)"]
+        name = "panel-dashboard.png" if scheme == "light" else "panel-dashboard-dark.png"
+        page.screenshot(path=shots / name, full_page=True)
+    row = light.get_by_role("row").filter(
+        has=light.get_by_role("rowheader", name="processing, bank_processing")
+    )
+    expect(row).to_contain_text("₹50.00")
+    # From here on by keyboard.
+    while not light.locator("a:focus", has_text="Analytics").count():
+        light.keyboard.press("Tab")
+    light.keyboard.press("Enter")
+    expect(light.get_by_role("heading", name="Time from request to paid, by day")).to_be_visible()
+    light.screenshot(path=shots / "panel-analytics.png")
+    while not light.locator("a:focus", has_text="Export as CSV").count():
+        light.keyboard.press("Tab")
+    with light.expect_download() as download:
+        light.keyboard.press("Enter")
+    download.value.save_as(tmp_path / "totals.csv")
+    with (tmp_path / "totals.csv").open() as file:
+        assert {"asked", "completed"} <= {row["what"] for row in csv.DictReader(file)}
+
+
 def test_every_page_names_its_fields_and_tables(system: System, opened: Opened) -> None:
     """What screen readers need: a language, one h1, labels, table headers; and nothing from elsewhere."""
     asked: list[str] = []

@@ -193,4 +193,5 @@ def test_what_is_old_costs_nothing(panel: World, signed_in: Signed) -> None:
     """)
     panel.sql("VACUUM ANALYZE")
     panel.broken_on_purpose = True
-    assert blocks(asha) < 1.5 * few + 50
+    # The way down some indexes is longer; the tables have grown by 1,600 blocks.
+    assert blocks(asha) < few + 200
