@@ -87,7 +87,8 @@ def test_the_keyboard_is_enough_and_no_script_is_needed(system: System, opened: 
     """Signs in, picks two of a list, cancels both: Tab, Space, Enter and typing."""
     user_id = system.user()
     page = opened(scripts=False)
-    page.keyboard.type("ravi")  # the first field has the focus
+    expect(page.get_by_label("Name")).to_be_focused()
+    page.keyboard.type("ravi")
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
