@@ -14,7 +14,7 @@ import redis
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from api.admin.showing import percent, span
+from api.admin.showing import many, percent, span
 from shared import gauges, overview, switches, watching
 from shared.clock import INDIA
 from shared.models import Switch
@@ -144,7 +144,7 @@ def _held(facts: Facts) -> Box:
     oldest = min(row.oldest for row in facts.waiting)
     overdue = facts.exceptions.get("overdue", 0)
     late = f"; {overdue} later than was said" if overdue else ""
-    words = f"{number} withdrawals, the oldest {_age(facts, oldest)} old{late}"
+    words = f"{many(number, 'withdrawal')}, the oldest {_age(facts, oldest)} old{late}"
     return Box("Held", rupees_text(int(sum(row.paise for row in facts.waiting))), words, bool(overdue))
 
 
@@ -153,13 +153,13 @@ def _unknown(facts: Facts) -> Box:
     if unknown.oldest is None:
         return Box("Unknown", rupees_text(0), "Of each payout we know whether it was made")
     seconds = (facts.now - unknown.oldest).total_seconds()
-    words = f"{unknown.number} payouts that may have been made, the oldest {span(seconds)} old"
+    words = f"{many(unknown.number, 'payout')} that may have been made, the oldest {span(seconds)} old"
     return Box("Unknown", rupees_text(unknown.paise), words, seconds > UNKNOWN_SECONDS)
 
 
 def _paid_today(facts: Facts) -> Box:
     today = facts.today
-    words = f"{today.paid} withdrawals; {today.asked} asked for, {today.refunded} refunded"
+    words = f"{many(today.paid, 'withdrawal')}; {today.asked} asked for, {today.refunded} refunded"
     return Box("Paid today (IST)", rupees_text(today.paise[counting.PAID]), words)
 
 
@@ -188,9 +188,8 @@ def _how_it_ends(facts: Facts) -> Iterator[Box]:
     reversed_ones = day.number[counting.REVERSED]
     words = f"{day.number[counting.FAILED]} of {day.tried} tried in {HOURS} h; {reversed_ones} more reversed"
     yield Box("Failed", percent(day.failure_rate), words, is_red)
-    words = (
-        f"{day.refunded} withdrawals in {HOURS} h, {rupees_text(day.refunded_paise)}; cancelled ones count"
-    )
+    number = many(day.refunded, "withdrawal")
+    words = f"{rupees_text(day.refunded_paise)} of {number} in {HOURS} h, with cancelled ones"
     yield Box("Refunded", percent(day.refund_rate), words)
     words = f"half of the paid ones in {HOURS} h; 95 of 100 within {span(day.p95_seconds)}"
     yield Box(
@@ -228,7 +227,7 @@ def _words_of_webhooks(told: watching.Webhooks, facts: Facts) -> Iterator[str]:
     yield f"in {HOURS} h, {told.waiting} not applied yet"
     yield f"the last {_age(facts, told.last_received_at)} ago" if told.last_received_at else "none ever came"
     if told.lag_p95_seconds is not None:
-        yield f"95 of 100 within {span(told.lag_p95_seconds)}"
+        yield f"95 of 100 within {span(max(0, told.lag_p95_seconds))}"
     if told.lost_share is not None:
         yield f"{percent(told.lost_share)} of the ends were seen by asking first"
 
@@ -264,7 +263,7 @@ def _pauses(facts: Facts) -> Box:
 def _people(facts: Facts) -> Box:
     awaiting = sum(row.number for row in facts.waiting if row.status_reason == Reason.AWAITING_REVIEW)
     records = sum(facts.exceptions.values())
-    words = f"{awaiting} withdrawals await approval, {records} exception records are open; see below"
+    words = f"{many(awaiting, 'withdrawal')} to approve, {many(records, 'exception record')}, and below"
     return Box("Waits for people", str(awaiting + records), words)
 
 

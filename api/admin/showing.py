@@ -39,6 +39,11 @@ def span(seconds: float | None) -> str:
     return f"{seconds / 86_400:,.1f} days"
 
 
+def many(number: int, word: str) -> str:
+    """A number with its word: `1 withdrawal`, `2 withdrawals`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def percent(share: float | None) -> str:
     """A part of a whole, to a tenth of a percent; nothing where there was no whole."""
     return "" if share is None else f"{share:.1%}"

@@ -55,10 +55,10 @@ def test_money_first(panel: World, signed_in: Signed) -> None:
     panel.sql("UPDATE withdrawals SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL")
     told = boxes(asha)
     assert told["Held"] == Box("₹240.00", "2 withdrawals, the oldest 3.0 h old", False)
-    assert told["Unknown"] == Box("₹110.00", "1 payouts that may have been made, the oldest 3.0 h old", True)
+    assert told["Unknown"] == Box("₹110.00", "1 payout that may have been made, the oldest 3.0 h old", True)
     assert str(unknown) in asha.page.text
     assert told["Failed"][:2] == ("25.0%", "1 of 4 tried in 24 h; 0 more reversed")
-    assert told["Refunded"][:2] == ("40.0%", "2 withdrawals in 24 h, ₹50.00; cancelled ones count")
+    assert told["Refunded"][:2] == ("40.0%", "₹50.00 of 2 withdrawals in 24 h, with cancelled ones")
     assert told["From request to paid"].value in ("98 s", "99 s", "100 s", "101 s", "102 s")
     assert "within 17 min" in told["From request to paid"].words
     held = fates.rows(asha.page.text, "held")
@@ -88,7 +88,7 @@ def test_paid_today_begins_at_midnight_in_india(panel: World, signed_in: Signed)
     fates.ago(panel, yesterday, seconds=since_midnight.total_seconds() + 60)
     fates.ago(panel, long_ago, days=1, minutes=1)
     asha = signed_in()
-    assert boxes(asha)["Paid today (IST)"][:2] == ("₹50.00", "1 withdrawals; 1 asked for, 0 refunded")
+    assert boxes(asha)["Paid today (IST)"][:2] == ("₹50.00", "1 withdrawal; 1 asked for, 0 refunded")
     paid_in_a_day = sum(int(cells[1]) for cells in fates.rows(asha.page.text, "hours").values())
     assert paid_in_a_day == (2 if since_midnight.total_seconds() < 86_000 else 1)
 
