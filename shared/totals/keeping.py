@@ -24,7 +24,7 @@ from shared.models import CountedDay
 from shared.totals.counting import LINES, Line, as_lines, count, values, whole_day
 from shared.totals.summing import Sum
 
-DAYS_PER_CALL = 40
+DAYS_PER_CALL = 100
 # A reader counts what is missing, so long and no longer.
 READER_SECONDS = 2.0
 # So many uncounted days are counted for a reader without being kept: today, and yesterday for an hour.
@@ -45,6 +45,8 @@ KEEP = text(f"""
     INSERT INTO day_totals (day, handle, what, reason, number, coins, paise, fees_paise, tax_paise, times)
     {LINES}
 """)
+# Two who forget the same days could wait for each other.
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('totals: who may forget'))")
 # What came after a payment, since the last count and two hours more: an event may be seen some time after it
 # was written, and so it counts as late for an hour longer.
 FORGET_MOVED = text("""
@@ -79,7 +81,7 @@ log = structlog.get_logger()
 def keep(*, most: int = DAYS_PER_CALL) -> int:
     """Count days that are over and not counted, the newest first; returns how many. Raises Unavailable."""
     with transaction() as session:
-        session.execute(FORGET_MOVED)
+        _forget_moved(session)
         missing = _missing(session, date.min, date.max, most)
     for day in missing:
         keep_day(day)
@@ -147,7 +149,7 @@ def catch_up(first: date, last: date) -> None:
     """Count what is over and not counted of these days. Raises Unavailable, also when it takes too long."""
     give_up = time.monotonic() + READER_SECONDS
     with transaction() as session:
-        session.execute(FORGET_MOVED)
+        _forget_moved(session)
         missing = _missing(session, first, last, (last - first).days + 1)
     for done, day in enumerate(missing):
         if time.monotonic() > give_up:
@@ -175,6 +177,11 @@ def _live(session: Session, first: date, last: date) -> list[Line]:
     near = [today - timedelta(days=back) for back in range(LIVE_DAYS, -1, -1)]
     open_days = [day for day in near if first <= day <= last and day not in counted]
     return [line for day in open_days for line in count(session, *whole_day(day))]
+
+
+def _forget_moved(session: Session) -> None:
+    session.execute(ONE_AT_A_TIME)
+    session.execute(FORGET_MOVED)
 
 
 def _missing(session: Session, first: date, last: date, most: int) -> list[date]:
