@@ -211,3 +211,19 @@ def test_the_file_is_the_page(panel: World, signed_in: Signed) -> None:
     )
     [line] = panel.sql("SELECT * FROM audit_log WHERE action = 'export_totals'")
     assert line.operator == "vera" and line.data["since"] == day(50).isoformat()
+
+
+def test_days_begin_at_midnight_in_india(panel: World) -> None:
+    for seconds in (0.001, -1):  # just after midnight, and just before
+        withdrawal_id = fates.paid(panel)
+        since = (fates.today() - counting.midnight(day(3))).total_seconds()
+        [ended] = panel.sql(
+            "SELECT extract(epoch FROM now() - created_at) AS ago FROM withdrawal_events"
+            " WHERE withdrawal_id = :id AND to_status = 'completed'",
+            id=withdrawal_id,
+        )
+        fates.ago(panel, withdrawal_id, seconds=since - float(ended.ago) - seconds)
+    days = keeping.of_days(day(6), day(0)).by_day
+    assert {one: came_to.paid for one, came_to in days.items()} == {day(4): 1, day(3): 1}
+    for back in (4, 3):
+        assert keeping.of_days(day(back), day(back)).all.paid == 1
