@@ -2,6 +2,7 @@
 
     making.py       puts it together: pages, headers, errors
     door.py         who is signed in, for how long; what a role may open
+    devices.py      browsers in which an operator came in before
     page.py         what every page is made of
     records.py      the audit log, written before and after
 

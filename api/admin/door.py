@@ -13,6 +13,7 @@ from flask_login import LoginManager, UserMixin, current_user, login_user
 from werkzeug.wrappers import Response
 
 from api import rates
+from api.admin import devices
 from shared import operators
 from shared.errors import Unavailable
 from shared.models import Operator
@@ -140,7 +141,8 @@ def _is_try() -> bool:
 def _tried_name() -> str:
     """Whose password is tried: who is in changes their own, whatever else the form names."""
     operator = who() if request.endpoint == ACCOUNT else None
-    return operator.name if operator else given_name() or "none"
+    name = operator.name if operator else given_name()
+    return f"{name}:{devices.of(name) or 'elsewhere'}"
 
 
 def _has_failed() -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 from flask import flash, g, redirect, render_template, request, session
 
-from api.admin import door, records
+from api.admin import devices, door, records
 from api.admin.page import EVERYBODY, Page, back_to, inside, opens
 from shared import audit, operators
 from shared.db import transaction
@@ -41,7 +41,9 @@ class SignIn(Page):
             return page, 401
         records.write("sign_in", operator=operator.name)
         door.let_in(operator)
-        return redirect(goes_on_to, code=303)
+        answer = redirect(goes_on_to, code=303)
+        devices.remember(answer, operator.name)
+        return answer
 
 
 class Account(Page):

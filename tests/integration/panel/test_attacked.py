@@ -141,3 +141,32 @@ def test_a_upi_id_in_what_others_wrote_is_masked(panel: World, signed_in: Signed
     for path in (f"/admin/withdrawal/{withdrawal_id}/", f"/admin/exceptions/{number}/"):
         text = vera.get(path).text
         assert "se…@okaxis" in text and "secretname" not in text
+
+
+def leave(person: Person) -> None:
+    person.get("/admin/")
+    person.send(action="/admin/account/sign-out/")
+
+
+def test_a_stranger_keeps_nobody_out_who_comes_as_always(panel: World, signed_in: Signed) -> None:
+    asha = signed_in("asha")
+    ravi = signed_in("ravi")
+    leave(asha)
+    for number in range(12):
+        stranger = Person("asha")
+        stranger.client.environ_base["REMOTE_ADDR"] = f"10.0.0.{number}"
+        stranger.get("/admin/sign-in/")
+        last = stranger.sign_in("wrong").page.status_code
+    assert last == 429
+    leave(ravi)
+    ravi.name = "asha"  # somebody else's browser is no browser of hers
+    ravi.get("/admin/sign-in/")
+    assert ravi.sign_in().page.status_code == 429
+    asha.get("/admin/sign-in/")
+    assert asha.sign_in().page.status_code == 303
+    leave(asha)
+    for _ in range(10):
+        asha.get("/admin/sign-in/")
+        assert asha.sign_in("wrong").page.status_code == 401
+    asha.get("/admin/sign-in/")
+    assert asha.sign_in().page.status_code == 429
