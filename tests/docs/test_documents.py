@@ -155,7 +155,7 @@ def test_every_picture_is_shown_and_is_made_by_a_test() -> None:
     pictures = {path.name for path in (ROOT / "docs" / "img").glob("*.png")}
     shown = {name for page in PAGES for name in re.findall(r"!\[[^]]+\]\(img/([^)]+)\)", page.read_text())}
     made = "".join(path.read_text() for path in (ROOT / "tests" / "panel").glob("*.py"))
-    assert pictures == shown == set(re.findall(r'path=shots / "([\w-]+\.png)"', made))
+    assert pictures == shown == set(re.findall(r'"([\w-]+\.png)"', made))
 
 
 def test_every_file_that_the_readme_names_exists() -> None:
