@@ -149,6 +149,8 @@ def cannot(session: Session, withdrawal: Withdrawal, decision: Decision) -> str 
     """Why this cannot be proposed now, in words; None when it can, with a UTR where one is needed."""
     if _open_proposal(session, withdrawal.id):
         return "A proposal waits; approve or reject it first"
+    if decision == Decision.GO_ON and withdrawal.review is None:
+        return "Nothing contradicts; it goes on by itself"
     try:
         _must_be_possible(session, withdrawal, decision, utr="given later")
     except BadRequest as error:

@@ -35,7 +35,7 @@ def _started(api_workers: int = 1, **settings: str) -> System:
     return System(stack)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared() -> Iterator[System]:
     """For tests that break nothing: each uses users of its own."""
     # Here the provider refuses "us" for single payouts only, which must not hold up the others.
@@ -47,7 +47,7 @@ def shared() -> Iterator[System]:
         system.stack.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kept() -> Iterator[list[System]]:
     systems: list[System] = []
     yield systems

@@ -24,7 +24,7 @@ TOKENS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node() -> str:
     """Node, of the version that the examples need or newer."""
     found = shutil.which("node")
@@ -36,7 +36,7 @@ def node() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def built(node: str) -> Path:
     """The React form, installed and built; by one process of the tests at a time."""
     with (REACT / "package-lock.json").open() as lock:
@@ -46,13 +46,13 @@ def built(node: str) -> Path:
     return REACT
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def page_port() -> int:
     """Where the page is served: the API must know it as an origin before it starts."""
     return free_port()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(page_port: int) -> Iterator[System]:
     """The whole stack, with users' tokens and the page's origin; each test uses users of its own."""
     settings = TOKENS | {

@@ -91,7 +91,9 @@ def test_requests_are_told_by_rule_and_not_by_address(world: World, client: Flas
     assert more("payouts_http_requests_total", route=WITHDRAW, method="POST", status="201") == 1
     assert more("payouts_http_requests_total", route=HISTORY, method="GET", status="200") == 1
     assert more("payouts_http_requests_total", route="unknown", method="GET", status="404") == 2
-    assert after.total("payouts_http_requests_total", route="unknown", method="other") == 1
+    odd = {"route": "unknown", "method": "other"}
+    name = "payouts_http_requests_total"
+    assert after.total(name, **odd) - before.total(name, **odd) == 1
     assert more("payouts_http_request_seconds_count", route=WITHDRAW, method="POST") == 1
     assert more("payouts_accept_seconds_count") == 1
     assert more("payouts_withdrawal_moves_total", to="pending", by="app", reason="") == 1

@@ -17,7 +17,7 @@ SIZE = {"width": 1180, "height": 780}
 Opened = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(browser: Browser) -> Iterator[System]:
     """The whole stack, with a second operator."""
     settings = {

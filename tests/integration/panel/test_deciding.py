@@ -180,3 +180,13 @@ def test_several_at_once_have_each_their_result(panel: World, signed_in: Signed)
     assert page.text.count(">done<") == 2 and page.text.count(">refused<") == 1
     assert [panel.read(i).status for i in ids] == ["pending", "cancelled", "cancelled", "processing"]
     assert panel.finish(ids[3]) == "completed"
+
+
+def test_to_go_on_is_offered_only_where_something_contradicts(panel: World, signed_in: Signed) -> None:
+    panel.credit()
+    address = f"/admin/withdrawal/{panel.first_send().withdrawal_id}/"
+    asha = signed_in()
+    assert "Propose: explained, go on" not in asha.get(address).text
+    panel.sql("UPDATE payout_attempts SET state = 'unknown', in_doubt = true")
+    panel.sql("UPDATE withdrawals SET review = 'two_payouts'")
+    assert "Propose: explained, go on" in asha.get(address).text
