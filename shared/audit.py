@@ -1,7 +1,9 @@
-"""The panel's log of everything done in it: who, when, from where, what, to what, why, and how it ended.
+"""The log of what is done beside withdrawals: who, when, from where, what, to what, why, and how it ended.
 
-Append-only. What changes something is written down twice: `asked` before it is tried, so that nothing can be
-done unseen, then `done` or `refused`. What shows or sends something is written down before it is shown.
+Append-only. What somebody changes in the panel is written down twice: `asked` before it is tried, so that
+nothing can be done unseen, then `done` or `refused`. What shows or sends something is written down before
+it is shown. And what overwrites a row that keeps no story of its own (a switch, who looks after an exception
+record, how a user is reached) is written down with it (`changed`): by panel, shell, app or system.
 """
 
 from datetime import datetime
@@ -14,6 +16,7 @@ from shared.models import AuditEntry
 
 ASKED, DONE, REFUSED = "asked", "done", "refused"
 NOBODY, SHELL = "unknown", "shell"
+BOOKS = "books"  # from where: written by the change itself, wherever it came from
 
 
 def write(
@@ -41,6 +44,30 @@ def write(
         )
     )
     session.flush()
+
+
+def changed(
+    session: Session,
+    action: str,
+    *,
+    subject: object,
+    actor: str,
+    reason: str | None,
+    before: dict[str, Any],
+    after: dict[str, Any],
+) -> None:
+    """Write down a change with both its sides, in its own transaction. Values are as JSON has them."""
+    write(
+        session,
+        operator=actor.removeprefix("operator:"),
+        address=BOOKS,
+        action=action,
+        outcome=DONE,
+        subject=subject,
+        reason=reason,
+        before=before,
+        after=after,
+    )
 
 
 def listing(

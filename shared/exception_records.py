@@ -12,6 +12,7 @@ from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from shared import audit
 from shared.errors import Conflict, NotFound, Stale
 from shared.models import ExceptionRecord
 
@@ -45,8 +46,19 @@ def take(session: Session, record_id: int, *, owner: str, seen: str | None = Non
     """
     record = _open_one(session, record_id)
     _must_be_as_seen(record, seen)
+    before = record.owner
     record.owner, record.owned_at = owner, func.now()
     session.flush()
+    if before not in (None, owner):
+        audit.changed(
+            session,
+            "exception_taken_over",
+            subject=f"#{record_id}",
+            actor=owner,
+            reason=None,
+            before={"owner": before},
+            after={"owner": owner},
+        )
     return record
 
 

@@ -21,10 +21,15 @@ SPARE = 1.035
 LATE_SECONDS = 0.015
 # Turns are given out only so far ahead: what is given out can no longer be pushed back.
 AHEAD_SECONDS = 0.4
+# No turn is ever given out this much further ahead: such a one is of a clock that was wrong, so nobody waits.
+ABSURD_SECONDS = 60
 
 TAKE_TURN = text("""
-    UPDATE pace SET next_at = greatest(next_at, clock_timestamp()) + make_interval(secs => :turn)
-    WHERE name = 'razorpayx' AND next_at < clock_timestamp() + make_interval(secs => :ahead)
+    UPDATE pace SET next_at = make_interval(secs => :turn) + CASE
+            WHEN next_at > clock_timestamp() + make_interval(secs => :absurd) THEN clock_timestamp()
+            ELSE greatest(next_at, clock_timestamp()) END
+    WHERE name = 'razorpayx' AND (next_at < clock_timestamp() + make_interval(secs => :ahead)
+        OR next_at > clock_timestamp() + make_interval(secs => :absurd))
     RETURNING extract(epoch FROM next_at - clock_timestamp()) - :turn AS seconds
 """)
 PUSH_BACK = text("UPDATE pace SET next_at = next_at + make_interval(secs => :late) WHERE name = 'razorpayx'")
@@ -58,7 +63,8 @@ def has_left(due: float) -> None:
 
 def _take_turn() -> float | None:
     """The next turn, by the monotonic clock; None when all near ones are taken."""
-    values = {"turn": _turn_seconds(), "ahead": AHEAD_SECONDS}
+    turn = _turn_seconds()
+    values = {"turn": turn, "ahead": AHEAD_SECONDS, "absurd": ABSURD_SECONDS + 2 * turn}
     with told_plainly(), one_statement() as connection:
         seconds = connection.execute(TAKE_TURN, values).scalar()
     return None if seconds is None else time.monotonic() + float(seconds)

@@ -94,6 +94,16 @@ class Reason(StrEnum):
     IN_REVIEW = "in_review"
 
 
+# It is being sent, or will be: a payout that goes round among these is no further than at the first of them.
+TRYING = frozenset(
+    {
+        Reason.PREPARING,
+        Reason.SENDING,
+        Reason.PROVIDER_BUSY,
+        Reason.PROVIDER_REFUSES_US,
+        Reason.PACED,
+    }
+)
 HOUR, DAY = 3600, 86_400
 
 # Reason -> the sentence for the user, and within how many seconds we expect to be past it.

@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from shared import audit
 from shared.errors import NotFound, Stale
 from shared.models import Switch
 from shared.settings import settings
@@ -23,7 +24,10 @@ HANDLE = "handle:"
 SYSTEM = "system"
 
 _is_named = Switch.name.in_(bindparam("names", expanding=True))
-THESE = select(Switch).where(_is_named)
+_may_be_probed = Switch.probe_at.is_not(None) & (
+    (Switch.probe_at <= func.now()) | (Switch.probe_id == bindparam("withdrawal_id"))
+)
+THESE = select(Switch.name, Switch.is_on, _may_be_probed.label("may_be_probed")).where(_is_named)
 TROUBLED = select(Switch.name).where(_is_named, ~Switch.is_on | (Switch.strikes > 0))
 
 log = structlog.get_logger()
@@ -42,13 +46,20 @@ def of_payouts_to(upi_id: str) -> tuple[str, str, str]:
 def off_for(session: Session, upi_id: str, withdrawal_id: UUID) -> str | None:
     """The switch that keeps this withdrawal from being sent; None when it may go, perhaps as a probe."""
     names = of_payouts_to(upi_id)
-    found = {switch.name: switch for switch in session.scalars(THESE, {"names": names})}
+    found = {s.name: s for s in session.execute(THESE, {"names": names, "withdrawal_id": withdrawal_id})}
     if PAYOUTS not in found:
         return PAYOUTS
+    off = [found[name] for name in names if name in found and not found[name].is_on]
+    # Who cannot go for one reason must not be the probe for another: its turn would be lost, and with a few
+    # of these the payouts that could go would never have one. The narrowest reason is told, for whoever ends
+    # a wider pause wakes those that wait for that.
+    for switch in reversed(off):
+        if not switch.may_be_probed:
+            return str(switch.name)
     # Always in this order, so that two who probe both cannot wait for each other.
-    for switch in (found[name] for name in names if name in found):
-        if not switch.is_on and not _may_probe(session, switch.name, withdrawal_id):
-            return switch.name
+    for switch in off:
+        if not _may_probe(session, switch.name, withdrawal_id):
+            return str(switch.name)
     return None
 
 
@@ -61,7 +72,7 @@ def turn_off(session: Session, name: str, *, reason: str, actor: str, seen: str 
     """A person pauses: it stays so until a person resumes. Raises Stale when it is not as `seen`."""
     _must_be_as_seen(session.get(Switch, name, with_for_update=True, populate_existing=True), seen)
     switch = _locked(session, name)
-    _set(switch, is_on=False, reason=reason, actor=actor)
+    _set(session, switch, is_on=False, reason=reason, actor=actor)
     return switch
 
 
@@ -71,7 +82,7 @@ def turn_on(session: Session, name: str, *, reason: str, actor: str, seen: str |
     if switch is None:
         raise NotFound("No such switch", f"Nothing named {name} was ever paused", code="switch_not_found")
     _must_be_as_seen(switch, seen)
-    _set(switch, is_on=True, reason=reason, actor=actor)
+    _set(session, switch, is_on=True, reason=reason, actor=actor)
     return switch
 
 
@@ -84,7 +95,7 @@ def trip(session: Session, name: str, *, reason: str, withdrawal_id: UUID) -> bo
         return False
     switch = _locked(session, name)
     if switch.is_on:
-        _set(switch, is_on=False, reason=reason, actor=SYSTEM)
+        _set(session, switch, is_on=False, reason=reason, actor=SYSTEM)
         switch.probe_at = func.now() + timedelta(seconds=settings().probe_seconds)
         return True
     if switch.probe_at is not None and switch.probe_id == withdrawal_id:
@@ -118,8 +129,14 @@ def went_well(session: Session, name: str, withdrawal_id: UUID) -> bool:
         return False
     if switch.probe_at is None or switch.probe_id != withdrawal_id:
         return False
-    _set(switch, is_on=True, reason="a probe went well", actor=SYSTEM)
+    _set(session, switch, is_on=True, reason="a probe went well", actor=SYSTEM)
     return True
+
+
+def is_off_for(session: Session, name: str, reason: str) -> bool:
+    """Whether the system turned this switch off for that reason."""
+    off = select(Switch.name).where(Switch.name == name, ~Switch.is_on, Switch.actor == SYSTEM)
+    return session.scalar(off.where(Switch.reason.startswith(f"{reason}:"))) is not None
 
 
 def half_open(session: Session) -> list[str]:
@@ -158,10 +175,20 @@ def _locked(session: Session, name: str) -> Switch:
     return session.get_one(Switch, name, with_for_update=True, populate_existing=True)
 
 
-def _set(switch: Switch, *, is_on: bool, reason: str, actor: str) -> None:
+def _set(session: Session, switch: Switch, *, is_on: bool, reason: str, actor: str) -> None:
+    before = {"is_on": switch.is_on, "reason": switch.reason, "actor": switch.actor}
     switch.is_on, switch.reason, switch.actor = is_on, reason, actor
     switch.changed_at = func.now()
     switch.strikes = switch.trips = 0
     switch.probe_at = switch.probe_id = None
     report = log.info if is_on else log.error
     report("[PAYOUT] resumed" if is_on else "[PAYOUT] paused", switch=switch.name, why=reason, actor=actor)
+    audit.changed(
+        session,
+        "resumed" if is_on else "paused",
+        subject=switch.name,
+        actor=actor,
+        reason=reason,
+        before=before,
+        after={"is_on": is_on},
+    )

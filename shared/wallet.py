@@ -8,6 +8,7 @@ from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from shared import audit
 from shared.errors import BadRequest, Conflict, NotFound
 from shared.models import Adjustment, CoinTransaction, Wallet, Withdrawal
 
@@ -100,10 +101,11 @@ def credit(
 ) -> Credit:
     """Give coins to a user, whose wallet is made if there is none. Once per (user, reference).
 
-    `about` may hold name, email and phone, which replace what was known. Raises Conflict when the
-    reference was used for another number of coins; then nothing is changed.
+    `about` may hold name, email and phone, which replace what was known; a credit that stands already
+    replaces nothing. Raises Conflict when the reference was used for another number of coins; then nothing
+    is changed.
     """
-    wallet = _locked_wallet(session, user_id, about)
+    wallet = _locked_wallet(session, user_id)
     before = session.scalar(
         select(CoinTransaction).where(
             CoinTransaction.user_id == user_id,
@@ -119,6 +121,7 @@ def credit(
                 code="reference_reused",
             )
         return Credit(before.id, user_id, coins, wallet.balance_coins, wallet.lifetime_coins, replayed=True)
+    _learn(session, wallet, about, actor)
     wallet.balance_coins += coins
     wallet.lifetime_coins += coins
     wallet.updated_at = func.now()
@@ -190,13 +193,27 @@ def transactions(
     return list(session.scalars(query.order_by(CoinTransaction.id.desc()).limit(limit)))
 
 
-def _locked_wallet(session: Session, user_id: str, about: dict[str, str | None]) -> Wallet:
-    known = {name: value for name, value in about.items() if value is not None}
+def _locked_wallet(session: Session, user_id: str) -> Wallet:
     session.execute(upsert(Wallet).values(user_id=user_id).on_conflict_do_nothing())
-    wallet = session.get_one(Wallet, user_id, with_for_update=True, populate_existing=True)
-    for name, value in known.items():
+    return session.get_one(Wallet, user_id, with_for_update=True, populate_existing=True)
+
+
+def _learn(session: Session, wallet: Wallet, about: dict[str, str | None], actor: str) -> None:
+    """What a new credit says of its user replaces what was known. What is replaced stays in the audit log."""
+    news = {name: value for name, value in about.items() if value not in (None, getattr(wallet, name))}
+    before = {name: getattr(wallet, name) for name in news}
+    for name, value in news.items():
         setattr(wallet, name, value)
-    return wallet
+    if any(before.values()):
+        audit.changed(
+            session,
+            "contact_changed",
+            subject=wallet.user_id,
+            actor=actor,
+            reason=None,
+            before=before,
+            after=news,
+        )
 
 
 def _less(withdrawal: Withdrawal) -> dict[str, Any]:

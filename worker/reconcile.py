@@ -1,45 +1,91 @@
-"""Reconciliation with the provider itself: for yesterday, or for a period that people ask about."""
+"""Reconciliation with the provider itself: for each day, or for a period that people ask about."""
 
 from datetime import datetime, time, timedelta
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from shared import db
+from shared import db, exception_records
 from shared.clock import INDIA
-from shared.models import ReconciliationRun
+from shared.models import ReconciliationRun, Withdrawal
 from shared.razorpayx.client import RazorpayX
 from shared.reconciliation import Result, reconcile
 from shared.settings import settings
 
 # After midnight the provider's lists still fill up. A run that is under way is left to its end for so long.
 SETTLED_SECONDS, RUNNING_SECONDS = 2 * 3600, 3600
+# A day that could not be compared is tried for so long, and told to people when it is this late.
+DAYS_BACK, LATE_SECONDS = 10, 24 * 3600
+NOT_RECONCILED = "not_reconciled"  # of a day: its date is the subject
+
+Day = tuple[datetime, datetime]
 
 
 def run(from_at: datetime | None = None, to_at: datetime | None = None) -> Result:
     """Compare a period; by default yesterday in India. Raises BadRequest, Unavailable."""
     begins, ends = period(from_at, to_at)
-    return reconcile(RazorpayX(settings()), begins, ends)
+    result = reconcile(RazorpayX(settings()), begins, ends)
+    if result.outcome != "incomplete":
+        _close_what_is_compared(begins, ends)
+    return result
 
 
 def nightly() -> Result | None:
-    """Compare yesterday, late enough in the night and once; None when there is nothing to do.
+    """Compare a day that is over for long enough and was not compared; None when there is none.
 
-    What could not be read completely is tried again at the next call. Two at once do no harm: the second
-    finds the same records. Raises Unavailable.
+    What could not be read completely is tried again, the one that has waited longest for a try first. A day
+    that is late is told to people. Two at once do no harm: the second finds the same records. Raises
+    Unavailable.
     """
-    begins, ends = period(None, None)
-    done = select(ReconciliationRun.id).where(
-        ReconciliationRun.from_at == begins,
-        ReconciliationRun.to_at == ends,
-        ReconciliationRun.outcome.in_(("clean", "exceptions"))
-        | (ReconciliationRun.started_at > func.now() - timedelta(seconds=RUNNING_SECONDS))
-        & ReconciliationRun.outcome.is_(None),
-    )
     with db.transaction() as session:
-        too_early = session.scalars(select(func.now() < ends + timedelta(seconds=SETTLED_SECONDS))).one()
-        if too_early or session.scalar(done.limit(1)):
-            return None
-    return run(begins, ends)
+        now = session.scalars(select(func.now())).one()
+        tries = _tries(session, now)
+        _tell_what_is_late(session, now, tries)
+    if not tries:
+        return None
+    return run(*min(tries, key=lambda day: (tries[day] or day[0], day)))
+
+
+def _tries(session: Session, now: datetime) -> dict[Day, datetime | None]:
+    """The days that are not compared and that nobody compares now, with when that was last tried."""
+    days = _days(session, now)
+    runs = select(ReconciliationRun).where(ReconciliationRun.from_at >= now - timedelta(days=DAYS_BACK + 2))
+    tries: dict[Day, datetime | None] = dict.fromkeys(days)
+    for one in session.scalars(runs.order_by(ReconciliationRun.started_at)):
+        day = (one.from_at.astimezone(INDIA), one.to_at.astimezone(INDIA))
+        if day not in days:
+            continue
+        under_way = one.outcome is None and one.started_at > now - timedelta(seconds=RUNNING_SECONDS)
+        if under_way or one.outcome in ("clean", "exceptions"):
+            tries.pop(day, None)
+        elif day in tries:
+            tries[day] = one.started_at
+    return tries
+
+
+def _days(session: Session, now: datetime) -> list[Day]:
+    """The last days in India that are over for long enough, from the first withdrawal on, oldest first."""
+    first = session.scalar(select(func.min(Withdrawal.created_at))) or now
+    today = datetime.combine(now.astimezone(INDIA).date(), time(), INDIA)
+    begins = [today - timedelta(days=back) for back in range(DAYS_BACK, 0, -1)]
+    days = [(day, day + timedelta(days=1)) for day in begins]
+    settled = now - timedelta(seconds=SETTLED_SECONDS)
+    yesterday = days[-1]
+    return [day for day in days if day[1] <= settled and (day[1] > first or day == yesterday)]
+
+
+def _tell_what_is_late(session: Session, now: datetime, tries: dict[Day, datetime | None]) -> None:
+    for (begins, ends), tried_at in tries.items():
+        if now - ends > timedelta(seconds=SETTLED_SECONDS + LATE_SECONDS):
+            day = str(begins.date())
+            exception_records.open_record(
+                session,
+                kind=NOT_RECONCILED,
+                subject=day,
+                source="watch",
+                ours={"day": day, "last_tried_at": tried_at.isoformat() if tried_at else None},
+                theirs={},
+            )
 
 
 def period(from_at: datetime | None, to_at: datetime | None) -> tuple[datetime, datetime]:
@@ -53,3 +99,19 @@ def period(from_at: datetime | None, to_at: datetime | None) -> tuple[datetime, 
         now = session.scalars(select(func.now())).one()
     today = datetime.combine(now.astimezone(INDIA).date(), time(), INDIA)
     return today - day, today
+
+
+def _close_what_is_compared(begins: datetime, ends: datetime) -> None:
+    """The days in India that lie whole in this period need nobody any more."""
+    day = datetime.combine(begins.astimezone(INDIA).date(), time(), INDIA)
+    whole = day if day == begins else day + timedelta(days=1)
+    with db.transaction() as session:
+        while whole + timedelta(days=1) <= ends:
+            exception_records.close_all(
+                session,
+                kind=NOT_RECONCILED,
+                subject=str(whole.date()),
+                resolution="it was compared",
+                actor="system",
+            )
+            whole += timedelta(days=1)

@@ -110,6 +110,7 @@ class Withdrawal(Base):
     status_reason: Mapped[str | None]
     due_at: Mapped[datetime | None]
     expected_by: Mapped[datetime | None]
+    trying_since: Mapped[datetime | None]  # since when it goes round among the reasons in states.TRYING
     admin_notes: Mapped[str | None]
     failure_reason: Mapped[str | None]
     utr: Mapped[str | None]

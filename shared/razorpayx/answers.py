@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 MAX_RETRY_AFTER_SECONDS = 3600
+CURRENCY = "INR"
 
 # Provider's word -> how far that is; a report never moves a payout to a smaller number (razorpayx.md §2).
 PROGRESS = {"pending": 2, "scheduled": 2, "queued": 3, "processing": 4}
@@ -204,6 +205,8 @@ def parse_report(entity: Any) -> PayoutReport | None:
         return None
     if status not in PROGRESS and status not in NOT_PAID | {PAID, REVERSED}:
         return None
+    if word(entity.get("currency")) not in (None, CURRENCY):
+        return None  # so many of something else
     details = entity.get("status_details")
     details = details if isinstance(details, dict) else {}
     return PayoutReport(

@@ -25,6 +25,7 @@ from shared.steps import LookUp, Poll, Prepare, Send, Step
 from shared.withdrawals import journey, pausing, reviewing
 
 WORKER = "worker"
+CONTRADICTED = f"{journey.HELD}contradicted"
 # RazorpayX forgets a key after 7 days and would then pay again (razorpayx.md §3): stop well before.
 RESEND_WITHIN_DAYS = 6
 
@@ -104,6 +105,10 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     """A first attempt, or a new one after a passing failure; first of all the payee."""
     if journey.is_blocked(withdrawal):
         journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
+        return None
+    if withdrawal.status == Status.PROCESSING and journey.was_contradicted(session, withdrawal):
+        # Whatever people explained, a new key beside a payout that surprised us once may pay a second time.
+        journey.flag(session, withdrawal, CONTRADICTED, actor=WORKER)
         return None
     destination, forbidden = _payee(session, withdrawal)
     if not _may_be_begun(session, withdrawal, forbidden):
@@ -208,7 +213,12 @@ def _may_send_again(session: Session, withdrawal: Withdrawal, attempt: PayoutAtt
         return False  # for another merchant, or in another mode, the same key pays a second time
     if journey.is_blocked(withdrawal) or is_older(session, attempt.created_at, RESEND_WITHIN_DAYS * 86_400):
         return False
-    return attempt.state == AttemptState.THROTTLED or attempt.sends <= len(settings().resend_seconds)
+    return attempt.state == AttemptState.THROTTLED or sent_again(attempt) < len(settings().resend_seconds)
+
+
+def sent_again(attempt: PayoutAttempt) -> int:
+    """How often it was sent again, not counting what RazorpayX sent away unseen."""
+    return attempt.sends - attempt.waits - 1
 
 
 def _send(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Send:

@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import func, insert
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from shared import exception_records, metrics, wallet
 from shared.db import on_commit
 from shared.models import Withdrawal, WithdrawalEvent
 from shared.razorpayx.reasons import POLICIES
-from shared.states import EDGES, FINAL, OPEN, REFUNDED, WAITING, Reason, Status
+from shared.states import EDGES, FINAL, OPEN, REFUNDED, TRYING, WAITING, Awaits, Reason, Status
 
 EVENT = insert(WithdrawalEvent.__table__)  # type: ignore[arg-type]
 FAILURES = frozenset({*POLICIES, "reversed", "not_paid", "resolved"})
@@ -48,7 +48,7 @@ def move(
     withdrawal.completed_at = func.now() if to is Status.COMPLETED else None
     withdrawal.updated_at = func.now()
     if to in FINAL:
-        withdrawal.due_at = withdrawal.expected_by = None
+        withdrawal.due_at = withdrawal.expected_by = withdrawal.trying_since = None
         withdrawal.status_reason = reason if to is Status.FAILED else None
     # The rows first, the coins second: the database refuses a refund beside a payout that may succeed.
     session.flush()
@@ -72,6 +72,8 @@ def _count(to: Status, actor: str, reason: str, amount_paise: int, created_at: d
 # Why a person is told although the system goes on by itself; every other reason to look stops it.
 UNANSWERED, WORKER_ERROR = "unanswered", "worker_error"
 TOLD_ONLY = frozenset({UNANSWERED, WORKER_ERROR})
+# What a flag is called in the story, and one that says nothing against what RazorpayX told so far.
+FLAGGED, HELD = "flagged:", "held:"
 
 
 def is_blocked(withdrawal: Withdrawal) -> bool:
@@ -79,23 +81,49 @@ def is_blocked(withdrawal: Withdrawal) -> bool:
     return withdrawal.review is not None and withdrawal.review not in TOLD_ONLY
 
 
+def was_contradicted(session: Session, withdrawal: Withdrawal) -> bool:
+    """Whether it ever contradicted itself: then something that we did not expect may have been paid for it.
+
+    People can explain that, and end it; a new payout is never begun for it again.
+    """
+    flags = select(func.substr(WithdrawalEvent.reason, len(FLAGGED) + 1)).where(
+        WithdrawalEvent.withdrawal_id == withdrawal.id, WithdrawalEvent.reason.startswith(FLAGGED)
+    )
+    return any(
+        not (why in TOLD_ONLY or why in set(Awaits) or why.startswith(HELD)) for why in session.scalars(flags)
+    )
+
+
 def answered(session: Session, withdrawal: Withdrawal) -> None:
     """What a person was told about has ended by itself."""
     if withdrawal.review in TOLD_ONLY:
-        over = "it went on by itself"
-        exception_records.close_all(
-            session, kind=withdrawal.review, withdrawal_id=withdrawal.id, resolution=over, actor="system"
-        )
+        for kind in TOLD_ONLY:
+            exception_records.close_all(
+                session,
+                kind=kind,
+                withdrawal_id=withdrawal.id,
+                resolution="it went on by itself",
+                actor="system",
+            )
         withdrawal.review = None
 
 
 def wait(withdrawal: Withdrawal, why: Reason, seconds: float) -> None:
     """Say why the withdrawal waits, and when the system looks at it again."""
     why = Reason.IN_REVIEW if is_blocked(withdrawal) else why
+    expected = timedelta(seconds=max(WAITING[why][1], seconds))
+    if why not in TRYING:
+        withdrawal.trying_since = None
     if withdrawal.status_reason != why:
         # Only news moves the promise: what waits on for the same reason becomes overdue in the end.
-        _, expected_seconds = WAITING[why]
-        withdrawal.expected_by = func.now() + timedelta(seconds=max(expected_seconds, seconds))
+        withdrawal.expected_by = func.now() + expected
+        if why in TRYING and withdrawal.trying_since is not None:
+            # From one of these to another and back is no news either: it counts from the first of them.
+            withdrawal.expected_by = func.greatest(
+                Withdrawal.expected_by, func.coalesce(Withdrawal.trying_since, func.now()) + expected
+            )
+        elif why in TRYING:
+            withdrawal.trying_since = func.now()
     withdrawal.status_reason = why
     withdrawal.due_at = func.now() + timedelta(seconds=seconds)
     withdrawal.updated_at = func.now()
@@ -119,7 +147,7 @@ def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **da
         withdrawal.updated_at = func.now()
     if is_blocked(withdrawal) and withdrawal.status in OPEN:
         wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
-    _event(session, withdrawal, Status(withdrawal.status), actor, f"flagged:{why}", data)
+    _event(session, withdrawal, Status(withdrawal.status), actor, FLAGGED + why, data)
     exception_records.open_record(
         session,
         kind=why,

@@ -57,7 +57,9 @@ def learn_from_answer(session: Session, withdrawal: Withdrawal, answer: Answer) 
         case Refused(reason=reason) if reasons.policy(reason).whose == "ours":
             _trip(session, withdrawal, LOW_BALANCE, answer.description)
         case Refused():
-            _went_well(session, withdrawal, (switches.PAYOUTS,))
+            # It answers us. Whether there is money again it did not look at.
+            if not switches.is_off_for(session, switches.PAYOUTS, LOW_BALANCE):
+                _went_well(session, withdrawal, (switches.PAYOUTS,))
         case Throttled(because="refuses_us"):
             _trip(session, withdrawal, "provider_refuses_us", answer.description)
         case Unknown() | Throttled(because="unreachable"):

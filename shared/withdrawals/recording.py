@@ -23,13 +23,15 @@ from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.steps import LookUp, Poll, Prepare, Send, Step
 from shared.withdrawals import journey, pausing, reporting
-from shared.withdrawals.claiming import begin, is_older
+from shared.withdrawals.claiming import begin, is_older, sent_again
 
 # After an hour the provider's page counts an absent payout as failed (razorpayx.md §3). What it did not
 # answer in that hour does not count: then a person is told, and nothing is given back.
 # A number of look-ups as well: a clock that jumps an hour must not end it.
 ABSENT_LOOKS, UNANSWERED_SECONDS = 6, 3600
 MAX_WAIT_SECONDS, PUT_OFF_SECONDS, ERRORS_UNTIL_TOLD = 600, 300, 3
+# A recheck that nobody answers is made again each hour, until the bank's time is over by far.
+RECHECK_AGAIN_SECONDS, LAST_RECHECK_SECONDS = 3600, 10 * 86_400
 
 
 WAITS_FOR = {"refuses_us": Reason.PROVIDER_REFUSES_US, "paced": Reason.PACED}
@@ -155,8 +157,17 @@ def _not_polled(
 ) -> None:
     """A payout that could not be asked for stands where it stood, and is asked for again."""
     journey.note(session, withdrawal, "polled:no_answer", actor="poll", **_evidence(attempt, answer))
-    if attempt.state == AttemptState.ACCEPTED and attempt.checks == step.checks:
+    if attempt.checks != step.checks:
+        return
+    if attempt.state == AttemptState.ACCEPTED:
         withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
+    elif (
+        attempt.state == AttemptState.PAID
+        and attempt.recheck_at is None
+        and not is_older(session, withdrawal.completed_at, LAST_RECHECK_SECONDS)
+    ):
+        # The last look at a completed payout was none: another takes its place.
+        attempt.recheck_at = func.now() + timedelta(seconds=RECHECK_AGAIN_SECONDS)
 
 
 def _is_overtaken(
@@ -212,9 +223,8 @@ def _throttled(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt,
 def _unanswered(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer) -> None:
     attempt.state = AttemptState.UNKNOWN
     attempt.in_doubt = True
-    resends = settings().resend_seconds
-    sent_again = attempt.sends - 1
-    seconds = resends[sent_again] if sent_again < len(resends) else settings().lookup_seconds
+    resends, again = settings().resend_seconds, sent_again(attempt)
+    seconds = resends[again] if again < len(resends) else settings().lookup_seconds
     journey.wait(withdrawal, Reason.CONFIRMING, seconds)
     journey.note(session, withdrawal, "unanswered", actor="reply", **_evidence(attempt, answer))
 

@@ -18,6 +18,7 @@ from shared.settings import settings
 from shared.states import UNSETTLED, AttemptState, Reason, Status
 from shared.withdrawals import journey, pausing
 
+STOPPED = frozenset({"cancelled", "rejected"})
 Effect = Literal["follow", "pay", "fail", "reverse", "repeat", "late", "conflict"]
 
 # (how the attempt stands, what the report says) -> what the report does
@@ -78,7 +79,7 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
     withdrawal, attempt = _locked(session, report)
     if withdrawal is None or attempt is None:
         return "unmatched"
-    evidence = {
+    evidence: dict[str, Any] = {
         "attempt_id": str(attempt.id),
         "payout_id": report.payout_id,
         "provider_status": report.status,
@@ -86,6 +87,7 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
     }
     fault = _contradiction(session, withdrawal, attempt, report)
     if fault:
+        evidence |= {"amount_paise": report.amount_paise, "reference_id": report.reference_id}
         journey.flag(session, withdrawal, fault, actor=channel, **evidence)
         return "conflict"
     effect = MEANING[attempt.state, report.outcome]
@@ -171,6 +173,8 @@ def _contradiction(
     """Why a report cannot be about the payout that we know; None when it can."""
     if attempt.payout_id is not None and attempt.payout_id != report.payout_id:
         return "two_payouts"
+    if report.reference_id and parse_id(report.reference_id) != attempt.id:
+        return "reference_differs"  # it has our payout's id, and says that it is somebody else's
     if report.amount_paise != withdrawal.amount_paise:
         return "wrong_amount"
     if attempt.payout_id is None:  # else it is this one's, and the database lets nobody else have it
@@ -228,8 +232,9 @@ def _end(
     if report.outcome == "paid":
         attempt.state = AttemptState.PAID
         attempt.recheck_at = func.now() + timedelta(seconds=min(settings().recheck_seconds))
+        # The attempt's, for it may have been told before the end was.
         journey.move(
-            session, withdrawal, Status.COMPLETED, actor=channel, reason="paid", utr=report.utr, **evidence
+            session, withdrawal, Status.COMPLETED, actor=channel, reason="paid", utr=attempt.utr, **evidence
         )
         pausing.learn_from_report(session, withdrawal, report)
         return
@@ -239,7 +244,8 @@ def _end(
     if was_paid:
         fail(session, withdrawal, actor=channel, reason="reversed", **evidence)
         return
-    reason = report.reason or report.status
+    # What somebody stopped is not begun anew, whatever had delayed it before.
+    reason = report.status if report.status in STOPPED else report.reason or report.status
     end_or_retry(session, withdrawal, attempt, actor=channel, reason=reason, **evidence)
     pausing.learn_from_report(session, withdrawal, report)
 

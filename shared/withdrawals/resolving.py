@@ -17,8 +17,11 @@ from shared.db import transaction
 from shared.errors import BadRequest, Conflict, NotFound
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.settings import settings
-from shared.states import FINAL, LIVE, AttemptState, Decision, Status
+from shared.states import FINAL, LIVE, UNSETTLED, WAITING, AttemptState, Decision, Reason, Status
 from shared.withdrawals import journey, reading
+
+# So long the provider's "it is on its way" counts as heard: it is asked for anew much more often.
+ON_ITS_WAY_SECONDS = 86_400
 
 IN_WORDS = {
     Decision.PAID: "paid",
@@ -174,12 +177,54 @@ def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decisi
         raise BadRequest("A UTR is required", "Say under which UTR it was paid", code="utr_required")
     if decision == Decision.REFUND and status == Status.COMPLETED and withdrawal.review is None:
         raise BadRequest("It was paid", "Nothing contradicts the payment", code="was_paid")
+    _must_not_pay_anew(session, withdrawal, decision)
+    _must_not_be_on_its_way(session, withdrawal, decision)
     sending = select(PayoutAttempt.id).where(
         PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state == AttemptState.SENDING
     )
     if session.scalar(sending):
         # Going on neither: another worker would take it up beside the one that is on the wire.
         raise Conflict("A worker is sending it", "Wait until the lease is over", code="being_sent")
+
+
+def _must_not_pay_anew(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
+    """What contradicted itself goes on with the payout that it has. It has none: going on would make a new
+    one, beside one that may have been paid. Whatever people know of that, they can end it.
+    """
+    if decision != Decision.GO_ON or withdrawal.status != Status.PROCESSING:
+        return
+    unsettled = select(PayoutAttempt.id).where(
+        PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state.in_(UNSETTLED)
+    )
+    if session.scalar(unsettled) is None and journey.was_contradicted(session, withdrawal):
+        raise BadRequest(
+            "It cannot go on",
+            "It would be paid anew, and what contradicted itself may have been paid: decide paid or refund",
+            code="would_pay_anew",
+        )
+
+
+def _must_not_be_on_its_way(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
+    """While RazorpayX says that a payout is on its way, it is no doubt that people could end with a refund.
+
+    Their word counts when RazorpayX has not said so for a day, or when its bank's time is over.
+    """
+    if decision != Decision.REFUND or withdrawal.status != Status.PROCESSING:
+        return
+    banks_time = timedelta(seconds=WAITING[Reason.BANK_PROCESSING][1])
+    alive = select(PayoutAttempt.provider_status).where(
+        PayoutAttempt.withdrawal_id == withdrawal.id,
+        PayoutAttempt.state == AttemptState.ACCEPTED,
+        PayoutAttempt.answered_at > func.now() - timedelta(seconds=ON_ITS_WAY_SECONDS),
+        (PayoutAttempt.provider_status != "processing")
+        | (PayoutAttempt.created_at > func.now() - banks_time),
+    )
+    if (status := session.scalar(alive)) is not None:
+        raise BadRequest(
+            "It may still be paid",
+            f"RazorpayX says that its payout is {status}; if that is queued, cancel it there first",
+            code="may_be_paid",
+        )
 
 
 def _fingerprint(session: Session, withdrawal: Withdrawal) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 import structlog
-from sqlalchemy import CTE, Select, exists, func, select, text
+from sqlalchemy import CTE, Select, exists, func, select, text, union_all
 
 from shared import metrics, queues, switches
 from shared.db import transaction
@@ -43,7 +43,7 @@ def sweep() -> Swept:
     swept = Swept(
         submits=_nudge_all(queues.SUBMIT, _to_send(shared=True))
         + _nudge_all(queues.SUBMIT, _to_send(shared=False), queues.BACKLOG),
-        polls=_nudge_all(queues.POLL, _to_poll()) + _nudge_all(queues.POLL, _to_recheck()),
+        polls=_nudge_all(queues.POLL, _to_poll()),
         webhooks=_nudge_all(queues.APPLY, _to_apply()),
     )
     _tell_who_waits_for_a_turn()
@@ -70,16 +70,14 @@ def _due_with_place() -> CTE:
 
 
 def _to_poll() -> Select[Any]:
-    due = select(Withdrawal.id, _late(Withdrawal.due_at))
-    due = due.where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now())
-    return due.where(_is_accepted()).order_by(Withdrawal.due_at)
-
-
-def _to_recheck() -> Select[Any]:
-    """Completed payouts that a bank may have sent back."""
+    """What is accepted, and completed payouts that a bank may have sent back, by how late they are: one after
+    the other, the second would wait as long as there are many of the first.
+    """
+    accepted = select(Withdrawal.id, _late(Withdrawal.due_at))
+    accepted = accepted.where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now(), _is_accepted())
     completed = select(PayoutAttempt.withdrawal_id, _late(PayoutAttempt.recheck_at))
-    completed = completed.where(PayoutAttempt.recheck_at <= func.now())
-    return completed.order_by(PayoutAttempt.recheck_at)
+    both = union_all(accepted, completed.where(PayoutAttempt.recheck_at <= func.now())).subquery()
+    return select(both.c.id, both.c.late).order_by(both.c.late.desc())
 
 
 def _to_apply() -> Select[Any]:

@@ -181,3 +181,20 @@ def test_finance_credits_and_adjusts_at_a_shell(rich: World) -> None:
     other = said("wallet", "adjust", "user123", *why, "--", -4000).split()[-1]
     said("wallet", "reject", other, "--as", "ravi")
     assert (rich.balance(), said("wallet", "proposals").strip()) == (9200, "Nothing waits.")
+
+
+def test_how_a_user_is_reached_changes_with_a_new_credit_and_leaves_a_line(world: World) -> None:
+    def credit(reference: str, email: str) -> None:
+        with db.transaction() as session:
+            wallet.credit(
+                session, user_id="user123", coins=100, reference=reference, actor="app:quiz", email=email
+            )
+
+    credit("1", "old@example.com")
+    assert world.sql("SELECT FROM audit_log") == []
+    credit("2", "new@example.com")
+    credit("1", "old@example.com")  # sent again: it stands already, and changes nothing
+    assert world.sql("SELECT email FROM wallets")[0].email == "new@example.com"
+    [line] = world.sql("SELECT * FROM audit_log")
+    assert (line.operator, line.action, line.subject) == ("app:quiz", "contact_changed", "user123")
+    assert line.data == {"before": {"email": "old@example.com"}, "after": {"email": "new@example.com"}}

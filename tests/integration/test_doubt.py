@@ -262,3 +262,24 @@ def test_refused_after_a_worker_was_lost_is_no_failure(world: World) -> None:
     record_answer(again, Refused("input_validation_failed", "no longer allowed", 400))
     assert world.read(send.withdrawal_id).status == "processing"
     assert world.refunds(send.withdrawal_id) == 0
+
+
+def test_what_was_sent_away_unseen_takes_none_of_the_resends(world: World) -> None:
+    """RazorpayX asks for resends after a send without an answer; a 429 was one with."""
+    world.credit()
+    send = world.first_send()
+    for _ in range(4):
+        record_answer(send, Throttled("busy", "Too many"))
+        world.advance()
+        again = claim(send.withdrawal_id)
+        assert isinstance(again, Send)
+        send = again
+    resends = 0
+    while isinstance(send, Send):
+        record_answer(send, Unknown("timed out"))
+        world.advance()
+        step = claim(send.withdrawal_id)
+        assert step is not None
+        resends += isinstance(step, Send)
+        send = step  # type: ignore[assignment]
+    assert resends == 3 and isinstance(send, LookUp)

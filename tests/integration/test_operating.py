@@ -214,3 +214,35 @@ def test_a_step_that_raises_again_and_again_is_told_to_a_person_and_still_tried(
     assert world.finish(withdrawal_id) == "completed"
     assert world.read(withdrawal_id).review is None
     assert "Nothing is open." in said("exceptions", "list")
+
+
+def test_a_day_that_was_not_compared_is_told_and_compared_when_it_can_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker ran for three days, and then the provider's lists cannot be read."""
+    monkeypatch.setattr("shared.razorpayx.listing.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("worker.reconcile.SETTLED_SECONDS", 0)
+    world.paid()
+    world.sql("UPDATE withdrawals SET created_at = created_at - interval '3 days'")
+    world.simulator.settings(down="500")
+    told = "SELECT subject FROM exception_records WHERE kind = 'not_reconciled' AND resolved_at IS NULL ORDER BY 1"
+    incomplete = nightly()
+    assert incomplete is not None and incomplete.outcome == "incomplete"
+    late = [row.subject for row in world.sql(told)]
+    assert len(late) == 2, "yesterday is not late yet"
+    world.simulator.settings(down=None)
+    days = []
+    while (one := nightly()) is not None:
+        days.append(one.since)
+    assert len(days) == len(set(days)) == 3
+    assert days[-1] == incomplete.since, "what was just tried goes last"
+    assert world.sql(told) == []
+
+
+def test_who_takes_a_record_over_leaves_a_line(world: World) -> None:
+    flagged(world)
+    number = re.findall(r"#(\d+)", said("exceptions", "list"))[0]
+    for name in ("ravi", "ravi", "asha"):
+        said("exceptions", "take", number, "--as", name)
+    [line] = world.sql("SELECT * FROM audit_log WHERE action = 'exception_taken_over'")
+    assert (line.operator, line.data["before"]) == ("asha", {"owner": "operator:ravi"})

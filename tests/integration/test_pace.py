@@ -68,7 +68,7 @@ def test_a_call_in_time_pushes_nothing(paced: World) -> None:
 def test_who_has_no_patience_is_not_called_and_nothing_is_counted_as_failure(paced: World) -> None:
     paced.credit()
     send = paced.first_send()
-    paced.sql("UPDATE pace SET next_at = now() + interval '1 hour'")
+    paced.sql("UPDATE pace SET next_at = now() + interval '30 seconds'")
     assert wait_for_turn(0.1) is None
     before = len(paced.simulator.calls())
     withdrawals.record_answer(send, Throttled("paced", "Too many calls wait for their turn"))
@@ -97,3 +97,9 @@ def test_a_wiped_redis_lets_no_burst_through(paced: World) -> None:
 def test_the_spare_time_costs_less_than_a_twentieth() -> None:
     assert 1.0 < pace.SPARE < 1.05
     assert pace.LATE_SECONDS < pace.SPARE - 1
+
+
+def test_a_turn_of_a_clock_that_was_ahead_stops_nobody(paced: World) -> None:
+    paced.sql("UPDATE pace SET next_at = now() + interval '1 hour'")
+    assert wait_for_turn(1) is not None
+    assert paced.sql("SELECT next_at < now() + interval '1 second' AS is_near FROM pace")[0].is_near

@@ -7,6 +7,8 @@ import pytest
 from sandbox.processes import wait_until
 from shared import db, exception_records, switches, withdrawals
 from shared.errors import NotFound
+from shared.razorpayx.answers import Refused
+from shared.steps import Prepare
 from tests.world import World
 
 BANK_IS_AWAY = "beneficiary_psp_offline"
@@ -283,3 +285,49 @@ def test_a_network_that_is_down_pauses_all_until_a_probe_is_paid(rich: World) ->
     rich.sql("UPDATE switches SET probe_at = now() WHERE NOT is_on")
     assert rich.finish(waits) == "completed"
     assert switch(rich, "network").is_on
+
+
+def test_who_cannot_be_sent_for_another_reason_takes_no_probe(rich: World) -> None:
+    """Older withdrawals to a paused handle must not be the only ones that try whether all may go on."""
+    for n in range(5):
+        rich.request(coins=100, upi_id=f"asha{n}@okaxis")
+    good = rich.request(coins=100, upi_id="ravi@okhdfcbank")
+    rich.advance()
+    withdrawals.pause("handle:okaxis", reason="maintenance until Monday", actor="operator:asha")
+    with db.transaction() as session:
+        switches.trip(session, switches.PAYOUTS, reason="low_balance: none", withdrawal_id=good)
+    ids = [row.id for row in rich.sql("SELECT id FROM withdrawals ORDER BY created_at")]
+    for one in ids:
+        rich.bring_on(one)
+    rich.sql("UPDATE switches SET probe_at = now() WHERE probe_at IS NOT NULL")
+    for one in ids:
+        rich.step(one)
+    assert switch(rich).is_on and rich.finish(good) == "completed"
+    assert {rich.read(one).status_reason for one in ids[:-1]} == {"handle_paused"}
+
+
+def test_a_payee_who_is_refused_says_nothing_about_money(rich: World) -> None:
+    withdrawal_id = rich.request(upi_id="bad@okaxis")
+    rich.advance()
+    with db.transaction() as session:
+        switches.trip(session, switches.PAYOUTS, reason="low_balance: none", withdrawal_id=withdrawal_id)
+    rich.sql("UPDATE switches SET probe_at = now() WHERE probe_at IS NOT NULL")
+    step = withdrawals.claim(withdrawal_id)
+    assert isinstance(step, Prepare), "it is the probe"
+    withdrawals.record_answer(step, Refused("input_validation_failed", "no such name", 400))
+    assert (rich.read(withdrawal_id).status, switch(rich).is_on) == ("failed", False)
+
+
+def test_every_turn_of_a_switch_leaves_a_line_with_both_sides(rich: World) -> None:
+    withdrawals.pause(switches.PAYOUTS, reason="fraud suspected", actor="operator:asha")
+    withdrawals.resume(switches.PAYOUTS, reason="seen", actor="operator:ravi")
+    with db.transaction() as session:
+        switches.trip(session, switches.PAYOUTS, reason="no_answers: 10", withdrawal_id=rich.request())
+    lines = rich.sql("SELECT operator, action, subject, reason, data FROM audit_log ORDER BY id")
+    assert [line[:4] for line in lines] == [
+        ("asha", "paused", "payouts", "fraud suspected"),
+        ("ravi", "resumed", "payouts", "seen"),
+        ("system", "paused", "payouts", "no_answers: 10"),
+    ]
+    assert lines[1].data["before"] == {"is_on": False, "reason": "fraud suspected", "actor": "operator:asha"}
+    assert lines[1].data["after"] == {"is_on": True}

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from shared import checks, db, inbox, queues, withdrawals
+from shared import checks, db, exception_records, inbox, queues, withdrawals
 from shared.errors import Unavailable
-from shared.razorpayx.answers import Accepted, PayoutReport, Refused
+from shared.razorpayx.answers import Accepted, PayoutReport, Refused, Unknown
 from shared.states import LIVE, AttemptState
 from shared.steps import Send
 from shared.withdrawals import apply_report, record_answer
@@ -22,8 +22,14 @@ STATUS = {"waiting": "processing", "paid": "processed", "not_paid": "failed", "r
 
 
 def report_on(send: Send, status: str, **about: object) -> PayoutReport:
-    fields = {"reason": "bank_account_closed", "utr": "412345678901", **about}
-    return PayoutReport(PAYOUT, status, 5000, reference_id=str(send.attempt_id), **fields)  # type: ignore[arg-type]
+    fields = {
+        "amount_paise": 5000,
+        "reference_id": str(send.attempt_id),
+        "reason": "bank_account_closed",
+        "utr": "412345678901",
+        **about,
+    }
+    return PayoutReport(PAYOUT, status, **fields)  # type: ignore[arg-type]
 
 
 def tell(send: Send, status: str, **about: object) -> str:
@@ -343,3 +349,89 @@ def test_a_database_that_is_busy_says_nothing_against_an_event(world: World) -> 
             inbox.apply("ev_locked")
     assert world.sql("SELECT tries FROM webhook_events")[0].tries == 0
     assert inbox.apply("ev_locked") == "pay"
+
+
+def test_a_report_with_our_payouts_id_and_a_foreign_reference_moves_nothing(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    tell(send, "processing")
+    assert tell(send, "failed", reference_id="11111111-1111-4111-8111-111111111111") == "conflict"
+    row = world.read(send.withdrawal_id)
+    assert (row.status, row.review, world.refunds(send.withdrawal_id)) == (
+        "processing",
+        "reference_differs",
+        0,
+    )
+
+
+def test_a_contradiction_is_told_with_what_was_said(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    assert tell(send, "processed", amount_paise=999_999) == "conflict"
+    with db.transaction() as session:
+        [record] = exception_records.listing(session)
+    assert (record.kind, record.ours["amount_paise"], record.theirs["amount_paise"]) == (
+        "wrong_amount", 5000, 999_999
+    )  # fmt: skip
+
+
+def test_so_many_dollars_are_no_rupees(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    payout = {"id": PAYOUT, "amount": 5000, "reference_id": str(send.attempt_id), "status": "processed"}
+    assert world.webhook("payout.processed", {**payout, "currency": "USD"}, "event-1") == "unreadable"
+    assert world.read(send.withdrawal_id).status == "processing"
+    assert world.webhook("payout.processed", {**payout, "currency": "INR"}, "event-2") == "pay"
+
+
+def test_a_utr_that_was_told_early_is_the_users(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    tell(send, "processing", utr="412345678901")
+    tell(send, "processed", utr=None)
+    assert world.read(send.withdrawal_id).utr == "412345678901"
+
+
+@pytest.mark.parametrize("status", ["cancelled", "rejected"])
+def test_what_somebody_stopped_is_not_begun_anew(world: World, status: str) -> None:
+    """Whatever had delayed it before, and would be tried again by itself."""
+    world.credit()
+    send = world.first_send()
+    tell(send, "queued", reason="gateway_down")
+    tell(send, status, reason="gateway_down")
+    row = world.read(send.withdrawal_id)
+    assert (row.status, row.status_reason, world.refunds(send.withdrawal_id)) == ("failed", status, 1)
+
+
+def test_all_that_people_were_told_of_is_over_when_it_ends(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Unknown("no answer"))
+    world.sql("UPDATE payout_attempts SET created_at = created_at - interval '2 hours', sends = 9")
+    world.advance()
+    look = withdrawals.claim(send.withdrawal_id)
+    assert look is not None
+    record_answer(look, Unknown("no answer"))
+    for _ in range(3):
+        withdrawals.put_off(send.withdrawal_id, ValueError("ours"))
+    with db.transaction() as session:
+        assert {one.kind for one in exception_records.listing(session)} == {"unanswered", "worker_error"}
+    tell(send, "processed")
+    with db.transaction() as session:
+        assert exception_records.listing(session) == []
+
+
+def test_the_last_look_at_a_completed_payout_is_made_again_until_it_is_answered(world: World) -> None:
+    withdrawal_id = world.paid()
+    world.sql("UPDATE withdrawals SET completed_at = completed_at - interval '8 days 1 minute'")
+    world.sql("UPDATE payout_attempts SET recheck_at = now()")
+    look = withdrawals.claim(withdrawal_id)
+    assert look is not None and world.attempts(withdrawal_id)[0].recheck_at is None
+    record_answer(look, Unknown("503", 503))
+    assert world.attempts(withdrawal_id)[0].recheck_at is not None
+    world.sql("UPDATE withdrawals SET completed_at = completed_at - interval '3 days'")
+    world.sql("UPDATE payout_attempts SET recheck_at = now()")
+    look = withdrawals.claim(withdrawal_id)
+    assert look is not None
+    record_answer(look, Unknown("503", 503))
+    assert world.attempts(withdrawal_id)[0].recheck_at is None, "not for ever"

@@ -224,3 +224,76 @@ def test_a_report_that_contradicts_the_decision_is_flagged_and_moves_nothing(
 def test_a_proposal_that_does_not_exist(world: World) -> None:
     with pytest.raises(NotFound):
         withdrawals.approve(new_id(), actor=RAVI)
+
+
+def told_of(
+    world: World, withdrawal_id: UUID, payout_id: str, status: str, reason: str | None = None
+) -> str | None:
+    """What a webhook about a payout under this withdrawal's first reference did."""
+    reference = str(world.attempts(withdrawal_id)[0].id)
+    payout = {"id": payout_id, "amount": 5000, "reference_id": reference, "status": status}
+    payout["status_details"] = {"reason": reason}
+    return world.webhook(f"payout.{status}", payout, f"{payout_id}-{status}")
+
+
+@pytest.fixture
+def accepted(world: World) -> UUID:
+    """A withdrawal whose payout RazorpayX has, and calls processing."""
+    world.credit()
+    world.simulator.scenario("never", default=True)
+    send = world.first_send()
+    withdrawals.record_answer(send, world.perform(send))
+    assert world.attempts(send.withdrawal_id)[0].state == "accepted"
+    return send.withdrawal_id
+
+
+@pytest.mark.parametrize("whose", ["its own", "another"])
+def test_what_contradicted_itself_is_never_begun_anew(world: World, accepted: UUID, whose: str) -> None:
+    """Its payout failed, and it, or another under its reference, was paid: a new one would pay twice."""
+    ours = world.attempts(accepted)[0].payout_id
+    other = ours if whose == "its own" else "pout_00000000000077"
+    told = [(ours, "failed", "beneficiary_bank_offline"), (other, "processed", None)]
+    for payout_id, status, reason in told if whose == "its own" else reversed(told):
+        told_of(world, accepted, payout_id, status, reason)
+    row = world.read(accepted)
+    assert (row.status, row.review is not None, world.refunds(accepted)) == ("processing", True, 0)
+    with pytest.raises(BadRequest, match="cannot go on"):
+        propose(accepted, Decision.GO_ON)
+    withdrawals.approve(propose(accepted, Decision.PAID, utr="1"), actor=RAVI)
+    assert (world.read(accepted).status, len(world.attempts(accepted))) == ("completed", 1)
+
+
+def test_what_people_explained_and_then_fails_is_held_and_not_begun_anew(
+    world: World, accepted: UUID
+) -> None:
+    ours = world.attempts(accepted)[0].payout_id
+    assert told_of(world, accepted, "pout_00000000000077", "processing") == "conflict"
+    withdrawals.approve(propose(accepted, Decision.GO_ON), actor=RAVI)  # its own payout is still on its way
+    assert told_of(world, accepted, ours, "failed", "beneficiary_bank_offline") == "fail"
+    world.step(accepted)
+    row = world.read(accepted)
+    assert (row.status, row.review, len(world.attempts(accepted))) == ("processing", "held:contradicted", 1)
+    with pytest.raises(BadRequest, match="cannot go on"):
+        propose(accepted, Decision.GO_ON)
+    withdrawals.approve(propose(accepted, Decision.REFUND), actor=RAVI)
+    assert world.refunds(accepted) == 1
+
+
+def test_what_the_provider_says_is_on_its_way_is_not_refunded_by_people(world: World, accepted: UUID) -> None:
+    with pytest.raises(BadRequest, match="may still be paid"):
+        propose(accepted, Decision.REFUND)
+    world.sql("UPDATE payout_attempts SET answered_at = answered_at - interval '25 hours'")
+    proposal = propose(accepted, Decision.REFUND)  # nobody has said so for a day
+    told_of(world, accepted, world.attempts(accepted)[0].payout_id, "processing")
+    world.step(accepted)
+    with pytest.raises((BadRequest, Conflict)):
+        withdrawals.approve(proposal, actor=RAVI)
+    assert (world.read(accepted).status, world.refunds(accepted)) == ("processing", 0)
+
+
+def test_after_the_banks_time_people_may_refund_what_is_said_to_be_on_its_way(
+    world: World, accepted: UUID
+) -> None:
+    world.sql("UPDATE payout_attempts SET created_at = created_at - interval '5 days 1 minute'")
+    withdrawals.approve(propose(accepted, Decision.REFUND), actor=RAVI)
+    assert world.refunds(accepted) == 1

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from shared import queues, withdrawals
-from shared.steps import Prepare
+from shared import queues, watching, withdrawals
+from shared.razorpayx.answers import Throttled, Unknown
+from shared.steps import Prepare, Send
 from tests.world import World
 
 
@@ -99,3 +100,66 @@ def test_a_turn_is_no_obstacle_to_cancelling(rich: World) -> None:
     withdrawals.sweep()
     withdrawals.cancel(withdrawal_id, reason="too slow", actor="app:test")
     assert rich.balance() == 100_000
+
+
+@pytest.mark.parametrize(
+    "answer", [Unknown("boom", 500), Throttled("busy", "Too many"), Throttled("paced", "")]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_who_goes_round_and_gets_nowhere_is_late_in_the_end_and_told(
+    rich: World, answer: Throttled | Unknown, known: bool
+) -> None:
+    """A payee who cannot be prepared, a payout that is always sent away: each look has another reason."""
+    if known:
+        withdrawal_id = rich.first_send().withdrawal_id
+        rich.sql("UPDATE payout_attempts SET state = 'throttled'")
+        answer = Throttled("busy", "Too many") if isinstance(answer, Unknown) else answer
+    else:
+        withdrawal_id = rich.request()
+    hours = told = 0.0
+    while hours < 2 and not told:
+        left = "SELECT greatest(extract(epoch FROM due_at - now()), 0)::float8 + 0.01 AS s FROM withdrawals"
+        seconds = rich.sql(left)[0].s
+        hours += seconds / 3600
+        for column in ("due_at", "expected_by", "trying_since"):
+            rich.sql(f"UPDATE withdrawals SET {column} = {column} - make_interval(secs => :s)", s=seconds)
+        rich.sql("UPDATE switches SET strikes = 0")  # others are paid meanwhile
+        told = watching.warn_of_overdue()
+        step = withdrawals.claim(withdrawal_id)
+        assert step is not None
+        withdrawals.record_answer(step, answer)
+    assert told == 1 and hours < 1.5
+
+
+def test_what_gets_on_is_promised_anew(rich: World) -> None:
+    send = rich.first_send()
+    withdrawals.record_answer(send, Throttled("busy", "Too many"))
+    rich.sql(
+        "UPDATE withdrawals SET trying_since = trying_since - interval '50 minutes', expected_by = now()"
+    )
+    rich.advance()
+    step = withdrawals.claim(send.withdrawal_id)
+    assert isinstance(step, Send)
+    late = "SELECT expected_by <= now() + interval '1 minute' AS is_late FROM withdrawals"
+    assert rich.sql(late)[0].is_late, "sent once more is no news"
+    withdrawals.record_answer(step, rich.perform(step))
+    assert not rich.sql(late)[0].is_late, "accepted is"
+
+
+def test_looks_at_completed_payouts_take_their_turn_among_the_polls(
+    rich: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_BATCH", "2")
+    rich.forget_settings()
+    late = rich.paid()
+    rich.simulator.scenario("never", default=True)
+    for n in range(4):
+        rich.step(rich.request(coins=100, upi_id=f"user{n}@okaxis"))
+    rich.sql(
+        "UPDATE payout_attempts SET recheck_at = now() - interval '2 hours' WHERE recheck_at IS NOT NULL"
+    )
+    rich.sql("UPDATE withdrawals SET due_at = now() WHERE due_at IS NOT NULL")
+    assert withdrawals.sweep().polls == 2
+    messages = [json.loads(one) for one in queues.broker().lrange(queues.MAINTENANCE, 0, -1)]
+    bodies = [base64.b64decode(one["body"]).decode() for one in messages]
+    assert any(str(late) in body for body in bodies)

@@ -21,6 +21,7 @@ INDIA = timezone(timedelta(hours=5, minutes=30))
 # Kind of exception record -> what it means. Others are told by their own word.
 KINDS = {
     "low_balance": "too little money at RazorpayX",
+    "not_reconciled": "a day was not compared with RazorpayX",
     "overdue": "later than promised",
     "paused": "payouts paused",
     "webhooks_out": "an app takes no webhooks",
