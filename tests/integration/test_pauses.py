@@ -300,8 +300,10 @@ def test_who_cannot_be_sent_for_another_reason_takes_no_probe(rich: World) -> No
     for one in ids:
         rich.bring_on(one)
     rich.sql("UPDATE switches SET probe_at = now() WHERE probe_at IS NOT NULL")
+    rich.sql("UPDATE withdrawals SET due_at = now()")
     for one in ids:
-        rich.step(one)
+        rich.bring_on(one)
+    rich.step(good)
     assert switch(rich).is_on and rich.finish(good) == "completed"
     assert {rich.read(one).status_reason for one in ids[:-1]} == {"handle_paused"}
 
