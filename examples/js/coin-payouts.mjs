@@ -265,10 +265,11 @@ export class CoinPayouts {
   /** @param {string} path  @param {RequestInit} request  @param {boolean} isRefused */
   async #once(path, request, isRefused) {
     const headers = { ...request.headers, Authorization: `Bearer ${await this.#token(isRefused)}` };
+    // A TypeError here, for a key with a line's end or an address without `https://`, is no lost answer.
+    const asked = new Request(this.#url + path, { ...request, headers, redirect: "error" });
     let answer, text;
     try {
-      const signal = AbortSignal.timeout(TIMEOUT_MS);
-      answer = await fetch(this.#url + path, { ...request, headers, signal, redirect: "error" });
+      answer = await fetch(asked, { signal: AbortSignal.timeout(TIMEOUT_MS) });
       text = await answer.text();
     } catch (error) {
       const words = { error: "No answer", details: String(error), code: "no_answer" };
