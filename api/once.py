@@ -9,7 +9,7 @@ from flask import Response, g, jsonify, request
 from api.problems import told
 from api.schemas import Body
 from shared import idempotency
-from shared.errors import BadRequest, Unavailable
+from shared.errors import BadRequest, Passed, Unavailable
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
 MAX_KEY = 255
@@ -21,7 +21,8 @@ View = Callable[[str | None, str], Answer]
 def once(operation: str, given: Body, view: View) -> Answer | Response:
     """Answer by `view(key, fingerprint)`, once for each key of this caller. Without the header: each time.
 
-    A refusal is an answer too, and is kept as well; "not now" (503) is none, and the next try is a new one.
+    A refusal is an answer too, and is kept as well; "not now" (503) and "not any more" (Passed) are none, and
+    the next try is a new one.
     Raises BadRequest (a key that cannot be one), Reused, StillRunning, and what the view raises.
     """
     key = given_key()
@@ -34,12 +35,12 @@ def once(operation: str, given: Body, view: View) -> Answer | Response:
         return _again(first)
     try:
         body, status = view(key, fingerprint)
-    except BadRequest as refusal:
-        _keep(who, told(refusal))
-        raise
-    except BaseException:
-        with suppress(Unavailable):
-            idempotency.give_up(**who)
+    except BaseException as error:
+        if isinstance(error, BadRequest) and not isinstance(error, Passed):
+            _keep(who, told(error))
+        else:
+            with suppress(Unavailable):
+                idempotency.give_up(**who)
         raise
     response = jsonify(body)
     response.status_code = status

@@ -68,7 +68,7 @@ const LONGEST_WAIT_MS = 8_000; // the waits of six tries: a quarter of a minute 
 const PATIENCE_MS = 10_000; // a server that asks for more is asked again later, by the caller
 const FOLLOW_MS = 500;
 const FOLLOW_MAX_MS = 30_000;
-const STILL_RUNNING = "idempotency_key_running";
+const NOT_YET = new Set(["idempotency_key_running", "limit_moved"]); // refusals that are none the next time
 
 /**
  * Something that the caller must act on. `code` is for programs, `error` and `details` are sentences, `extra` has
@@ -289,7 +289,7 @@ function failure(answer, told) {
     return new TryLater(status, { error: "Not an answer of the API", details: `HTTP ${status}`, code: "not_ours" });
   }
   if (status === 401 || status === 403) return new NoAccess(status, told);
-  if (status !== 429 && status < 500 && told.code !== STILL_RUNNING) return new Refused(status, told);
+  if (status !== 429 && status < 500 && !NOT_YET.has(told.code)) return new Refused(status, told);
   const error = new TryLater(status, told);
   const seconds = answer.headers.get("Retry-After");
   if (seconds && /^\d+$/.test(seconds)) error.retryAfterMs = Number(seconds) * 1000;

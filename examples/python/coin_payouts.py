@@ -35,7 +35,7 @@ MAX_TRIES = 6
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0  # the waits of six tries: a quarter of a minute at most
 PATIENCE_SECONDS = 10.0  # a server that asks for more is asked again later, by the caller
 FOLLOW_SECONDS, FOLLOW_MAX_SECONDS = 0.5, 30.0
-STILL_RUNNING = "idempotency_key_running"
+NOT_YET = frozenset({"idempotency_key_running", "limit_moved"})  # refusals that are none the next time
 
 
 class PayoutsError(Exception):
@@ -291,7 +291,7 @@ def _error(answer: requests.Response, told: dict[str, Any]) -> PayoutsError:
         return TryLater(status, words)
     if status in (401, 403):
         return NoAccess(status, told)
-    if status == 429 or status >= 500 or told["code"] == STILL_RUNNING:
+    if status == 429 or status >= 500 or told["code"] in NOT_YET:
         error = TryLater(status, told)
         error.retry_after = _seconds(answer.headers.get("Retry-After"))
         return error

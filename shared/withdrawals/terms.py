@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared import blocks, wallet
 from shared.clock import iso
-from shared.errors import BadRequest, Conflict
+from shared.errors import BadRequest, Passed
 from shared.models import Wallet
 from shared.settings import settings
 from shared.states import WAITING, Reason
@@ -123,5 +123,5 @@ def over(used: Usage, coins: int, most: dict[str, int | None]) -> BadRequest | N
         return BadRequest("Monthly limit reached", words, code="monthly_limit", **more, resets_at=resets_at)
     if any(limit is not None for limit in most.values()):
         # Something has been given back since; what counted was the moment of asking.
-        return Conflict("Limit reached just now", "It is not any more: please try again", code="limit_moved")
+        return Passed("Limit reached just now", "It is not any more: please try again", code="limit_moved")
     return None

@@ -14,7 +14,7 @@ from sandbox.stack import ROOT
 from shared import app_keys
 from tests.e2e.system import System
 from tests.examples.clients import Client, Failure, Mistake, coin_payouts, in_node, in_python
-from tests.examples.wire import BUSY, GARBLED, GATEWAY, LOST, NO_ROUTE, TOO_MANY, UNAVAILABLE, Wire
+from tests.examples.wire import BUSY, GARBLED, GATEWAY, LOST, MOVED, NO_ROUTE, TOO_MANY, UNAVAILABLE, Wire
 
 PYTHON, NODE = "python", "node"
 UPI = "user@okhdfcbank"
@@ -95,6 +95,14 @@ def test_a_refusal_is_told_at_once_with_what_helps(client: Client, wire: Wire, s
         told = refused.value
         assert (told.name, told.status, told.code, told.extra) == ("Refused", 400, code, extra)
     assert len(wire.posts) == 3
+
+
+def test_a_limit_that_is_reached_no_more_is_met_again_under_the_same_key(
+    client: Client, wire: Wire, system: System
+) -> None:
+    wire.fates.append(MOVED)
+    client.withdraw(system.user(2000), 500, UPI, key := coin_payouts.new_key())
+    assert wire.keys() == [key] * 2
 
 
 def test_one_key_for_two_wishes_is_refused(client: Client, system: System) -> None:

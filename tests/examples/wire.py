@@ -42,6 +42,7 @@ class Fate:
 LOST = Fate(0)
 UNAVAILABLE = Fate(503, "database_away", "1")
 BUSY = Fate(409, "idempotency_key_running", "0")
+MOVED = Fate(409, "limit_moved")
 TOO_MANY = Fate(429, "rate_limited", "60")
 GATEWAY = Fate(502)
 GARBLED = Fate(200, content_length="1")

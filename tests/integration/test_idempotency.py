@@ -198,6 +198,23 @@ def test_not_now_is_no_answer_and_the_next_try_is_a_new_one(world: World, client
     assert world.balance() == 1500
 
 
+def test_a_limit_that_is_not_reached_any_more_is_no_answer(
+    world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coins were not taken, and when we look why, nothing forbids it: something has come back since."""
+    monkeypatch.setenv("LIMIT_WITHDRAWALS_PER_DAY", "9")
+    world.forget_settings()
+    world.credit(coins=2000)
+    world.altered = True
+    world.sql("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    world.sql("CREATE TRIGGER untouched BEFORE UPDATE ON wallets FOR EACH ROW EXECUTE FUNCTION nothing()")
+    told = assert_refused(send(client, WITHDRAW, GOOD), 409, "Limit reached just now")
+    assert told["code"] == "limit_moved"
+    world.sql("DROP TRIGGER untouched ON wallets")
+    assert send(client, WITHDRAW, GOOD).status_code == 201
+    assert world.balance() == 1500
+
+
 # --- a day later
 
 
