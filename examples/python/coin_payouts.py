@@ -174,8 +174,8 @@ class _Bearer(requests.auth.AuthBase):
 class CoinPayouts:
     """The API at `url`, with an app's key or a user's token. One for each thread.
 
-    Every method raises Refused, NoAccess and TryLater; and ValueError for what cannot be sent at all, as a key
-    with a line's end or an address without `https://`.
+    Every method raises Refused, NoAccess and TryLater; and ValueError for what cannot be sent at all: a key
+    with a line's end, an address without `https://`.
     """
 
     def __init__(self, url: str, key: str, *, max_tries: int = MAX_TRIES) -> None:
