@@ -77,7 +77,7 @@ class RefusedItem(BaseModel):
     success: Literal[False] = _is(False)
     http_status: int = _is(400)
     error: str = _is("amount is required")
-    details: str = _is("amount is required")
+    details: str = _is("amount is a whole number of coins")
     code: str = _is("missing")
 
 
