@@ -19,7 +19,7 @@ from shared.ids import new_id
 from shared.models import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.money import coins_to_paise
 from shared.settings import settings
-from shared.states import Reason, Status
+from shared.states import Status
 from shared.withdrawals import journey, reading, terms
 
 log = structlog.get_logger()
@@ -239,17 +239,9 @@ def _asked_before(user_id: str, key: str, fingerprint: str | None) -> Requested 
         first.upi_id,
         left,
         first.created_at,
-        _first_reason(first, awaited),
+        terms.first_reason(first, awaited),
         replayed=True,
     )
-
-
-def _first_reason(first: Withdrawal, awaited: str | None) -> Reason:
-    """Why it waited when it was asked for: the row says why it waits now."""
-    if awaited:
-        return Reason.AWAITING_REVIEW
-    # Only the wait for a new UPI id, and a review, write down before when nothing is sent.
-    return Reason.NEW_UPI_ID if first.not_before else Reason.CANCEL_WINDOW
 
 
 def _left_by_cancelling(session: Session, withdrawal: Withdrawal, actor: str, key: str | None) -> int | None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shared import blocks, wallet
 from shared.clock import iso
 from shared.errors import BadRequest, Passed
-from shared.models import Wallet
+from shared.models import Wallet, Withdrawal
 from shared.settings import settings
 from shared.states import WAITING, Reason
 from shared.withdrawals import reviewing
@@ -69,6 +69,14 @@ def of(coins: int, upi_id: str) -> dict[str, Any]:
         "new_wait": new_wait,
         **limits(),
     }
+
+
+def first_reason(withdrawal: Withdrawal, awaited: str | None) -> Reason:
+    """Why it waited when it was asked for, and `awaited` approval or not: the row says why it waits now."""
+    if awaited:
+        return Reason.AWAITING_REVIEW
+    # Without a review only the wait for a new UPI id says before when nothing is sent.
+    return Reason.NEW_UPI_ID if withdrawal.not_before else Reason.CANCEL_WINDOW
 
 
 def limits() -> dict[str, int | None]:
