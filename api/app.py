@@ -66,7 +66,7 @@ def _let_browsers_in(app: APIFlask, settings: Settings) -> None:
     app.before_request(_preflight)
     CORS(
         app,
-        resources=r"/api/razorpay/(withdraw|wallet)/.*",
+        resources=r"/api/razorpay/(withdraw|wallet)(/.*)?$",
         origins=list(settings.cors_origins),
         methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],

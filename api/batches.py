@@ -10,7 +10,7 @@ from api import auth, schemas
 from api.once import given_key
 from api.openapi import operations
 from api.openapi.described import described
-from api.withdrawals import taken
+from api.withdrawals import taken, told
 from shared import fields, idempotency
 from shared.errors import BadRequest, PayoutsError, Unavailable
 
@@ -80,7 +80,7 @@ def _result(place: int, item: Any, key: str) -> dict[str, Any]:
         )
         fingerprint = idempotency.fingerprint("withdraw", given.model_dump())
         # No key that an app can send has a blank in it: an item's never meets a single request's.
-        data = taken(given, f"{key} {place}", fingerprint)
+        made = taken(given, f"{key} {place}", fingerprint)
     except PayoutsError as error:
         return _told(place, error)
-    return {"index": place, "success": True, "http_status": 201, "data": data}
+    return {"index": place, "success": True, "http_status": 201, **told(made)}

@@ -4,24 +4,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from flask import Response, g, jsonify, request
+from flask import Response, g, jsonify, make_response, request
 
 from api.problems import told
 from api.schemas import Body
 from shared import idempotency
-from shared.errors import BadRequest, Unavailable
+from shared.errors import BadRequest, Passed, Unavailable
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
 MAX_KEY = 255
 
-Answer = tuple[dict[str, Any], int]
+Answer = tuple[dict[str, Any], int] | tuple[dict[str, Any], int, dict[str, str]]
 View = Callable[[str | None, str], Answer]
 
 
 def once(operation: str, given: Body, view: View) -> Answer | Response:
     """Answer by `view(key, fingerprint)`, once for each key of this caller. Without the header: each time.
 
-    A refusal is an answer too, and is kept as well; "not now" (503) is none, and the next try is a new one.
+    A refusal is an answer too, and is kept as well; "not now" (503) and "not any more" (Passed) are none, and
+    the next try is a new one.
     Raises BadRequest (a key that cannot be one), Reused, StillRunning, and what the view raises.
     """
     key = given_key()
@@ -33,18 +34,21 @@ def once(operation: str, given: Body, view: View) -> Answer | Response:
     if first is not None:
         return _again(first)
     try:
-        body, status = view(key, fingerprint)
-    except BadRequest as refusal:
-        _keep(who, told(refusal))
+        response = make_response(view(key, fingerprint))
+    except BaseException as error:
+        if isinstance(error, BadRequest) and not isinstance(error, Passed):
+            _keep(who, told(error))
+        else:
+            with suppress(Unavailable):
+                idempotency.give_up(**who)
         raise
-    except BaseException:
-        with suppress(Unavailable):
-            idempotency.give_up(**who)
-        raise
-    response = jsonify(body)
-    response.status_code = status
     _keep(who, response)
     return response
+
+
+def replayed(is_one: bool) -> dict[str, str]:
+    """The header for what was done before under its key, however that was found out."""
+    return {REPLAYED: "true"} if is_one else {}
 
 
 def given_key() -> str | None:
@@ -70,5 +74,5 @@ def _keep(who: dict[str, str], response: Response) -> None:
 def _again(first: idempotency.Answered) -> Response:
     response = jsonify(first.answer)
     response.status_code = first.http_status
-    response.headers[REPLAYED] = "true"
+    response.headers.update(replayed(True))
     return response

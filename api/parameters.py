@@ -3,6 +3,7 @@
 import base64
 from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from flask import request
@@ -27,7 +28,7 @@ def user_id() -> str:
 
 def withdrawal_id() -> str:
     """`?withdrawal_id=`, whatever it is. Raises BadRequest when there is none."""
-    given = request.args.get("withdrawal_id")
+    given = _given("withdrawal_id")
     if not given:
         raise BadRequest("withdrawal_id is required", "Send ?withdrawal_id=<uuid>", code="missing")
     return given
@@ -35,7 +36,7 @@ def withdrawal_id() -> str:
 
 def status() -> Status | None:
     """`?status=`, one of the five. Raises BadRequest."""
-    given = request.args.get("status") or None
+    given = _given("status") or None
     if given is None:
         return None
     if given not in Status.__members__.values():
@@ -46,7 +47,7 @@ def status() -> Status | None:
 
 def limit() -> int:
     """`?limit=`: 50 unless told, at most 100. Raises BadRequest."""
-    given = request.args.get("limit")
+    given = _given("limit")
     if given is None:
         return DEFAULT_LIMIT
     number = whole_number(given)
@@ -57,7 +58,7 @@ def limit() -> int:
 
 def given_cursor() -> str | None:
     """`?cursor=`, decoded. Raises BadRequest."""
-    given = request.args.get("cursor")
+    given = _given("cursor")
     if not given:
         return None
     try:
@@ -91,13 +92,22 @@ def bad_cursor() -> BadRequest:
     return BadRequest("Invalid cursor", "Send next_cursor as you received it", code="invalid_cursor")
 
 
+def _given(name: str) -> str | None:
+    """The parameter as it was sent. Bytes that are no UTF-8 would be read as other signs: `%ff` as `%FF`."""
+    try:
+        parse_qsl(request.query_string.decode(), errors="strict")
+    except UnicodeDecodeError:
+        raise BadRequest("Invalid query", "The query is not UTF-8", code="bad_characters") from None
+    return request.args.get(name)
+
+
 def _written(part: object) -> str:
     return (iso(part) or "") if isinstance(part, datetime) else str(part)
 
 
 def _parameter(name: str, longest: int) -> str:
     try:
-        value = text(request.args.get(name), name, longest)
+        value = text(_given(name), name, longest)
     except PydanticCustomError as error:
         told: Any = error.context
         raise BadRequest(told["error"], told["details"], code=error.type) from None

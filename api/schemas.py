@@ -1,18 +1,20 @@
 """What callers may send. Several things wrong: the first in the contract's order is told."""
 
+import json
 from typing import Annotated, Any, TypeVar
 
 from flask import request
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
-from werkzeug.exceptions import BadRequest as HTTPBadRequest
 from werkzeug.exceptions import LengthRequired, UnsupportedMediaType
 
 from api import shapes
 from api.shapes import MAX_ABOUT, MAX_CREDIT_COINS, MAX_ITEMS, MAX_REASON
 from shared import fields
+from shared.errors import BadRequest
 from shared.fields import MAX_USER_ID, fault, text, whole_number
 
 DEFAULT_CANCEL_REASON = "User requested cancellation"
+COINS = f"coins must be a whole number from 1 to {MAX_CREDIT_COINS}"
 
 
 def _required(schema: dict[str, Any], model: type[BaseModel]) -> None:
@@ -61,7 +63,11 @@ class CancelIn(Body):
     @classmethod
     def _withdrawal_id(cls, value: Any) -> Any:
         if value is None or value == "":
-            raise fault("withdrawal_id is required", code="missing")
+            raise fault(
+                "withdrawal_id is required",
+                "withdrawal_id is the id that it was answered with",
+                code="missing",
+            )
         if not isinstance(value, str):
             raise fault("Invalid withdrawal_id", "withdrawal_id must be a text", code="wrong_type")
         return value.encode("utf-8", "replace").decode()  # whatever else it is, it is no id of ours: 404
@@ -92,14 +98,10 @@ class CreditIn(Body):
     @classmethod
     def _coins(cls, value: Any) -> int:
         if value is None or value == "":
-            raise fault("coins is required", code="missing")
+            raise fault("coins is required", COINS, code="missing")
         coins = whole_number(value)
         if coins is None or not 1 <= coins <= MAX_CREDIT_COINS:
-            raise fault(
-                "Invalid coins",
-                f"coins must be a whole number from 1 to {MAX_CREDIT_COINS}",
-                code="invalid_coins",
-            )
+            raise fault("Invalid coins", COINS, code="invalid_coins")
         return coins
 
     @field_validator("reference", mode="before")
@@ -123,7 +125,7 @@ class BatchIn(Body):
     @classmethod
     def _items(cls, value: Any) -> Any:
         if value is None:
-            raise fault("items is required", code="missing")
+            raise fault("items is required", f"A batch has 1 to {MAX_ITEMS} items", code="missing")
         if not isinstance(value, list):
             raise fault("Invalid items", "items must be a list", code="wrong_type")
         if not 1 <= len(value) <= MAX_ITEMS:
@@ -140,17 +142,33 @@ Model = TypeVar("Model", bound=Body)
 
 
 def body(model: type[Model], **context: Any) -> Model:
-    """The request's JSON body as `model`. Raises BadRequest, and HTTP 400, 413, 415."""
+    """The request's JSON body as `model`. Raises BadRequest, and HTTP 411, 413, 415."""
     if not request.is_json:
         raise UnsupportedMediaType
     _arrived_whole()
     try:
-        given = request.get_json()
-    except RecursionError:  # brackets in brackets in brackets: JSON, but nothing that anybody means
-        raise HTTPBadRequest from None
+        given = json.loads(request.get_data(), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError):  # brackets in brackets: JSON, but nothing that anybody means
+        raise no_object() from None
     if not isinstance(given, dict):
-        raise HTTPBadRequest
+        raise no_object()
     return fields.parsed(model, given, **context)
+
+
+def no_object() -> BadRequest:
+    """What is said of a body that cannot be read as a JSON object."""
+    return BadRequest("Bad request", "Send a JSON object as the body", code="bad_request")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. With a name twice it means two things, and who saw it before us may have read the other."""
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            words = f"The body has {fields.shown(name)} twice; send it once"
+            raise BadRequest("Field stands twice", words, code="duplicate_field")
+        made[name] = value
+    return made
 
 
 def _arrived_whole() -> None:
@@ -159,4 +177,4 @@ def _arrived_whole() -> None:
     if request.content_length is None and arrived:
         raise LengthRequired  # chunked: where it was cut cannot be told
     if request.content_length is not None and arrived != request.content_length:
-        raise HTTPBadRequest
+        raise BadRequest("Bad request", "The body did not arrive whole", code="bad_request")

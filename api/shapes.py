@@ -12,6 +12,9 @@ from shared.states import Status
 
 # Characters that no text has, and those that alone make no text (Python's str.isspace, without the former).
 CONTROL = r"\u0000-\u001f\u007f"
+CONTROL_IN_LINES = (
+    r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f"  # a tab and the ends of lines become blanks
+)
 BLANK = r" \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 MAX_REASON, MAX_ABOUT = 500, 200
@@ -28,8 +31,8 @@ def text(longest: int, about: str, example: str) -> Schema:
 
 
 def optional_text(longest: int, about: str, example: str) -> Schema:
-    """A text that need not be there; null, and blanks of any kind, are as good as none."""
-    either = rf"^([^{CONTROL}]*|[{BLANK}\t\n\u000b\f\r\u001c-\u001f]*)$"
+    """A text that need not be there; null, and blanks of any kind, are as good as none. It may have lines."""
+    either = rf"^([^{CONTROL_IN_LINES}]*|[{BLANK}\t\n\u000b\f\r\u001c-\u001f]*)$"
     return _told(about, example, type=["string", "null"], maxLength=longest, pattern=either)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import structlog
+from flask import request
 from jwt import PyJWK, PyJWKClient, PyJWKSet
 from pydantic_core import PydanticCustomError
 
@@ -130,7 +131,7 @@ def _subject(claims: dict[str, Any]) -> str:
 
 
 def _bad(why: str) -> BadToken:
-    log.warning("[API] bad token", why=why)
+    log.warning("[API] bad token", why=why, path=request.path, address=request.remote_addr)
     return BadToken(
         "Authentication required", "The token is not one that this system accepts", code="unauthorized"
     )

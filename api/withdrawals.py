@@ -7,7 +7,7 @@ from apiflask import APIBlueprint
 from flask import Response, current_app, g
 
 from api import auth, parameters, rates, schemas
-from api.once import Answer, once
+from api.once import Answer, once, replayed
 from api.openapi import operations
 from api.openapi.described import described
 from shared import withdrawals
@@ -49,19 +49,12 @@ def request_withdrawal() -> Answer | Response:
 
 
 def _request(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Answer:
-    settings = current_app.config["SETTINGS"]
-    made = _taken(given, key, fingerprint)
-    words = SUBMITTED + NEXT.get(made.status_reason, PAID)  # type: ignore[call-overload]
-    message = words.format(seconds=settings.cancel_window_seconds, hours=settings.new_upi_wait_hours)
-    return {"success": True, "message": message, "data": _told(made)}, 201
+    made = taken(given, key, fingerprint)
+    return {"success": True, **told(made)}, 201, replayed(made.replayed)
 
 
-def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> dict[str, Any]:
-    """Take the coins; what the app is told of its withdrawal. Raises BadRequest, Unavailable."""
-    return _told(_taken(given, key, fingerprint))
-
-
-def _taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Requested:
+def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Requested:
+    """Take the coins, once under a key. Raises BadRequest, Unavailable."""
     return withdrawals.request(
         user_id=given.user_id,
         coins=given.amount,
@@ -72,8 +65,12 @@ def _taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Requ
     )
 
 
-def _told(made: Requested) -> dict[str, Any]:
-    return {
+def told(made: Requested) -> dict[str, Any]:
+    """What the app is told of its withdrawal: what happens next, and the facts."""
+    settings = current_app.config["SETTINGS"]
+    words = SUBMITTED + NEXT.get(made.status_reason, PAID)  # type: ignore[call-overload]
+    message = words.format(seconds=settings.cancel_window_seconds, hours=settings.new_upi_wait_hours)
+    data = {
         "withdrawal_id": str(made.id),
         "amount": made.coins,
         "rupees_amount": paise_to_rupees(made.amount_paise),
@@ -82,6 +79,7 @@ def _told(made: Requested) -> dict[str, Any]:
         "remaining_coins": made.remaining_coins,
         "created_at": iso(made.created_at),
     }
+    return {"message": message, "data": data}
 
 
 @blueprint.get("/history/")

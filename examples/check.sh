@@ -5,6 +5,7 @@
 #   API_KEY=… examples/check.sh https://payouts.example.com
 #
 # It makes a user of its own, gives them coins, asks for one withdrawal of 100 coins (₹10) and takes it back.
+# What it leaves there: the wallet of that user, `check-…`, with 300 coins. Nothing is ever deleted.
 # Prints a line for each check; the exit status is the number of checks that failed.
 set -u
 BASE=${1:-http://localhost:8000}

@@ -5,6 +5,7 @@ A new request to one of them is refused; what waits already is held for a person
 """
 
 import re
+from collections.abc import Iterable
 
 import structlog
 from sqlalchemy import Text, bindparam, func, select
@@ -72,6 +73,14 @@ def listing(
 def is_blocked(session: Session, upi_id: str) -> bool:
     """Whether this UPI id, or its whole handle, is not paid."""
     return bool(session.scalar(select(IS_BLOCKED), {"subjects": subjects(upi_id)}))
+
+
+def blocked(session: Session, upi_ids: Iterable[str]) -> set[str]:
+    """Those of these UPI ids that are not paid, by themselves or with their whole handle."""
+    named = {upi_id: subjects(upi_id) for upi_id in upi_ids}
+    every = sorted({subject for both in named.values() for subject in both})
+    found = set(session.scalars(select(Block.subject).where(_of_payee), {"subjects": every}))
+    return {upi_id for upi_id, both in named.items() if not found.isdisjoint(both)}
 
 
 def is_frozen(session: Session, user_id: str) -> bool:

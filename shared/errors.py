@@ -4,7 +4,8 @@ PayoutsError
 ├── BadRequest         mend the request, then send it again
 │   ├── NotFound       there is no such thing
 │   └── Conflict       the thing is no longer in a state that allows this
-│       └── Stale      ... for it has changed since the caller looked at it
+│       ├── Stale      ... for it has changed since the caller looked at it
+│       └── Passed     ... and now it is again: send the same once more
 ├── Unavailable        not now; try again later
 └── SettingsError      mend the environment, then start again
 """
@@ -47,6 +48,10 @@ class Stale(Conflict):
 
     def __init__(self, details: str = "Look at it again, then decide anew") -> None:
         super().__init__("It has changed", details, code="stale")
+
+
+class Passed(Conflict):
+    """What stood in the way is gone since: send the same once more. It is no answer that is kept."""
 
 
 class Unavailable(PayoutsError):

@@ -15,7 +15,10 @@ from shared.errors import BadRequest
 MAX_USER_ID, MAX_REFERENCE = 500, 200
 MAX_REFERENCE_BYTES = 500  # together with the user it must fit in an index
 WHOLE_NUMBER = re.compile(r"(?P<sign>[+-]?)0*(?P<digits>[0-9]+)")
+LINE_ENDS = re.compile(r"\r\n|[\r\n\t]")
 MAX_DIGITS = 100  # more of them change nothing: it is too much already
+
+LOOKS_LIKE = f"A UPI id looks like {upi.EXAMPLE}"
 
 # The order in which faults are told (CONTRACT.md); a fault that is not listed comes last.
 ORDER = ("items", "user_id", "amount:missing", "upi_id:missing", "amount", "upi_id", "withdrawal_id")
@@ -23,24 +26,32 @@ ORDER = ("items", "user_id", "amount:missing", "upi_id:missing", "amount", "upi_
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def fault(error: str, details: str = "", *, code: str, **extra: Any) -> PydanticCustomError:
-    """A fault of one field, in the contract's words."""
-    return PydanticCustomError(code, "{error}", {"error": error, "details": details or error, "extra": extra})
+def fault(error: str, details: str, *, code: str, **extra: Any) -> PydanticCustomError:
+    """A fault of one field, in the contract's words: a short sentence and one more."""
+    return PydanticCustomError(code, "{error}", {"error": error, "details": details, "extra": extra})
 
 
 def text(value: Any, name: str, longest: int, *, required: bool = True) -> str | None:
-    """A text that can be stored and written out again; None only where it is not required."""
+    """A text that can be stored and written out again; None only where it is not required.
+
+    One that is not required may come from a field of many lines: it becomes one line.
+    """
     if isinstance(value, str) and len(value) > longest:
         raise fault(f"Invalid {name}", f"{name} may have at most {longest} characters", code="too_long")
     if value is None or (isinstance(value, str) and not value.strip()):
         if required:
-            raise fault(f"{name} is required", code="missing")
+            raise fault(
+                f"{name} is required",
+                f"{name} is a text of 1 to {longest} characters, not of blanks alone",
+                code="missing",
+            )
         return None
     if not isinstance(value, str):
         raise fault(f"Invalid {name}", f"{name} must be a text", code="wrong_type")
-    if any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) <= 0xDFFF for letter in value):
+    given: str = value if required else LINE_ENDS.sub(" ", value)
+    if any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) <= 0xDFFF for letter in given):
         raise fault(f"Invalid {name}", f"{name} has characters that no text has", code="bad_characters")
-    return value
+    return given
 
 
 def whole_number(value: Any) -> int | None:
@@ -54,7 +65,7 @@ def whole_number(value: Any) -> int | None:
 def amount(value: Any, least: int) -> int:
     """How many coins are to be withdrawn, `least` or more. What is too much only the wallet can tell."""
     if value is None or value == "":
-        raise fault("amount is required", code="missing")
+        raise fault("amount is required", "amount is a whole number of coins", code="missing")
     coins = whole_number(value)
     if coins is None:
         raise fault("Invalid amount format", "amount must be a whole number of coins", code="invalid_amount")
@@ -71,15 +82,10 @@ def amount(value: Any, least: int) -> int:
 def upi_id(value: Any) -> str:
     """Where the rupees go, without surrounding blanks."""
     if value is None or value == "":
-        raise fault("upi_id is required", code="missing", example=upi.EXAMPLE)
+        raise fault("upi_id is required", LOOKS_LIKE, code="missing", example=upi.EXAMPLE)
     cleaned = upi.clean(value) if isinstance(value, str) else None
     if cleaned is None:
-        raise fault(
-            "Invalid UPI ID format",
-            f"A UPI id looks like {upi.EXAMPLE}",
-            code="invalid_upi",
-            example=upi.EXAMPLE,
-        )
+        raise fault("Invalid UPI ID format", LOOKS_LIKE, code="invalid_upi", example=upi.EXAMPLE)
     return cleaned
 
 
@@ -89,6 +95,11 @@ def reference(value: Any) -> str | None:
     if len((given or "").encode()) > MAX_REFERENCE_BYTES:
         raise fault("Invalid reference", f"reference may have {MAX_REFERENCE_BYTES} bytes", code="too_long")
     return given
+
+
+def shown(name: str) -> str:
+    """A name that somebody else chose, as it may stand in a sentence."""
+    return name.encode("ascii", "replace").decode()[:50]
 
 
 def parsed(model: type[Model], given: Any, **context: Any) -> Model:
@@ -105,8 +116,7 @@ def _first(error: ValidationError) -> BadRequest:
     first = min(error.errors(), key=_rank)
     name = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        shown = name.encode("ascii", "replace").decode()[:50]
-        return BadRequest("Unknown field", f"There is no field {shown}", code="unknown_field")
+        return BadRequest("Unknown field", f"There is no field {shown(name)}", code="unknown_field")
     told = first.get("ctx", {})
     if "error" not in told:  # pydantic's own words: a field's name is no text, for instance
         return BadRequest("Invalid body", "The body has something that no text has", code="bad_characters")

@@ -49,11 +49,14 @@ class Taken(BaseModel):
     created_at: datetime = _is(ASKED)
 
 
+SUBMITTED = (
+    "Withdrawal request submitted successfully. "
+    "It is paid to your UPI id automatically; you can cancel it within 10 seconds."
+)
+
+
 class Requested(Answer):
-    message: str = _is(
-        "Withdrawal request submitted successfully. "
-        "It is paid to your UPI id automatically; you can cancel it within 10 seconds."
-    )
+    message: str = _is(SUBMITTED)
     data: Taken
 
 
@@ -63,6 +66,7 @@ class TakenItem(BaseModel):
     index: int = _is(0, "Its place in the list that was sent, from 0")
     success: Literal[True] = _is(True)
     http_status: Literal[201] = _is(201, "What its own request would have been answered with")
+    message: str = _is(SUBMITTED, "For the user: what happens next, as a review")
     data: Taken
 
 
@@ -73,7 +77,7 @@ class RefusedItem(BaseModel):
     success: Literal[False] = _is(False)
     http_status: int = _is(400)
     error: str = _is("amount is required")
-    details: str = _is("amount is required")
+    details: str = _is("amount is a whole number of coins")
     code: str = _is("missing")
 
 

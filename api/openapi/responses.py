@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api import problems
+from api import problems, schemas
 from api.once import REPLAYED
 from api.openapi import answers, refusals
 from api.openapi.described import Good, Operation
@@ -117,6 +117,8 @@ def _common_problem(status: int) -> dict[str, Any]:
         away = unavailable(PoolTimeout())
         assert away is not None, "no connection left is an absent database"
         return _problem(away)
+    if status == 400:
+        return _problem(schemas.no_object())
     error, details, code = problems.WORDS.get(status) or problems.INTERNAL
     return _problem(PayoutsError(error, details, code=code))
 

@@ -68,7 +68,7 @@ const LONGEST_WAIT_MS = 8_000; // the waits of six tries: a quarter of a minute 
 const PATIENCE_MS = 10_000; // a server that asks for more is asked again later, by the caller
 const FOLLOW_MS = 500;
 const FOLLOW_MAX_MS = 30_000;
-const STILL_RUNNING = "idempotency_key_running";
+const NOT_YET = new Set(["idempotency_key_running", "limit_moved"]); // refusals that are none the next time
 
 /**
  * Something that the caller must act on. `code` is for programs, `error` and `details` are sentences, `extra` has
@@ -265,10 +265,11 @@ export class CoinPayouts {
   /** @param {string} path  @param {RequestInit} request  @param {boolean} isRefused */
   async #once(path, request, isRefused) {
     const headers = { ...request.headers, Authorization: `Bearer ${await this.#token(isRefused)}` };
+    // A TypeError here, for a key with a line's end or an address without `https://`, is no lost answer.
+    const asked = new Request(this.#url + path, { ...request, headers, redirect: "error" });
     let answer, text;
     try {
-      const signal = AbortSignal.timeout(TIMEOUT_MS);
-      answer = await fetch(this.#url + path, { ...request, headers, signal, redirect: "error" });
+      answer = await fetch(asked, { signal: AbortSignal.timeout(TIMEOUT_MS) });
       text = await answer.text();
     } catch (error) {
       const words = { error: "No answer", details: String(error), code: "no_answer" };
@@ -288,7 +289,7 @@ function failure(answer, told) {
     return new TryLater(status, { error: "Not an answer of the API", details: `HTTP ${status}`, code: "not_ours" });
   }
   if (status === 401 || status === 403) return new NoAccess(status, told);
-  if (status !== 429 && status < 500 && told.code !== STILL_RUNNING) return new Refused(status, told);
+  if (status !== 429 && status < 500 && !NOT_YET.has(told.code)) return new Refused(status, told);
   const error = new TryLater(status, told);
   const seconds = answer.headers.get("Retry-After");
   if (seconds && /^\d+$/.test(seconds)) error.retryAfterMs = Number(seconds) * 1000;

@@ -35,7 +35,7 @@ MAX_TRIES = 6
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0  # the waits of six tries: a quarter of a minute at most
 PATIENCE_SECONDS = 10.0  # a server that asks for more is asked again later, by the caller
 FOLLOW_SECONDS, FOLLOW_MAX_SECONDS = 0.5, 30.0
-STILL_RUNNING = "idempotency_key_running"
+NOT_YET = frozenset({"idempotency_key_running", "limit_moved"})  # refusals that are none the next time
 
 
 class PayoutsError(Exception):
@@ -159,19 +159,34 @@ def new_key() -> str:
     return str(uuid.uuid4())
 
 
+class _Bearer(requests.auth.AuthBase):
+    """The key, before whatever a .netrc has for this host: a plain header would be replaced by that."""
+
+    def __init__(self, key: str) -> None:
+        self._value = f"Bearer {key}"
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        requests.utils.check_header_validity(("Authorization", self._value))
+        request.headers["Authorization"] = self._value
+        return request
+
+
 class CoinPayouts:
     """The API at `url`, with an app's key or a user's token. One for each thread.
 
-    Every method raises Refused, NoAccess and TryLater.
+    Every method raises Refused, NoAccess and TryLater; and ValueError for what cannot be sent at all: a key
+    with a line's end, an address without `https://`.
     """
 
     def __init__(self, url: str, key: str, *, max_tries: int = MAX_TRIES) -> None:
         self._url, self._max_tries = f"{url.rstrip('/')}/api/razorpay/", max_tries
         self._http = requests.Session()
-        self._http.headers["Authorization"] = f"Bearer {key}"
+        self._http.auth = _Bearer(key)
 
     def withdraw(self, user_id: str, amount: int, upi_id: str, *, idempotency_key: str) -> Taken:
         """Turn coins into rupees on a UPI id. The same key again is the same withdrawal, not another."""
+        if not idempotency_key:  # a lost answer would be asked for again, and paid again
+            raise ValueError("withdraw needs an idempotency_key: make it with new_key() and keep it")
         body = {"user_id": user_id, "amount": amount, "upi_id": upi_id}
         return Taken.of(self._post("withdraw/", body, idempotency_key)["data"])
 
@@ -251,6 +266,8 @@ class CoinPayouts:
         try:
             answer = self._http.request(method, self._url + path, **request, **careful)
         except requests.RequestException as error:
+            if isinstance(error, ValueError) and error.request is None:
+                raise  # nothing was sent, and nothing ever will be
             words = {"error": "No answer", "details": type(error).__name__, "code": "no_answer"}
             raise TryLater(0, words) from error
         told = _parsed(answer.text)
@@ -274,7 +291,7 @@ def _error(answer: requests.Response, told: dict[str, Any]) -> PayoutsError:
         return TryLater(status, words)
     if status in (401, 403):
         return NoAccess(status, told)
-    if status == 429 or status >= 500 or told["code"] == STILL_RUNNING:
+    if status == 429 or status >= 500 or told["code"] in NOT_YET:
         error = TryLater(status, told)
         error.retry_after = _seconds(answer.headers.get("Retry-After"))
         return error

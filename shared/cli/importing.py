@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shared.importing import Result, Row, Scratch, Source
 
 ALL, SOME, NONE = 0, 1, 2
+DRY_RUN = "Say what would be taken, and change nothing. Limits per day and month are not foretold."
 GOES_ON = "What was taken stays taken, once: the same command goes on safely."
 
 
@@ -30,7 +31,7 @@ class Nothing(click.ClickException):
 
 @click.command(name="import")
 @click.argument("file", type=click.File("rb"))
-@click.option("--dry-run", is_flag=True, help="Say what would be taken, and change nothing.")
+@click.option("--dry-run", is_flag=True, help=DRY_RUN)
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
@@ -133,7 +134,7 @@ class _Tally:
         parts = [f"{self._rows[outcome]:,} {outcome}" for outcome in (done, Outcome.BEFORE, Outcome.REFUSED)]
         click.echo(f"{', '.join(parts)}; {self._coins:,} coins, {rupees}")
         if self._dry_run:
-            click.echo("Nothing was changed.")
+            click.echo("Nothing was changed. Limits per day and month are not foretold.")
         if self.stopped:
             click.echo(self.stopped if self._dry_run else f"{self.stopped} {GOES_ON}", err=True)
         if not self._rows[done] + self._rows[Outcome.BEFORE]:

@@ -30,7 +30,8 @@ def add(session: Session, url: str, *, actor: str, allow_private: bool = False) 
     made = made.on_conflict_do_nothing(index_elements=["url"], index_where=Endpoint.removed_at.is_(None))
     endpoint = session.scalar(made.returning(Endpoint))
     if endpoint is None:
-        raise Conflict("There already", f"{url} is an endpoint", code="endpoint_exists")
+        words = f"{url} is an endpoint; `payouts endpoints rotate` shows a new secret"
+        raise Conflict("There already", words, code="endpoint_exists")
     return endpoint, secret_of(endpoint.id, endpoint.generation)
 
 

@@ -47,7 +47,9 @@ class Access(BaseSettings):
     )
     rate_limit_per_key: str = Field("6000/minute", description="Requests with one app key, or `off`")
     rate_limit_per_user: str = Field(
-        "60/minute", description="Requests with one user's tokens, and wishes of apps for that user, or `off`"
+        "60/minute",
+        description="Requests with one user's tokens, and single wishes of apps for that user, or `off`. "
+        "The items of a batch are not counted",
     )
     rate_limit_per_address: str = Field(
         "1200/minute",

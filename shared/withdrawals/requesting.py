@@ -88,7 +88,7 @@ class Requested:
     upi_id: str
     remaining_coins: int
     created_at: datetime
-    status_reason: str | None  # why it waits now
+    status_reason: str | None  # why it waited at first
     replayed: bool = False  # it was made before this call, under the same key
 
 
@@ -219,16 +219,17 @@ def _already_taken(withdrawal_id: UUID) -> Any:
 def _asked_before(user_id: str, key: str, fingerprint: str | None) -> Requested | None:
     """The withdrawal that was made under this key, with the balance that it left then. Raises Reused."""
     query = (
-        select(Withdrawal, CoinTransaction.balance_after)
+        select(Withdrawal, CoinTransaction.balance_after, WithdrawalEvent.data["awaits_approval"].astext)
         .join(CoinTransaction, CoinTransaction.withdrawal_id == Withdrawal.id)
-        .where(CoinTransaction.kind == "withdrawal")
+        .join(WithdrawalEvent, WithdrawalEvent.withdrawal_id == Withdrawal.id)
+        .where(CoinTransaction.kind == "withdrawal", WithdrawalEvent.from_status.is_(None))
         .where(Withdrawal.user_id == user_id, Withdrawal.idempotency_key == key)
     )
     with transaction() as session:
         found = session.execute(query).one_or_none()
     if found is None:
         return None
-    first, left = found
+    first, left, awaited = found
     if first.request_fingerprint != fingerprint:
         raise Reused
     return Requested(
@@ -238,7 +239,7 @@ def _asked_before(user_id: str, key: str, fingerprint: str | None) -> Requested 
         first.upi_id,
         left,
         first.created_at,
-        first.status_reason,
+        terms.first_reason(first, awaited),
         replayed=True,
     )
 

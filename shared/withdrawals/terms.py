@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from shared import blocks, wallet
 from shared.clock import iso
-from shared.errors import BadRequest, Conflict
-from shared.models import Wallet
+from shared.errors import BadRequest, Passed
+from shared.models import Wallet, Withdrawal
 from shared.settings import settings
 from shared.states import WAITING, Reason
 from shared.withdrawals import reviewing
@@ -71,6 +71,14 @@ def of(coins: int, upi_id: str) -> dict[str, Any]:
     }
 
 
+def first_reason(withdrawal: Withdrawal, awaited: str | None) -> Reason:
+    """Why it waited when it was asked for, and `awaited` approval or not: the row says why it waits now."""
+    if awaited:
+        return Reason.AWAITING_REVIEW
+    # Without a review only the wait for a new UPI id says before when nothing is sent.
+    return Reason.NEW_UPI_ID if withdrawal.not_before else Reason.CANCEL_WINDOW
+
+
 def limits() -> dict[str, int | None]:
     """What the settings allow at most, under the names that the statement has for it."""
     return {
@@ -123,5 +131,5 @@ def over(used: Usage, coins: int, most: dict[str, int | None]) -> BadRequest | N
         return BadRequest("Monthly limit reached", words, code="monthly_limit", **more, resets_at=resets_at)
     if any(limit is not None for limit in most.values()):
         # Something has been given back since; what counted was the moment of asking.
-        return Conflict("Limit reached just now", "It is not any more: please try again", code="limit_moved")
+        return Passed("Limit reached just now", "It is not any more: please try again", code="limit_moved")
     return None

@@ -41,13 +41,17 @@ class Failure(Exception):
     retry_after: float | None = None
 
 
+class Mistake(Exception):
+    """What a client says of a call that is wrong in itself. (Each language has its own class for it.)"""
+
+
 @dataclass(frozen=True)
 class Client:
     """A client with an address and a key; withdrawals and wallets come back as dictionaries."""
 
     call: Callable[..., Any]
 
-    def withdraw(self, user_id: str, amount: int, upi_id: str, key: str) -> dict[str, Any]:
+    def withdraw(self, user_id: str, amount: int, upi_id: str, key: str | None) -> dict[str, Any]:
         return self.call("withdraw", user_id, amount, upi_id, idempotency_key=key)
 
     def cancel(self, withdrawal_id: str) -> dict[str, Any]:
@@ -76,6 +80,8 @@ def in_python(url: str, key: str, max_tries: int = 6) -> Client:
         except coin_payouts.PayoutsError as error:
             after = getattr(error, "retry_after", None)
             raise Failure(type(error).__name__, error.code, error.http_status, error.extra, after) from error
+        except ValueError as error:
+            raise Mistake(str(error)) from error
 
     return Client(call)
 
@@ -96,7 +102,9 @@ def in_node(node: str, url: str, key: str, max_tries: int = 6) -> Client:
         told = json.loads(done.stdout)
         if "error" in told:
             error = told["error"]
-            assert "code" in error, error["message"]
+            if "code" not in error:
+                assert error["name"] == "TypeError", error["message"]
+                raise Mistake(error["message"])
             after = error.get("retryAfterMs")
             seconds = None if after is None else after / 1000
             raise Failure(error["name"], error["code"], error["status"], error["extra"], seconds)

@@ -6,14 +6,15 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from sandbox.stack import ROOT
 from shared import app_keys
 from tests.e2e.system import System
-from tests.examples.clients import Client, Failure, coin_payouts, in_node, in_python
-from tests.examples.wire import BUSY, GATEWAY, LOST, NO_ROUTE, TOO_MANY, UNAVAILABLE, Wire
+from tests.examples.clients import Client, Failure, Mistake, coin_payouts, in_node, in_python
+from tests.examples.wire import BUSY, GARBLED, GATEWAY, LOST, MOVED, NO_ROUTE, TOO_MANY, UNAVAILABLE, Wire
 
 PYTHON, NODE = "python", "node"
 UPI = "user@okhdfcbank"
@@ -58,6 +59,13 @@ def test_what_was_not_answered_is_sent_again_under_its_key_and_done_once(
     assert system.balance(user_id) == taken["remaining_coins"] == 1500
 
 
+@pytest.mark.parametrize("no_key", ["", None])
+def test_without_a_key_no_withdrawal_is_sent_at_all(client: Client, wire: Wire, no_key: str | None) -> None:
+    with pytest.raises(Mistake, match=r"make it with \w+\(\) and keep it"):
+        client.withdraw("user", 500, UPI, no_key)
+    assert wire.posts == []
+
+
 def test_a_lost_answer_to_a_cancel_refunds_once(client: Client, wire: Wire, system: System) -> None:
     user_id = system.user(2000)
     withdrawal_id = system.withdraw(user_id)
@@ -87,6 +95,14 @@ def test_a_refusal_is_told_at_once_with_what_helps(client: Client, wire: Wire, s
         told = refused.value
         assert (told.name, told.status, told.code, told.extra) == ("Refused", 400, code, extra)
     assert len(wire.posts) == 3
+
+
+def test_a_limit_that_is_reached_no_more_is_met_again_under_the_same_key(
+    client: Client, wire: Wire, system: System
+) -> None:
+    wire.fates.append(MOVED)
+    client.withdraw(system.user(2000), 500, UPI, key := coin_payouts.new_key())
+    assert wire.keys() == [key] * 2
 
 
 def test_one_key_for_two_wishes_is_refused(client: Client, system: System) -> None:
@@ -145,6 +161,32 @@ def test_nobody_there_is_told_as_try_later(make: Make) -> None:
     with pytest.raises(Failure) as nobody:
         make("http://127.0.0.1:1", "x" * 48, max_tries=1).wallet("user")
     assert (nobody.value.name, nobody.value.status) == ("TryLater", 0)
+
+
+def test_an_answer_that_nobody_can_read_is_no_answer(make: Make, wire: Wire, system: System) -> None:
+    """What reads it says that a header is wrong, and does not mean one of ours."""
+    wire.fates.append(GARBLED)
+    with pytest.raises(Failure) as unknown:
+        make(wire.url, system.info["api_key"], max_tries=1).withdraw("user", 500, UPI, "a-key")
+    assert (unknown.value.name, unknown.value.code) == ("TryLater", "no_answer")
+
+
+@pytest.mark.parametrize(
+    ("url", "key"), [("http://127.0.0.1:1", "a-key-from\n-a-file"), ("127.0.0.1:1", "x" * 48), ("", "x" * 48)]
+)
+def test_what_can_never_be_sent_is_not_to_be_tried_later(make: Make, url: str, key: str) -> None:
+    with pytest.raises(Mistake):
+        make(url, key, max_tries=1).wallet("user")
+
+
+def test_the_key_goes_before_what_a_netrc_has_for_the_host(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`requests` takes that file's password instead of a header."""
+    user_id = system.user(2000)
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert in_python(system.info["api"], system.info["api_key"]).wallet(user_id)["available_coins"] == 2000
 
 
 def test_a_history_of_many_pages_is_whole_and_in_order(client: Client, system: System) -> None:

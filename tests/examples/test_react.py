@@ -136,6 +136,18 @@ def test_a_double_click_asks_once_and_cancel_gives_the_coins_back(
     assert [item["status"] for item in system.history(user_id)] == ["cancelled"]
 
 
+def test_a_cancel_after_another_one_says_so(open_page: Open, wire: Wire, system: System) -> None:
+    user_id = system.user(2000)
+    page = open_page(user_id)
+    fill(page, "300", UPI)
+    submit(page)
+    expect_withdrawal(page, "pending", "300 coins")
+    page.route("**/withdraw/history/**", lambda _: None)  # the page has not seen it yet
+    system.cancel(system.history(user_id)[0]["id"])  # on the user's other device
+    page.get_by_role("button", name=f"Cancel 300 coins to {UPI}").click()
+    expect(page.get_by_role("alert")).to_have_text("It was cancelled already.", timeout=SEEN_MS)
+
+
 def test_what_cannot_be_asked_for_is_said_before_it_is_sent(
     open_page: Open, wire: Wire, system: System
 ) -> None:

@@ -24,6 +24,11 @@ class Fate:
     code: str | None = None  # None: not an answer of the API
     retry_after: str | None = None
     is_ours: bool = True  # False: a gateway's own JSON, which has a code too
+    content_length: str | None = None  # one more, beside the true one
+
+    def headers(self) -> dict[str, str]:
+        told = {"Retry-After": self.retry_after, "Content-Length": self.content_length}
+        return {name: value for name, value in told.items() if value}
 
     def body(self) -> bytes:
         if self.code is None:
@@ -37,8 +42,10 @@ class Fate:
 LOST = Fate(0)
 UNAVAILABLE = Fate(503, "database_away", "1")
 BUSY = Fate(409, "idempotency_key_running", "0")
+MOVED = Fate(409, "limit_moved")
 TOO_MANY = Fate(429, "rate_limited", "60")
 GATEWAY = Fate(502)
+GARBLED = Fate(200, content_length="1")
 NO_ROUTE = Fate(404, "route_not_found", is_ours=False)
 
 
@@ -89,8 +96,7 @@ class Wire:
 
     def _bring(self, near: BaseHTTPRequestHandler, body: bytes, fate: Fate | None = None) -> None:
         if fate is not None and fate != LOST:
-            headers = {"Retry-After": fate.retry_after} if fate.retry_after else {}
-            return self._answer(near, fate.status, headers, fate.body())
+            return self._answer(near, fate.status, fate.headers(), fate.body())
         headers = {name: value for name, value in near.headers.items() if _is_passed_on(name)}
         far = requests.request(
             near.command, self._target + near.path, data=body or None, headers=headers, timeout=ANSWER_SECONDS

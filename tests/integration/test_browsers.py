@@ -25,22 +25,25 @@ def client(world: World, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
     return create_app().test_client()
 
 
-def test_a_page_of_an_allowed_origin_asks_and_reads(client: FlaskClient) -> None:
-    asked = client.options(WITHDRAW, headers=QUESTION)
+@pytest.mark.parametrize("slash", ["/", ""])
+def test_a_page_of_an_allowed_origin_asks_and_reads(client: FlaskClient, slash: str) -> None:
+    address = WITHDRAW.rstrip("/") + slash
+    asked = client.options(address, headers=QUESTION)
     assert asked.status_code == 204
     assert asked.headers["Access-Control-Allow-Origin"] == ORIGIN
     allowed = {name.strip().lower() for name in asked.headers["Access-Control-Allow-Headers"].split(",")}
     assert allowed >= {"authorization", "content-type", "idempotency-key"}
     headers = {"Origin": ORIGIN, "Authorization": f"Bearer {token()}"}
-    made = client.post(WITHDRAW, json=GOOD, headers=headers)
+    made = client.post(address, json=GOOD, headers=headers)
     assert made.status_code == 201 and made.headers["Access-Control-Allow-Origin"] == ORIGIN
     assert "Idempotency-Replayed" in made.headers["Access-Control-Expose-Headers"]
     assert "Access-Control-Allow-Credentials" not in made.headers
     assert "Origin" in made.headers["Vary"]
 
 
-def test_a_page_can_read_why_it_was_refused(client: FlaskClient) -> None:
-    answer = client.get(WALLET, headers={"Origin": ORIGIN})
+@pytest.mark.parametrize("slash", ["/", ""])
+def test_a_page_can_read_why_it_was_refused(client: FlaskClient, slash: str) -> None:
+    answer = client.get(WALLET.rstrip("/") + slash, headers={"Origin": ORIGIN})
     assert_refused(answer, 401, "Authentication required")
     assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
 

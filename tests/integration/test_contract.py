@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.integration.app import CANCEL, CREDIT, GOOD, HISTORY, STATUS, WITHDRAW, assert_refused
+from tests.integration.app import BATCH, CANCEL, CREDIT, GOOD, HISTORY, STATUS, WITHDRAW, assert_refused
 from tests.world import World
 
 
@@ -131,6 +131,33 @@ BODIES: list[tuple[bytes, str | None, int]] = [
 ]
 
 
+@pytest.mark.parametrize("body", [b"", b"[]", b"{"])
+def test_what_is_no_object_is_told_what_to_send(client: FlaskClient, body: bytes) -> None:
+    told = assert_refused(
+        client.post(WITHDRAW, data=body, content_type="application/json"), 400, "Bad request"
+    )
+    assert (told["details"], told["code"]) == ("Send a JSON object as the body", "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (WITHDRAW, '{"user_id": "user123", "amount": 500, "amount": 100, "upi_id": "user@okhdfcbank"}'),
+        (BATCH, '{"items": [{"user_id": "a", "user_id": "user123", "amount": 500, "upi_id": "user@ybl"}]}'),
+        (CREDIT, '{"user_id": "user123", "coins": 5, "reference": "r", "c\\u006fins": 500}'),
+    ],
+)
+def test_a_field_that_stands_twice_is_told_and_moves_nothing(
+    world: World, client: FlaskClient, path: str, body: str
+) -> None:
+    world.credit(coins=2000)
+    headers = {"Idempotency-Key": "twice"}
+    answer = client.post(path, data=body, content_type="application/json", headers=headers)
+    told = assert_refused(answer, 400, "Field stands twice")
+    assert told["code"] == "duplicate_field" and "twice; send it once" in told["details"]
+    assert world.balance() == 2000
+
+
 @pytest.mark.parametrize("path", [WITHDRAW, CANCEL, CREDIT])
 @pytest.mark.parametrize(("body", "content_type", "status"), BODIES)
 def test_a_malformed_body_is_told_and_loses_nothing(
@@ -253,6 +280,25 @@ def test_cancel_with_a_reason(world: World, client: FlaskClient) -> None:
     client.post(CANCEL, json={"withdrawal_id": made, "reason": "wrong UPI"})
     item = client.get(STATUS, query_string={"withdrawal_id": made}).get_json()["data"]
     assert item["admin_notes"] == "Cancelled: wrong UPI"
+
+
+def test_a_reason_of_many_lines_becomes_one(world: World, client: FlaskClient) -> None:
+    world.credit()
+    made = str(world.request())
+    answer = client.post(CANCEL, json={"withdrawal_id": made, "reason": "Wrong:\r\n-\tUPI id\n- day"})
+    assert answer.status_code == 200
+    item = client.get(STATUS, query_string={"withdrawal_id": made}).get_json()["data"]
+    assert item["admin_notes"] == "Cancelled: Wrong: - UPI id - day"
+    told = client.post(CANCEL, json={"withdrawal_id": made, "reason": "a\x00b"})
+    assert assert_refused(told, 400, "Invalid reason")["code"] == "bad_characters"
+
+
+@pytest.mark.parametrize(
+    "query", ["user_id=%ff", "user_id=u&cursor=%ff", "user_id=%ed%a0%80", "user_id=u&note=%ff"]
+)
+def test_a_query_that_is_not_utf8_is_told(client: FlaskClient, query: str) -> None:
+    told = assert_refused(client.get(f"{HISTORY}?{query}"), 400, "Invalid query")
+    assert told["code"] == "bad_characters"
 
 
 @pytest.mark.parametrize("path", [WITHDRAW, CANCEL, CREDIT])

@@ -64,6 +64,7 @@ def test_added_twice_is_refused_and_added_anew_after_it_was_removed_is_another(
 ) -> None:
     again = payouts("endpoints", "add", app.url, "--allow-private")
     assert again.exit_code == 1 and "There already" in again.output
+    assert "`payouts endpoints rotate` shows a new secret" in again.output
     assert "is removed" in said("endpoints", "remove", app.url)
     assert said("endpoints", "add", app.url, "--allow-private").strip() != app.secret
     assert "removed" in said("endpoints", "list", "--all") and "removed" not in said("endpoints", "list")

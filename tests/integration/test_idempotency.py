@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
@@ -15,6 +16,8 @@ from api import once as once_view
 from api.app import create_app
 from shared import db, idempotency
 from tests.integration.app import CANCEL, CREDIT, GOOD, WITHDRAW, assert_refused
+from tests.integration.test_keys import key_for
+from tests.integration.test_review import approve
 from tests.world import KEY, World
 
 MINE = {"Idempotency-Key": "0f8fad5b-d9cb-469f-a165-70867728950e"}
@@ -115,11 +118,27 @@ def test_a_credit_sent_twice_is_201_twice(world: World, client: FlaskClient) -> 
     assert world.balance() == 700
 
 
-def test_two_apps_may_choose_the_same_key(world: World, client: FlaskClient) -> None:
-    world.credit(coins=2000)
-    known = {"key": "same", "operation": "withdraw", "fingerprint": "f"}
-    assert idempotency.begin(actor="app:one", **known) is None
-    assert idempotency.begin(actor="app:two", **known) is None
+def test_a_key_is_one_per_user_whichever_app_sends_it(
+    world: World, client: FlaskClient, asked: dict[str, Any]
+) -> None:
+    other = {"Authorization": f"Bearer {key_for('withdraw')}"}
+    again = send(client, WITHDRAW, GOOD, **other)
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert again.get_json() == asked
+    third = {"Authorization": f"Bearer {key_for('withdraw', app='third')}"}
+    told = send(client, WITHDRAW, {**GOOD, "amount": 600}, **third)
+    assert_refused(told, 422, "Idempotency-Key already used")
+    assert world.balance() == 1500
+
+
+def test_two_apps_may_choose_the_same_key_for_two_users(
+    world: World, client: FlaskClient, asked: dict[str, Any]
+) -> None:
+    world.credit("ravi")
+    other = {"Authorization": f"Bearer {key_for('withdraw')}"}
+    made = send(client, WITHDRAW, {**GOOD, "user_id": "ravi"}, **other)
+    assert made.status_code == 201 and "Idempotency-Replayed" not in made.headers
+    assert (world.balance(), world.balance("ravi")) == (1500, 1500)
 
 
 @pytest.mark.failure(7)
@@ -150,6 +169,12 @@ def ask_again(app: Any) -> TestResponse:
     return app.test_client().post(WITHDRAW, json=GOOD, headers=headers)
 
 
+def as_app(app: Any) -> FlaskClient:
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
+    return client
+
+
 # --- who dies between the commit and the answer
 
 
@@ -161,8 +186,35 @@ def test_a_withdrawal_that_was_never_answered_is_found_by_its_row(world: World, 
     time_passes(world, idempotency.RUNNING_SECONDS + 1)
     again = send(client, WITHDRAW, GOOD)  # the wallet holds too little for a second one
     assert again.status_code == 201 and again.get_json() == never_seen
+    assert again.headers["Idempotency-Replayed"] == "true"
     assert world.balance() == 100
     assert len(world.sql("SELECT FROM withdrawals")) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"REVIEW_ALL": "on"}, "reviewed by an admin"),
+        ({"NEW_UPI_WAIT_HOURS": "24"}, "waits 24 hours"),
+        ({"REVIEW_ALL": "on", "NEW_UPI_WAIT_HOURS": "24"}, "reviewed by an admin"),
+    ],
+)
+def test_what_it_waited_for_at_first_is_told_again_when_that_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str], words: str
+) -> None:
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    world.forget_settings()
+    client = as_app(create_app())
+    world.credit(coins=2000)
+    first = send(client, WITHDRAW, GOOD).get_json()
+    assert words in first["message"]
+    withdrawal_id = UUID(first["data"]["withdrawal_id"])
+    if "REVIEW_ALL" in setting:
+        approve(withdrawal_id)
+    assert world.finish(withdrawal_id) == "completed"
+    world.sql("DELETE FROM idempotent_requests")
+    assert send(client, WITHDRAW, GOOD).get_json() == first
 
 
 def test_a_cancellation_that_was_never_answered_is_found_by_its_event(
@@ -198,6 +250,23 @@ def test_not_now_is_no_answer_and_the_next_try_is_a_new_one(world: World, client
     assert world.balance() == 1500
 
 
+def test_a_limit_that_is_not_reached_any_more_is_no_answer(
+    world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coins were not taken, and when we look why, nothing forbids it: something has come back since."""
+    monkeypatch.setenv("LIMIT_WITHDRAWALS_PER_DAY", "9")
+    world.forget_settings()
+    world.credit(coins=2000)
+    world.altered = True
+    world.sql("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    world.sql("CREATE TRIGGER untouched BEFORE UPDATE ON wallets FOR EACH ROW EXECUTE FUNCTION nothing()")
+    told = assert_refused(send(client, WITHDRAW, GOOD), 409, "Limit reached just now")
+    assert told["code"] == "limit_moved"
+    world.sql("DROP TRIGGER untouched ON wallets")
+    assert send(client, WITHDRAW, GOOD).status_code == 201
+    assert world.balance() == 1500
+
+
 # --- a day later
 
 
@@ -210,6 +279,7 @@ def test_after_a_day_keys_are_forgotten_but_no_withdrawal_is_made_twice(
     assert idempotency.forget_old() == 2
     again = send(client, WITHDRAW, GOOD)
     assert again.status_code == 201 and again.get_json() == asked
+    assert again.headers["Idempotency-Replayed"] == "true"
     time_passes(world, idempotency.KEPT_HOURS * 3600 + 1)
     idempotency.forget_old()
     assert_refused(send(client, WITHDRAW, {**GOOD, "amount": 600}), 422, "Idempotency-Key already used")

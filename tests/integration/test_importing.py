@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from sandbox.processes import wait_until
-from shared import db
+from shared import blocks, db
 from shared.cli import main
 from tests.integration.app import BATCH, GOOD, WITHDRAW
 from tests.world import World
@@ -111,8 +111,8 @@ def test_a_bad_row_is_told_by_its_line_and_stops_nobody(world: World, prizes: Pa
         "line 4: Withdrawal amount too low: Minimum withdrawal is 100 coins",
         "line 5: User account not found: No wallet exists for this user",
         "line 6: Invalid amount format: amount must be a whole number of coins",
-        "line 7: user_id is required",
-        "line 8: reference is required",
+        "line 7: user_id is required: user_id is a text of 1 to 500 characters, not of blanks alone",
+        "line 8: reference is required: reference is a text of 1 to 200 characters, not of blanks alone",
         "line 9: Wrong number of cells: A row has as many cells as the header",
         "line 10: Insufficient coin balance: This needs more coins than the 500 that you have",
         "3 taken, 0 taken before, 8 refused; 1,500 coins, ₹150.00",
@@ -349,7 +349,7 @@ def test_a_rehearsal_says_what_would_be_taken_and_changes_nothing(
         "line 4: Insufficient coin balance: This needs more coins than the 200 that you have",
         "line 6: User account not found: No wallet exists for this user",
         "3 would be taken, 1 taken before, 2 refused; 1,900 coins, ₹190.00",
-        "Nothing was changed.",
+        "Nothing was changed. Limits per day and month are not foretold.",
     ]
     after = world.sql("SELECT * FROM coin_transactions"), world.sql("SELECT * FROM wallets ORDER BY user_id")
     assert after == before and count(world) == 1
@@ -357,6 +357,29 @@ def test_a_rehearsal_says_what_would_be_taken_and_changes_nothing(
     payouts("import", prizes, "--report", tmp_path / "report.csv")
     done_then = [found["result"] for found in report(tmp_path / "report.csv")]
     assert [words.replace("would be taken", "taken") for words in rehearsed] == done_then
+
+
+def test_a_dry_run_foretells_frozen_wallets_and_blocked_payees_in_the_same_words(
+    world: World, prizes: Path
+) -> None:
+    rows = people(world, 5, coins=5000)
+    with db.transaction() as session:
+        blocks.freeze(session, "user0", reason="many phones", actor="operator:asha")
+        blocks.add(session, "user@okaxis", reason="reported", actor="operator:asha")
+        blocks.add(session, "@ybl", reason="reported", actor="operator:asha")
+    rows[2] = row(2, upi_id="any@YBL")
+    rows[3] = row(3, upi_id="other@okaxis")
+    rows[4] = row(4, amount=5001)
+    write(prizes, *rows)
+    foretold, told = payouts("import", prizes, "--dry-run"), payouts("import", prizes)
+    assert told.output.splitlines()[:-1] == foretold.output.splitlines()[:-2] == [
+        "line 2: Wallet frozen: Withdrawals from this account are stopped; please ask us",
+        "line 3: UPI ID not accepted: We do not pay to this UPI id; please use another",
+        "line 4: UPI ID not accepted: We do not pay to this UPI id; please use another",
+        "line 6: Insufficient coin balance: This needs more coins than the 5000 that you have",
+    ]  # fmt: skip
+    for said in (foretold.output, payouts("import", "--help").output):
+        assert "Limits per day and month are not foretold." in " ".join(said.split())
 
 
 # --- what happens meanwhile

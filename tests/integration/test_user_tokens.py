@@ -127,6 +127,16 @@ def test_what_is_no_token_at_all(client: FlaskClient, given: str) -> None:
     assert_refused(reads(client, given), 401, "Authentication required")
 
 
+def test_the_log_says_where_a_bad_token_came_from(
+    client: FlaskClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reads(client, bad := token(secret=SECRET[:-1] + "x"))
+    logged = capsys.readouterr().out
+    [line] = [line for line in map(json.loads, logged.splitlines()) if line["event"] == "[API] bad token"]
+    assert (line["path"], line["address"], line["why"]) == (WALLET, "127.0.0.1", "InvalidSignatureError")
+    assert bad not in logged
+
+
 def test_clocks_may_differ_a_little(client: FlaskClient) -> None:
     assert reads(client, token(exp=time.time() - 25)).status_code == 200
     told = assert_refused(reads(client, token(exp=time.time() - 35)), 401, "Authentication required")

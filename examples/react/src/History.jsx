@@ -77,6 +77,15 @@ function Story({ withdrawal: { status, status_message, expected_by, failure_reas
   );
 }
 
+/** Why it was not cancelled. @param {unknown} error */
+function whyNot(error) {
+  if (!(error instanceof Refused)) return "No answer yet. Please try again.";
+  if (error.code !== "cannot_cancel") return `${error.error}.`;
+  if (error.extra.current_status === "cancelled") return "It was cancelled already.";
+  if (error.extra.current_status === "failed") return "It has failed already.";
+  return "Too late: the payment has begun.";
+}
+
 /** @param {{payouts: CoinPayouts, withdrawal: Withdrawal, onCancelled: () => void}} props */
 function Cancel({ payouts, withdrawal: { id, amount, upi_id }, onCancelled }) {
   const [problem, setProblem] = useState("");
@@ -89,8 +98,7 @@ function Cancel({ payouts, withdrawal: { id, amount, upi_id }, onCancelled }) {
     try {
       await payouts.cancel(id);
     } catch (error) {
-      // Refused: it is under way already. What it is now comes with the next look.
-      setProblem(error instanceof Refused ? "Too late: the payment has begun." : "No answer yet. Please try again.");
+      setProblem(whyNot(error)); // what it is now comes with the next look
     }
     setIsCancelling(false);
     onCancelled();
