@@ -172,7 +172,8 @@ def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decisi
         raise BadRequest("It cannot be paid", f"It is {status}", code="cannot_be_paid")
     if decision == Decision.PAID and status == Status.PROCESSING and not utr:
         raise BadRequest("A UTR is required", "Say under which UTR it was paid", code="utr_required")
-    if decision == Decision.REFUND and status == Status.COMPLETED and withdrawal.review is None:
+    if decision != Decision.GO_ON and status == Status.COMPLETED and withdrawal.review is None:
+        # To say "paid" once more would be a decision of two people that does nothing.
         raise BadRequest("It was paid", "Nothing contradicts the payment", code="was_paid")
     sending = select(PayoutAttempt.id).where(
         PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state == AttemptState.SENDING
