@@ -7,6 +7,7 @@ import pytest
 from shared.roles import Role
 from tests.integration.panel.conftest import Signed
 from tests.integration.panel.person import Person
+from tests.integration.test_operating import said
 from tests.world import World, forget_settings
 
 
@@ -49,6 +50,19 @@ def test_an_approval_lets_it_be_paid(reviewed: World, signed_in: Signed) -> None
     )
     assert outcomes(reviewed, "approve-review") == ["asked", "done", "asked", "refused"]
     assert reviewed.finish(withdrawal_id) == "completed"
+
+
+def test_what_is_over_awaits_no_approval(reviewed: World, signed_in: Signed) -> None:
+    rejected, cancelled = reviewed.request(), reviewed.request()
+    asha = signed_in()
+    page = asha.get(f"/admin/withdrawal/{rejected}/").text
+    assert "<dt>Awaits approval</dt>" in page and "waits for your approval" in page
+    assert "awaits_approval" in said("explain", rejected).partition("\n\n")[0]
+    asha.act(rejected, "reject-review", "two accounts")
+    asha.act(cancelled, "cancel", "asked for")
+    for withdrawal_id in (rejected, cancelled):
+        assert "<dt>Awaits approval</dt>" not in asha.get(f"/admin/withdrawal/{withdrawal_id}/").text
+        assert "awaits_approval" not in said("explain", withdrawal_id).partition("\n\n")[0]
 
 
 def test_nobody_approves_their_own(reviewed: World, signed_in: Signed) -> None:
