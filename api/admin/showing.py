@@ -9,13 +9,12 @@ from markupsafe import Markup
 from api.admin import door
 from shared.clock import INDIA, iso
 from shared.money import rupees_text
-from shared.states import sentence
 from shared.upi import mask, mask_within
 
 
 def prepare(panel: Flask) -> None:
     """Give the templates their words."""
-    panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, sentence=sentence, told=told)
+    panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, told=told)
     panel.jinja_env.filters.update(span=span, percent=percent)
     panel.jinja_env.globals.update(who=door.who)
     panel.jinja_env.trim_blocks = panel.jinja_env.lstrip_blocks = True
