@@ -22,7 +22,7 @@ from shared.razorpayx import bodies
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Awaits, Reason, Status
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-from shared.withdrawals import journey, pausing, reviewing
+from shared.withdrawals import journey, pausing, rechecking, reviewing
 
 WORKER = "worker"
 CONTRADICTED = f"{journey.HELD}contradicted"
@@ -73,7 +73,7 @@ def claim(withdrawal_id: UUID) -> Step | None:
     """
     with transaction() as session:
         withdrawal = session.scalar(DUE, {"withdrawal_id": withdrawal_id})
-        return _next_step(session, withdrawal) if withdrawal else _recheck(session, withdrawal_id)
+        return _next_step(session, withdrawal) if withdrawal else rechecking.claim(session, withdrawal_id)
 
 
 def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
@@ -258,41 +258,6 @@ def _poll(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> P
     attempt.checks += 1
     withdrawal.due_at = func.now() + timedelta(seconds=settings().lease_seconds)
     return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.checks)
-
-
-def _recheck(session: Session, withdrawal_id: UUID) -> Poll | None:
-    """A completed payout that is to be looked at once more: a bank may send it back days later, and the
-    webhook that says so may be lost (razorpayx.md §2).
-    """
-    withdrawal = session.scalar(
-        select(Withdrawal)
-        .where(Withdrawal.id == withdrawal_id, Withdrawal.status == Status.COMPLETED)
-        .with_for_update(skip_locked=True)
-    )
-    attempt = session.scalar(
-        select(PayoutAttempt).where(
-            PayoutAttempt.withdrawal_id == withdrawal_id, PayoutAttempt.recheck_at <= func.now()
-        )
-    )
-    if withdrawal is None or attempt is None:
-        return None
-    assert attempt.payout_id, "a paid attempt knows its payout"
-    attempt.checks += 1
-    attempt.recheck_at = next_recheck(session, withdrawal)
-    return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.checks)
-
-
-def next_recheck(session: Session, withdrawal: Withdrawal) -> datetime | None:
-    """When to look at a completed payout again; None when the bank's time to send it back is over.
-
-    The next one is counted from now on, so that one which found no answer has a successor too.
-    """
-    age = session.scalar(select(func.extract("epoch", func.now() - withdrawal.completed_at))) or 0
-    later = [seconds for seconds in settings().recheck_seconds if seconds > age]
-    if not later or withdrawal.completed_at is None:
-        return None
-    moment: datetime = withdrawal.completed_at + timedelta(seconds=min(later))
-    return moment
 
 
 def _unsettled_attempt(session: Session, withdrawal: Withdrawal) -> PayoutAttempt | None:

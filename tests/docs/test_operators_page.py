@@ -16,15 +16,17 @@ from shared import withdrawals
 from shared.cli import main
 from shared.notifications import endpoints
 from shared.notifications.mail import operators as mail_to_operators
+from shared.reconciliation import comparing
 from shared.roles import Role
 from shared.settings import Settings
 from shared.spot_checks import BROKEN
 from shared.states import Reason
 from shared.watching import SILENT
-from shared.withdrawals import journey, pausing
+from shared.withdrawals import claiming, journey, pausing
 from tests.integration.mailing import known, turn_on
 from tests.mailbox import serving
 from tests.world import World
+from worker.reconcile import NOT_RECONCILED
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operators.md").read_text()
@@ -143,7 +145,7 @@ def test_reasons_and_kinds_are_those_of_the_code() -> None:
         re.findall(r"`([\w:…]+)`", CHAPTERS["Exception record"].partition("| kind |")[2].partition("\n\n")[0])
     )
     of_the_code = {BROKEN, SILENT, endpoints.FAILING, mail_to_operators.BROKEN, pausing.LOW_BALANCE}
-    of_the_code |= journey.TOLD_ONLY
+    of_the_code |= journey.TOLD_ONLY | {NOT_RECONCILED, claiming.CONTRADICTED, comparing.REFERENCE}
     assert of_the_code <= kinds
     assert kinds - of_the_code == {
         "two_payouts",

@@ -198,8 +198,9 @@ OFFERED = {
     "pending": "note cancel refund",
     "pending, awaits approval": "approve-review reject-review note cancel refund",
     "pending, paused": "note cancel retry refund",
-    "processing, accepted": "note ask mark-paid refund",
-    "processing, flagged": "note ask mark-paid refund go-on",
+    "processing, accepted": "note ask mark-paid",
+    "processing, accepted, flagged": "note ask mark-paid go-on",
+    "processing, not heard of for a day": "note ask mark-paid refund",
     "completed": "note ask",
     "completed, flagged": "note ask mark-paid refund go-on",
     "failed": "note",
@@ -233,7 +234,10 @@ def test_what_is_offered_follows_from_how_it_stands(
 
     found = {}
     found["processing, accepted"] = offered(started())
-    found["processing, flagged"] = offered(flagged(started()))
+    found["processing, accepted, flagged"] = offered(flagged(started()))
+    unheard = started()
+    panel.sql("UPDATE payout_attempts SET answered_at = answered_at - interval '25 hours'")
+    found["processing, not heard of for a day"] = offered(unheard)
     found["completed"] = offered(panel.paid())
     found["completed, flagged"] = offered(flagged(panel.paid()))
     found["failed"] = offered(panel.paid("fail.bank_account_closed@sim"))
