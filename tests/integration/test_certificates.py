@@ -186,7 +186,6 @@ def test_the_same_day_closes_to_the_same_certificate(world: World) -> None:
 
 def test_the_day_is_yesterday_if_nobody_says_which(world: World) -> None:
     world.credit()
-    days_pass(world)
     now = today(world)
     yesterday = now.date() - timedelta(days=1)
     result = payouts("close-day")
