@@ -8,10 +8,11 @@ BETWEEN_BYTES_SECONDS = 0.1
 
 
 class Dripping:
-    """Accepts connections, says `start`, then drips; `url` is where."""
+    """Accepts connections, says `start`, then drips; `url` is where, `connections` how many came."""
 
     def __init__(self, start: bytes) -> None:
         self._start = start
+        self.connections = 0
         self._over = threading.Event()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
@@ -28,6 +29,7 @@ class Dripping:
         try:
             while not self._over.is_set():
                 peer, _ = self._server.accept()
+                self.connections += 1
                 threading.Thread(target=self._drip, args=[peer], daemon=True).start()
         except OSError:
             return  # closed: the test is over

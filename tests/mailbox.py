@@ -75,6 +75,7 @@ class MailServer:
             hostname="127.0.0.1",
             port=port or free_port(),
             ssl_context=context if implicit else None,
+            ready_timeout=30,
             **options,
         )
         self._controller.start()

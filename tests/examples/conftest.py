@@ -1,9 +1,12 @@
 """The examples against the real system, as an app's developer runs them."""
 
 import fcntl
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from tests.examples.wire import Wire, wire_to
 
 REACT = ROOT / "examples" / "react"
 NODE_MAJOR = 20
-WINDOW_SECONDS = "3"  # long enough to press Cancel on a busy machine
+WINDOW_SECONDS = "3"
 TOKENS = {
     "USER_TOKEN_SECRET": "only-for-tests-0123456789-0123456789",
     "USER_TOKEN_AUDIENCE": "coin-payouts",
@@ -64,6 +67,18 @@ def system(page_port: int) -> Iterator[System]:
         system = System(stack)
         yield system
         system.check()
+
+
+@contextmanager
+def nobody_pays(system: System) -> Iterator[None]:
+    """The worker stands still: what can be cancelled stays so, however slowly a busy machine comes to it."""
+    group = system.stack.parts["worker"].pid
+    assert group is not None
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGCONT)
 
 
 @pytest.fixture

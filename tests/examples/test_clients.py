@@ -14,6 +14,7 @@ from sandbox.stack import ROOT
 from shared import app_keys
 from tests.e2e.system import System
 from tests.examples.clients import Client, Failure, Mistake, coin_payouts, in_node, in_python
+from tests.examples.conftest import nobody_pays
 from tests.examples.wire import BUSY, GARBLED, GATEWAY, LOST, MOVED, NO_ROUTE, TOO_MANY, UNAVAILABLE, Wire
 
 PYTHON, NODE = "python", "node"
@@ -68,9 +69,9 @@ def test_without_a_key_no_withdrawal_is_sent_at_all(client: Client, wire: Wire, 
 
 def test_a_lost_answer_to_a_cancel_refunds_once(client: Client, wire: Wire, system: System) -> None:
     user_id = system.user(2000)
-    withdrawal_id = system.withdraw(user_id)
     wire.fates.append(LOST)
-    cancelled = client.cancel(withdrawal_id)
+    with nobody_pays(system):
+        cancelled = client.cancel(system.withdraw(user_id))
     assert (cancelled["status"], cancelled["refunded_coins"]) == ("cancelled", 500)
     assert len(wire.keys()) == 2 and len(set(wire.keys())) == 1
     assert (system.balance(user_id), system.refunds(user_id)) == (2000, 1)
@@ -191,8 +192,9 @@ def test_the_key_goes_before_what_a_netrc_has_for_the_host(
 
 def test_a_history_of_many_pages_is_whole_and_in_order(client: Client, system: System) -> None:
     user_id = system.user(2000)
-    made = [system.withdraw(user_id, coins=100) for _ in range(7)]
-    system.cancel(made[3])
+    with nobody_pays(system):
+        made = [system.withdraw(user_id, coins=100) for _ in range(7)]
+        system.cancel(made[3])
     assert [item["id"] for item in client.history(user_id, page_size=3)] == made[::-1]
     assert [item["id"] for item in client.history(user_id, status="cancelled")] == [made[3]]
 
@@ -200,9 +202,10 @@ def test_a_history_of_many_pages_is_whole_and_in_order(client: Client, system: S
 def test_the_python_client_tells_times_and_rupees_as_such(system: System) -> None:
     user_id = system.user(2000)
     payouts = coin_payouts.CoinPayouts(system.info["api"], system.info["api_key"])
-    taken = payouts.withdraw(user_id, 125, UPI, idempotency_key=coin_payouts.new_key())
+    with nobody_pays(system):
+        taken = payouts.withdraw(user_id, 125, UPI, idempotency_key=coin_payouts.new_key())
+        now = payouts.status(taken.withdrawal_id)
     assert taken.rupees_amount == Decimal("12.5") and isinstance(taken.rupees_amount, Decimal)
-    now = payouts.status(taken.withdrawal_id)
     assert abs((datetime.now(UTC) - now.created_at).total_seconds()) < 30
     assert now.expected_by is not None and now.expected_by > now.created_at
     assert (now.status, now.is_final, now.status_message) == (

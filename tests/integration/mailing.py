@@ -23,7 +23,6 @@ def turn_on(world: World, monkeypatch: pytest.MonkeyPatch, port: int, **more: st
         "SMTP_TLS": "none",
         "MAIL_FROM": SENDER,
         "MAIL_APP_NAME": "Quiz",
-        "MAIL_SECONDS": "1",
         "OPERATOR_EMAILS": "",
     }
     for name, value in (settings | more).items():

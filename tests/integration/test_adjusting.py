@@ -13,6 +13,8 @@ from shared.models import Adjustment
 from tests.integration.test_operating import payouts, said
 from tests.world import World
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 ASHA, RAVI = "operator:asha", "operator:ravi"
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,6 +21,9 @@ from sandbox.dotenv import filled
 from shared import certificates, proofs, sealing, withdrawals
 from shared.cli import main
 from tests.world import World, forget_settings
+
+# Which day is over must not change in the middle of a test.
+pytestmark = pytest.mark.usefixtures("one_day")
 
 SECRET = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PUBLIC = proofs.public_text(proofs.private_key(SECRET))
@@ -41,14 +44,35 @@ def today(world: World) -> datetime:
     return world.sql("SELECT now() AS now")[0].now.astimezone(certificates.INDIA)
 
 
-def days_pass(world: World, days: int = 1) -> None:
-    """Everything that was written so far was written some days before. Only rows that no seal holds may move."""
+def over(world: World) -> date:
+    """The newest day that can be closed: yesterday, and between midnight and one o'clock the day before it."""
+    return (today(world) - timedelta(seconds=sealing.LATE_SECONDS)).date() - timedelta(days=1)
+
+
+def since_over(world: World) -> int:
+    """How many days ago that was."""
+    return (today(world).date() - over(world)).days
+
+
+def days_pass(world: World, days: int | None = None) -> None:
+    """Everything that was written so far was written some days before, or on the newest day that can be closed.
+    Only rows that no seal holds may move.
+    """
+    days = since_over(world) if days is None else days
     for table in ("coin_transactions", "withdrawal_events"):
         world.sql_without_rules(f"UPDATE {table} SET created_at = created_at - interval '{days} days'")
 
 
-def closed(*words: str) -> dict[str, Any]:
-    result = payouts("close-day", *words)
+def close_day(world: World, *words: str, ago: int = 0) -> Result:
+    """The command for the newest day that can be closed, or for one so many days before it."""
+    return payouts("close-day", "--day", str(over(world) - timedelta(days=ago)), *words)
+
+
+def closed(world: World, *, ago: int = 0) -> dict[str, Any]:
+    return told_by(close_day(world, ago=ago))
+
+
+def told_by(result: Result) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -86,7 +110,7 @@ def lively(world: World) -> World:
 
 def test_a_day_closes_to_zero(lively: World) -> None:
     days_pass(lively)
-    told = closed()["certificate"]
+    told = closed(lively)["certificate"]
     closing = told["closing"]
     assert closing == {
         "credited_coins": 6000, "balances_coins": 5150, "wallets": 2, "difference_coins": 0,
@@ -99,7 +123,7 @@ def test_a_day_closes_to_zero(lively: World) -> None:
 
 def test_a_certificate_says_which_rows_and_which_blocks_it_is_about(lively: World) -> None:
     days_pass(lively)
-    told = closed()["certificate"]
+    told = closed(lively)["certificate"]
     assert told["journal"] == {"first_id": 1, "last_id": 10, "count": 10}
     [head] = lively.sql("SELECT number, block_hash FROM seal_blocks ORDER BY number DESC LIMIT 1")
     assert told["chain"] == {"block": head.number, "hash": head.block_hash.hex()}
@@ -111,7 +135,9 @@ def test_a_day_is_a_day_in_india(world: World) -> None:
     world.credit(coins=20, reference="the first second")
     for line, moment in ((1, "2026-03-01 18:29:59.999999+00"), (2, "2026-03-01 18:30:00+00")):
         world.sql_without_rules(f"UPDATE coin_transactions SET created_at = '{moment}' WHERE id = {line}")
-    first, second = (closed("--day", day)["certificate"] for day in ("2026-03-01", "2026-03-02"))
+    first, second = (
+        told_by(payouts("close-day", "--day", day))["certificate"] for day in ("2026-03-01", "2026-03-02")
+    )
     assert (first["closing"]["credited_coins"], second["closing"]["credited_coins"]) == (1, 21)
     assert (first["begins_at"], first["ends_at"]) == (
         "2026-03-01T00:00:00+05:30",
@@ -120,12 +146,11 @@ def test_a_day_is_a_day_in_india(world: World) -> None:
 
 
 def test_a_day_opens_as_the_day_before_closed(lively: World) -> None:
-    days_pass(lively)
+    days_pass(lively, 1)
     lively.credit(reference="a day later")
     withdrawals.cancel(lively.request(), reason="no", actor="app:test")
     days_pass(lively)
-    day = today(lively).date()
-    before, after = (closed("--day", str(day - timedelta(days=ago)))["certificate"] for ago in (2, 1))
+    before, after = (closed(lively, ago=ago)["certificate"] for ago in (1, 0))
     assert after["opening"] == before["closing"]
     assert after["journal"] == {"first_id": 11, "last_id": 13, "count": 3}
     assert after["closing"]["credited_coins"] == 8000
@@ -134,7 +159,7 @@ def test_a_day_opens_as_the_day_before_closed(lively: World) -> None:
 def test_a_certificate_continues_the_one_before(world: World) -> None:
     world.credit()
     days_pass(world, 3)
-    first, second = (closed("--day", str(today(world).date() - timedelta(days=ago))) for ago in (1, 2))
+    first, second = (closed(world, ago=ago) for ago in (0, 1))
     assert second["certificate"]["previous"] == proofs.hash_of(first["certificate"]).hex()
 
 
@@ -145,24 +170,40 @@ def test_what_happens_after_the_day_does_not_change_it(world: World) -> None:
     days_pass(world)
     withdrawals.cancel(refunded, reason="no", actor="app:test")
     assert world.finish(paid) == "completed"
-    closing = closed()["certificate"]["closing"]
+    closing = closed(world)["certificate"]["closing"]
     assert (closing["held_coins"], closing["paid_coins"], closing["refunded_coins"]) == (800, 0, 0)
 
 
 def test_the_same_day_closes_to_the_same_certificate(world: World) -> None:
     world.credit()
     days_pass(world)
-    first = payouts("close-day").stdout
+    first = close_day(world)
     world.credit(reference="later")
-    assert payouts("close-day").stdout == first
+    again = close_day(world)
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    assert first.stdout and again.stdout == first.stdout
+
+
+def test_the_day_is_yesterday_if_nobody_says_which(world: World) -> None:
+    world.credit()
+    now = today(world)
+    yesterday = now.date() - timedelta(days=1)
+    result = payouts("close-day")
+    if over(world) == yesterday:
+        assert told_by(result)["certificate"]["day"] == str(yesterday)
+    else:  # between midnight and one o'clock
+        assert result.exit_code == 1
+        assert f"{yesterday} can be closed from {now:%F} 01:00 IST" in result.output
 
 
 def test_closing_at_once_makes_one_certificate(world: World) -> None:
     world.credit()
     days_pass(world)
     made: list[str] = []
+    day = over(world)
     threads = [
-        threading.Thread(target=lambda: made.append(json.dumps(certificates.close_day()))) for _ in range(4)
+        threading.Thread(target=lambda: made.append(json.dumps(certificates.close_day(day))))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -174,7 +215,7 @@ def test_closing_at_once_makes_one_certificate(world: World) -> None:
 def test_a_day_without_rows_closes_too(world: World) -> None:
     world.credit()
     days_pass(world, 3)
-    told = closed()["certificate"]
+    told = closed(world)["certificate"]
     assert told["journal"] == {"first_id": None, "last_id": None, "count": 0}
     assert told["opening"] == told["closing"]
 
@@ -187,7 +228,7 @@ def test_a_day_that_is_not_over_is_refused(world: World) -> None:
 
 
 def test_nothing_is_signed_where_there_is_nothing(world: World) -> None:
-    result = payouts("close-day")
+    result = close_day(world)
     assert result.exit_code == 1 and "Nothing to certify" in result.output
 
 
@@ -197,7 +238,7 @@ def test_nothing_is_signed_over_changed_rows(world: World) -> None:
     sealing.seal_everything()
     world.broken_on_purpose = True
     world.sql_without_rules("UPDATE coin_transactions SET actor = 'x'")
-    result = payouts("close-day")
+    result = close_day(world)
     assert result.exit_code == 1
     assert "Nothing was signed" in result.output and "coin_transactions 1" in result.output
 
@@ -207,7 +248,7 @@ def test_nothing_is_signed_that_does_not_close_to_zero(world: World) -> None:
     world.broken_on_purpose = True
     world.sql_without_rules("UPDATE coin_transactions SET balance_after = 2001")
     days_pass(world)
-    result = payouts("close-day")
+    result = close_day(world)
     assert result.exit_code == 1 and "do not close to zero" in result.output
     assert world.sql("SELECT * FROM day_certificates") == []
 
@@ -218,7 +259,7 @@ def test_without_a_key_the_command_says_how_to_make_one(
     world.credit()
     monkeypatch.delenv("CERTIFICATE_KEY")
     forget_settings()
-    result = payouts("close-day")
+    result = close_day(world)
     assert result.exit_code == 1 and "`payouts certificate-key` makes one" in result.output
 
 
@@ -229,7 +270,7 @@ def test_a_fresh_key_is_one_that_can_be_used(world: World, monkeypatch: pytest.M
     forget_settings()
     world.credit()
     days_pass(world)
-    assert closed()["certificate"]["public_key"] == made.stderr.split()[-1]
+    assert closed(world)["certificate"]["public_key"] == made.stderr.split()[-1]
 
 
 @pytest.mark.parametrize("secret", ["secret-value", "c2VjcmV0LXZhbHVl"])
@@ -256,7 +297,7 @@ def test_the_key_that_make_env_writes_can_sign() -> None:
 def certified(world: World) -> None:
     world.credit()
     days_pass(world)
-    closed()
+    closed(world)
     world.broken_on_purpose = True
 
 
@@ -295,7 +336,7 @@ def test_a_certificate_of_another_key_after_ours_is_named(
     certified(world)
     monkeypatch.setenv("CERTIFICATE_KEY", "A" * 43 + "=")
     forget_settings()
-    closed("--day", str(today(world).date() - timedelta(days=2)))
+    closed(world, ago=1)
     assert "BROKEN" not in payouts("check").output  # a change of keys is no fault
     monkeypatch.setenv("CERTIFICATE_KEY", SECRET)
     forget_settings()
@@ -306,7 +347,7 @@ def test_a_row_that_is_put_into_a_closed_day_is_named(world: World) -> None:
     certified(world)
     world.sql_without_rules(
         "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference, actor, created_at)"
-        " VALUES ('user123', 'credit', 5, 2005, 'forged', 'me', now() - interval '1 day')"
+        f" VALUES ('user123', 'credit', 5, 2005, 'forged', 'me', now() - interval '{since_over(world)} days')"
     )
     sealing.seal_everything()
     result = payouts("check")
@@ -322,7 +363,7 @@ def proof(lively: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     """Of a withdrawal among others, in several blocks, which a certificate covers."""
     days_pass(lively)
     monkeypatch.setattr(sealing, "ROWS_PER_SOURCE", 4)
-    closed()
+    closed(lively)
     [row] = lively.sql("SELECT id FROM withdrawals WHERE coins_amount = 700")
     yield json.loads(payouts("prove", str(row.id)).stdout)
 
@@ -431,7 +472,7 @@ def test_what_is_no_proof_is_told_plainly(tmp_path: Path, text: str) -> None:
 def test_any_change_of_a_certificate_is_seen(world: World, tmp_path: Path) -> None:
     world.credit()
     days_pass(world)
-    told = closed()
+    told = closed(world)
     assert verified(tmp_path, told, "--public-key", PUBLIC).exit_code == 0
     for place in places(told):
         assert verified(tmp_path, changed(told, place), "--public-key", PUBLIC).exit_code == 1, place
@@ -441,7 +482,8 @@ def test_a_certificate_goes_into_a_file(world: World, tmp_path: Path) -> None:
     world.credit()
     days_pass(world)
     file = tmp_path / "day.json"
-    assert payouts("close-day", "--output", str(file)).stdout == ""
+    written = close_day(world, "--output", str(file))
+    assert (written.exit_code, written.stdout) == (0, ""), written.output
     assert payouts("verify", str(file), "--public-key", PUBLIC).exit_code == 0
 
 
@@ -449,7 +491,7 @@ def test_the_signature_is_one_that_other_programs_accept(world: World) -> None:
     """Ed25519 over the canonical JSON, and nothing else that only our own code would know."""
     world.credit()
     days_pass(world)
-    told = closed()
+    told = closed(world)
     body = json.dumps(told["certificate"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(SECRET))
     key.public_key().verify(base64.b64decode(told["signature"]), body.encode())

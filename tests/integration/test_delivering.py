@@ -15,6 +15,7 @@ from shared.errors import SettingsError
 from shared.models import Endpoint, ExceptionRecord
 from shared.notifications import delivering, endpoints, following, keeping, lines, turns, wire
 from shared.notifications.wire import Told
+from shared.settings import settings
 from tests.certificates import tls
 from tests.drip import Dripping
 from tests.integration.telling import listen, rows, tell, tell_all
@@ -107,15 +108,19 @@ def test_the_waits_grow_and_the_last_try_is_after_a_day(world: World, app: Recei
     asked(world)
     app.status = 503
     waits, waited = [], 0.0
-    while tell():
-        if rows(world)[0].state == "failed":
+    while True:
+        before = world.sql("SELECT clock_timestamp() AS at")[0].at
+        if not tell() or rows(world)[0].state == "failed":
             break
-        waits.append(seconds_left(world))
-        waited += waits[-1]
-        world.advance(waits[-1])
+        [row] = world.sql("SELECT due_at, clock_timestamp() AS after FROM deliveries")
+        # The wait began somewhere between the two, and they may be far apart on a busy machine.
+        waits.append(((row.due_at - before).total_seconds(), (row.due_at - row.after).total_seconds()))
+        left = seconds_left(world)
+        waited += left
+        world.advance(left)
     expected = [5, 30, 120, 600, 1800, 3600, 7200, 7200]
-    for wait, usual in zip(waits, expected, strict=False):
-        assert 0.79 * usual < wait < 1.21 * usual
+    for (longest, shortest), usual in zip(waits, expected, strict=False):
+        assert longest >= 0.8 * usual and shortest <= 1.2 * usual
     assert 0.99 * DAY < waited < 1.01 * DAY
     assert len(waits) > 12
 
@@ -160,19 +165,21 @@ def test_a_redirect_is_not_followed(world: World, app: Receiver) -> None:
 
 @pytest.mark.failure(28)
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX-Drip: "])
-def test_a_server_that_drips_is_hung_up_on(world: World, start: bytes) -> None:
+def test_a_server_that_drips_is_hung_up_on(
+    world: World, start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.impatient(monkeypatch)
     with Dripping(start) as server:
         begun = time.monotonic()
         row = try_once(world, server.url)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 15  # it would drip for ever
         assert (row.last_error, row.last_http_status) == ("no answer within 1 s", None)
 
 
 def test_only_the_status_counts_and_no_body_is_waited_for(world: World) -> None:
     with Dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n") as server:
-        begun = time.monotonic()
+        # The body would drip for ever: whoever waited for it would have had no answer in time.
         assert try_once(world, server.url).state == "delivered"
-        assert time.monotonic() - begun < 2
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-server\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\x00" * 100_000])
@@ -390,13 +397,17 @@ def claimed(endpoint: Endpoint) -> delivering.Try:
     return now
 
 
+def lease_ends(world: World) -> None:
+    world.advance(settings().notify_answer_seconds + delivering.LEASE_SPARE_SECONDS + 1)
+
+
 def test_what_a_dead_worker_held_is_sent_after_its_lease(world: World, app: Receiver) -> None:
     endpoint, _ = listen(app.url)
     asked(world)
     following.follow()
     first = claimed(endpoint)
     assert delivering.claim(endpoint.id) is None
-    world.advance(delivering.LEASE_SPARE_SECONDS + 2)
+    lease_ends(world)
     assert claimed(endpoint).id == first.id
 
 
@@ -405,7 +416,7 @@ def test_who_slept_over_the_lease_cannot_undo_what_another_did(world: World, app
     asked(world)
     following.follow()
     sleeper = claimed(endpoint)
-    world.advance(delivering.LEASE_SPARE_SECONDS + 2)
+    lease_ends(world)
     second = claimed(endpoint)
     delivering.record(sleeper, Told("HTTP 500", 500))
     assert rows(world)[0].leased_until is not None, "the second has it still"
@@ -419,7 +430,7 @@ def test_what_a_sleeper_delivered_is_delivered(world: World, app: Receiver) -> N
     asked(world)
     following.follow()
     sleeper = claimed(endpoint)
-    world.advance(delivering.LEASE_SPARE_SECONDS + 2)
+    lease_ends(world)
     second = claimed(endpoint)
     delivering.record(sleeper, Told(None, 200))
     delivering.record(second, Told("HTTP 500", 500))

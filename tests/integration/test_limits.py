@@ -18,6 +18,8 @@ from tests.integration.test_requesting import ask
 from tests.integration.test_review import approve
 from tests.world import KEY, World
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 INDIA = ZoneInfo("Asia/Kolkata")
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 

@@ -285,6 +285,7 @@ def test_a_lost_mail_comes_again_under_its_old_id(world: World, server: MailServ
     assert first.part("plain") == second.part("plain")
 
 
+@pytest.mark.timeout(240)
 def test_a_thousand_events_and_two_notifiers_make_a_thousand_mails(
     world: World, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +305,7 @@ def test_a_thousand_events_and_two_notifiers_make_a_thousand_mails(
     notifiers = [notifier() for _ in range(2)]
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(some, range(10)))
-    assert [one.wait(60) for one in notifiers] == [0, 0]
+    assert [one.wait(110) for one in notifiers] == [0, 0]
     tell_all(world)
     assert len(server.letters) == len({letter.id for letter in server.letters}) == 1000
     assert set(Counter(letter.recipient for letter in server.letters).values()) == {100}

@@ -125,20 +125,22 @@ def test_a_server_that_drips_is_hung_up_on(
 ) -> None:
     with Dripping(start) as slow:
         turn_on(world, monkeypatch, int(slow.url.rpartition(":")[2]))
+        world.impatient(monkeypatch)
         known(world)
         cancelled(world)
         begun = time.monotonic()
         tell()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 15  # it would drip for ever
         assert errors(world) == {"no answer within 1 s"}
 
 
-def test_a_server_that_takes_too_long_over_a_mail_is_hung_up_on(world: World, server: MailServer) -> None:
+def test_a_server_that_takes_too_long_over_a_mail_is_hung_up_on(
+    world: World, server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.impatient(monkeypatch)
     cancelled(world)
     server.hold.clear()
-    begun = time.monotonic()
-    tell()
-    assert time.monotonic() - begun < 3
+    tell()  # which would not end: the server holds it until the test is over
     [row] = rows(world)
     assert (row.state, row.last_error) == ("waiting", "no answer within 1 s")
 

@@ -119,6 +119,7 @@ def test_the_keyboard_is_enough_and_no_script_is_needed(system: System, opened: 
         expect(page.get_by_role("cell", name="done", exact=True)).to_have_count(2)
     finally:
         system.stack.parts["worker"].start()
+        system.stack.parts["worker"].wait_ready()
     assert system.balance(user_id) == 2000
 
 

@@ -1,8 +1,10 @@
 """The control endpoints."""
 
+import itertools
 import json
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -199,9 +201,14 @@ def test_the_whole_api_can_be_down(sim: Client, down, status):
 
 def test_a_real_rate_limit(sim: Client):
     sim.control("settings", rate_limit_per_second=5)
-    statuses = [sim.get("/v1/contacts").status_code for _ in range(20)]
-    assert statuses[:5] == [200] * 5 and statuses.count(200) < 15 and set(statuses) == {200, 429}
-    wait_until(lambda: sim.get("/v1/contacts").status_code == 200, "room again", 3)
+    started = time.monotonic()
+    assert [sim.get("/v1/contacts").status_code for _ in range(5)] == [200] * 5
+    with ThreadPoolExecutor(8) as callers:  # many at once: they are too quick on a busy machine, too
+        statuses = list(callers.map(lambda _: Client(sim.url).get("/v1/contacts").status_code, range(60)))
+    seconds = time.monotonic() - started
+    assert 429 in statuses and set(statuses) <= {200, 429}
+    assert 5 + statuses.count(200) <= 5 * (1 + seconds), "five in each second that this took"
+    wait_until(lambda: sim.get("/v1/contacts").status_code == 200, "room again")
 
 
 def test_latency(sim: Client):
@@ -251,15 +258,18 @@ def test_many_timers_at_once_stay_quick(sim: Client):
     sim.control("settings", webhooks_enabled=False)
     sim.control("speed", speed=0.01)
     body = json.dumps(sim.order(amount=100)).encode()
-    started = time.monotonic()
-    for _ in range(2000):
-        assert sim.send(body).status_code == 200
-    assert time.monotonic() - started < 10
+    worked = [sim.cpu_seconds()]
+    for _ in range(10):
+        for _ in range(200):
+            assert sim.send(body).status_code == 200
+        worked.append(sim.cpu_seconds())
+    first, *_, last = [after - before for before, after in itertools.pairwise(worked)]
+    assert last < 3 * first, "each payout makes the next one dearer"
     sim.control("advance", seconds=10)
     assert sim.look("payouts", status="processed")["count"] == 2000
-    started = time.monotonic()
-    sim.get("/v1/payouts", account_number=ACCOUNT, count=1, status="processed")
-    assert time.monotonic() - started < 0.5
+    before = sim.cpu_seconds()
+    assert sim.get("/v1/payouts", account_number=ACCOUNT, count=1, status="processed").json()["count"] == 1
+    assert sim.cpu_seconds() - before < 0.5
 
 
 def test_secrets_are_in_no_answer(sim: Client):

@@ -1,6 +1,7 @@
 """One key makes one payout."""
 
 import json
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -85,10 +86,17 @@ def test_the_bytes_of_a_refused_create_are_judged_afresh(sim: Client):
 
 
 def test_while_the_first_is_in_flight_the_same_key_gets_409(sim: Client):
-    sim.control("settings", latency_ms=300)
+    sim.control("settings", latency_ms=1500)
     key, body = str(uuid.uuid4()), sim.order()
+    start = threading.Barrier(8)
+
+    def send(_: int) -> int:
+        client = Client(sim.url)
+        start.wait()
+        return client.send(body, key).status_code
+
     with ThreadPoolExecutor(8) as pool:
-        statuses = sorted(pool.map(lambda _: Client(sim.url).send(body, key).status_code, range(8)))
+        statuses = sorted(pool.map(send, range(8)))
     assert statuses == [200] + [409] * 7
     assert len(sim.made_by(key)) == 1
     assert sim.send(body, key).status_code == 200

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from .conftest import ACCOUNT, Client, refused
+from .conftest import ACCOUNT, SPEED, Client, refused
 
 
 def test_a_payout_entity_looks_as_documented_with_its_odd_nulls(sim: Client):
@@ -99,8 +99,10 @@ def test_unknown_ids(sim: Client, path):
 
 def test_money_moves_with_transactions_and_comes_back_once(sim: Client):
     opening = sim.balance()
+    sim.control("speed", speed=0.01)  # so that neither ends before we have looked
     paid, failed = sim.pay("success-1@sim", amount=1000), sim.pay("fail.gateway_down-1@sim", amount=2000)
     assert sim.balance() == opening - 1590 - 2590
+    sim.control("speed", speed=SPEED)
     sim.reaches(failed["id"], "failed")
     assert sim.balance() == opening - 1590
     items = sim.get("/v1/transactions", account_number=ACCOUNT).json()["items"]
@@ -165,8 +167,10 @@ def test_replies_are_plain_ascii_json(sim: Client):
 
 def test_money_that_comes_back_starts_what_was_queued_for_it(sim: Client):
     sim.control("balance", paise=1590)
+    sim.control("speed", speed=0.01)  # so that the first does not fail before the second is queued
     sim.pay("fail.gateway_down-1@sim", amount=1000)
     queued = sim.pay(amount=1000, queue_if_low_balance=True)
     assert queued["status"] == "queued"
+    sim.control("speed", speed=SPEED)
     sim.reaches(queued["id"], "processed")
     assert sim.balance() == 0

@@ -116,6 +116,8 @@ def test_a_slow_receiver_has_failed(sim: Client, receiver: Receiver):
     payout = sim.pay()
     wait_until(lambda: any(r["state"] == "retrying" for r in rows(sim, payout["id"])), "a retry")
     receiver.delay_seconds = 0
+    # What is not slow now must not look slow on a busy machine.
+    sim.control("settings", webhook_timeout_ms=5000)
     wait_until(lambda: all(r["state"] == "delivered" for r in rows(sim, payout["id"])), "delivery")
     assert max(row["attempts"] for row in rows(sim, payout["id"])) >= 2
 

@@ -17,7 +17,7 @@ from tests.integration.reconciliation.days import Day, few, kinds, ran, summary,
 from tests.world import World
 from worker import reconcile
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("one_day")]
 
 
 def test_a_record_is_closed_when_a_later_run_finds_agreement(day: Day) -> None:
