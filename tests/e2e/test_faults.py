@@ -44,8 +44,10 @@ def test_redis_wiped_in_the_middle_of_fifty_loses_none_and_pays_none_twice(fresh
     with redis.Redis.from_url(fresh.info["redis_url"]) as client:
         # One user's many: the first few wait in the one queue, the others in the other.
         wait_until(
-            lambda: len(fresh.provider.payouts()) >= 5
-            and sum(queues.depth(name, client) for name in (queues.PAYOUTS, queues.BACKLOG)) > 0,
+            lambda: (
+                len(fresh.provider.payouts()) >= 5
+                and sum(queues.depth(name, client) for name in (queues.PAYOUTS, queues.BACKLOG)) > 0
+            ),
             FINAL_SECONDS,
         )
         client.flushall()
