@@ -38,7 +38,7 @@ class Exceptions(Page):
         return self.render(
             "exceptions.html",
             title="Exception records",
-            found=[(record, (now - record.opened_at).total_seconds() / 3600) for record in shown],
+            found=[(record, (now - record.opened_at).total_seconds()) for record in shown],
             next=parameters.cursor(last.opened_at, last.id) if last else None,
             with_closed=with_closed,
             kind=kind,
