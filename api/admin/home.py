@@ -15,6 +15,7 @@ from shared.db import transaction
 from shared.models import Resolution, Withdrawal
 from shared.overview import AGES
 from shared.roles import Role
+from shared.settings import settings
 from shared.totals import counting, summing
 from shared.withdrawals import reviewing
 
@@ -55,6 +56,7 @@ class Home(AdminIndexView):
             held_chart=_held(facts.waiting),
             hours_chart=_hours(facts),
             handles_chart=_handles(facts),
+            idle_seconds=settings().admin_idle_seconds,
             attempts={f"@{row.handle}": row for row in facts.handles},
             **people,
         )

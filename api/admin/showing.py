@@ -35,7 +35,7 @@ def prepare(panel: Flask) -> None:
     """Give the templates their words."""
     panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, sentence=sentence, told=told)
     panel.jinja_env.filters.update(span=span, percent=percent, label=label)
-    panel.jinja_env.globals.update(who=door.who)
+    panel.jinja_env.globals.update(who=door.who, loads_itself=door.loads_itself)
     panel.jinja_env.trim_blocks = panel.jinja_env.lstrip_blocks = True
 
 
