@@ -7,10 +7,22 @@ done unseen, then `done` or `refused`. What shows or sends something is written 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.models import AuditEntry
+
+# Each from the one before along the index, however many lines there are of it.
+ACTIONS = text("""
+    WITH RECURSIVE each AS (
+        (SELECT action FROM audit_log ORDER BY action LIMIT 1)
+        UNION ALL
+        SELECT (SELECT later.action FROM audit_log later WHERE later.action > each.action
+                ORDER BY later.action LIMIT 1)
+        FROM each WHERE each.action IS NOT NULL
+    )
+    SELECT action FROM each WHERE action IS NOT NULL
+""")
 
 ASKED, DONE, REFUSED = "asked", "done", "refused"
 NOBODY, SHELL = "unknown", "shell"
@@ -41,6 +53,11 @@ def write(
         )
     )
     session.flush()
+
+
+def actions(session: Session) -> list[str]:
+    """The words of everything that was ever done."""
+    return list(session.scalars(ACTIONS))
 
 
 def listing(

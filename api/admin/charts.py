@@ -46,7 +46,7 @@ def standing(name: str, labels: Sequence[str], series: Series, *, unit: str = "r
 def lines(name: str, labels: Sequence[str], series: Series, *, unit: str = "rupees") -> Markup:
     """A line for each series, with a dot at each point: one that stands alone has no line to be seen by."""
     has_dots = len(labels) <= MOST_DOTS or any(_stands_alone(values) for _, values in series)
-    chart = pygal.Line(height=HEIGHT, show_dots=has_dots, dots_size=2, **_settings(unit))
+    chart = pygal.Line(height=HEIGHT, show_dots=has_dots, dots_size=3, **_settings(unit))
     return _drawn(_filled(chart, labels, series), name)
 
 

@@ -56,7 +56,7 @@ def test_no_page_tells_paise_or_names_of_the_code(panel: World, signed_in: Signe
         (f"exceptions/{record}/", "<dt>Needed</dt><dd>₹5,585.00</dd>"),
         (f"reconciliation/{run.id}/", "<dt>Explained by nothing</dt><dd>₹513.00</dd>"),
         (f"withdrawal/{withdrawal_id}/", "<dt>Look-ups that found none</dt>"),
-        ("exceptions/", ' s</td>'),
+        ("exceptions/", " s</td>"),
     ):
         page = asha.get(f"/admin/{path}").text
         assert words in page and "_paise" not in page, path
