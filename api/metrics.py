@@ -21,6 +21,7 @@ blueprint = APIBlueprint("metrics", __name__, enable_openapi=False)
 
 def prepare(app: Flask) -> None:
     """Measure this application's requests. To be called before all else that looks at them."""
+    exposition.begin()
     app.before_request(_begin)
     app.after_request(_end)
 

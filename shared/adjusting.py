@@ -5,10 +5,11 @@ a balance, and may take. What is approved is what was proposed: the database let
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from shared import wallet
@@ -44,11 +45,13 @@ def propose(
     """Give coins to a user, or take some: a credit when there is a `reference`, else an adjustment.
 
     Done at once within what one person may do alone in a day; else it waits for a second. Under a `key` of
-    the caller's it is proposed once. Raises BadRequest, NotFound (no wallet), Conflict (too few coins, the
-    reference or key was used for something else), Unavailable.
+    the caller's it is proposed once. Raises BadRequest (also: more would be taken than there is), NotFound
+    (no wallet), Conflict (the reference or key was used for something else), Unavailable.
     """
     kind = ADJUSTMENT if reference is None else CREDIT
-    _must_make_sense(user_id, coins, reference, reason)
+    _must_make_sense(user_id, coins, reference)
+    if not reason.strip():
+        raise BadRequest("A reason is required", "Say why", code="reason_required")
     with transaction() as session:
         session.execute(ONE_AT_A_TIME, {"actor": actor})
         asked = (kind, user_id, coins, reference, actor)
@@ -57,8 +60,6 @@ def propose(
             if asked != (made.kind, made.user_id, made.coins, made.reference, made.proposed_by):
                 raise Conflict("Already proposed", "Something else was, under this key", code="key_reused")
             return made
-        owner = session.get(Wallet, user_id) if kind == CREDIT else wallet.find(session, user_id)
-        alone = int(session.scalar(ALONE_TODAY, {"actor": actor}) or 0)
         made = Adjustment(
             id=key or new_id(),
             kind=kind,
@@ -66,8 +67,7 @@ def propose(
             coins=coins,
             reference=reference,
             reason=reason.strip(),
-            needs_two=alone + abs(coins) > settings().adjust_alone_max_coins
-            or wallet.is_of(actor, user_id, owner),
+            needs_two=needs_two(session, user_id, coins, actor=actor, reference=reference),
             proposed_by=actor,
         )
         session.add(made)
@@ -76,6 +76,22 @@ def propose(
             _carry_out(session, made, actor)
         session.refresh(made)
         return made
+
+
+def needs_two(
+    session: Session, user_id: str, coins: int, *, actor: str, reference: str | None = None
+) -> bool:
+    """Whether a second person must agree, as things stand.
+
+    Raises BadRequest (what nobody could carry out: more would be taken than there is), NotFound (no wallet).
+    """
+    _must_make_sense(user_id, coins, reference)
+    owner = session.get(Wallet, user_id) if reference is not None else wallet.find(session, user_id)
+    if owner is not None:
+        wallet.must_hold(owner, coins)
+    alone = int(session.scalar(ALONE_TODAY, {"actor": actor}) or 0)
+    is_too_much = alone + abs(coins) > settings().adjust_alone_max_coins
+    return is_too_much or wallet.is_of(actor, user_id, owner)
 
 
 def approve(adjustment_id: UUID, *, actor: str) -> Adjustment:
@@ -105,15 +121,29 @@ def reject(adjustment_id: UUID, *, actor: str) -> Adjustment:
         return made
 
 
-def waiting(session: Session, *, limit: int = 200) -> Sequence[Adjustment]:
-    """The proposals that wait for a second person, oldest first."""
+def waiting(
+    session: Session,
+    *,
+    user_id: str | None = None,
+    after: tuple[datetime, UUID] | None = None,
+    limit: int = 200,
+) -> Sequence[Adjustment]:
+    """The proposals that wait for a second person, oldest first; `after` (proposed_at, id) goes on behind."""
     query = select(Adjustment).where(Adjustment.decided_at.is_(None))
-    return session.scalars(query.order_by(Adjustment.proposed_at).limit(limit)).all()
+    if user_id is not None:
+        query = query.where(Adjustment.user_id == user_id)
+    if after is not None:
+        query = query.where(tuple_(Adjustment.proposed_at, Adjustment.id) > after)
+    return session.scalars(query.order_by(Adjustment.proposed_at, Adjustment.id).limit(limit)).all()
 
 
-def _must_make_sense(user_id: str, coins: int, reference: str | None, reason: str) -> None:
-    if not reason.strip():
-        raise BadRequest("A reason is required", "Say why", code="reason_required")
+def number_waiting(session: Session) -> int:
+    """How many proposals wait for a second person."""
+    waits = select(func.count()).select_from(Adjustment).where(Adjustment.decided_at.is_(None))
+    return session.scalars(waits).one()
+
+
+def _must_make_sense(user_id: str, coins: int, reference: str | None) -> None:
     for name, value, longest in (("user_id", user_id, 500), ("reference", reference or "-", 200)):
         if not 1 <= len(value.strip()) <= longest or not value.isprintable():
             raise BadRequest(f"Invalid {name}", f"{name} has 1 to {longest} characters", code="invalid_field")

@@ -74,6 +74,12 @@ def listing(
     return list(session.scalars(query if with_removed else query.where(Block.removed_at.is_(None))))
 
 
+def of_wallet(session: Session, user_id: str) -> Block | None:
+    """Since when, by whom and why this user's wallet is frozen; None when it is not."""
+    query = select(Block).where(Block.kind == WALLET, Block.subject == user_id, Block.removed_at.is_(None))
+    return session.scalar(query)
+
+
 def is_blocked(session: Session, upi_id: str) -> bool:
     """Whether this UPI id, or its whole handle, is not paid."""
     return bool(session.scalar(select(IS_BLOCKED), {"subjects": subjects(upi_id)}))

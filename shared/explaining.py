@@ -28,7 +28,7 @@ from shared.models import (
 from shared.notifications import keeping
 from shared.notifications.mail import keeping as mail
 from shared.razorpayx.answers import parse_event
-from shared.states import sentence
+from shared.states import Status, for_operators
 from shared.upi import mask, mask_within
 from shared.withdrawals import find
 
@@ -89,12 +89,13 @@ def _facts(withdrawal: Withdrawal) -> dict[str, Any]:
         "amount_paise": withdrawal.amount_paise,
         "upi_id": mask(withdrawal.upi_id),
         "status": withdrawal.status,
-        "why": withdrawal.failure_reason or sentence(withdrawal.status_reason),
+        "why": withdrawal.failure_reason or for_operators(withdrawal.status_reason),
         "status_reason": withdrawal.status_reason,
         "expected_by": withdrawal.expected_by,
         "looked_at_again": withdrawal.due_at,
         "needs_a_person": withdrawal.review,
-        "awaits_approval": withdrawal.awaits_approval,
+        # Once it is over nobody waits for anybody; why somebody had to look at it stays in the row.
+        "awaits_approval": withdrawal.awaits_approval if withdrawal.status == Status.PENDING else None,
         "not_before": withdrawal.not_before,
         "utr": withdrawal.utr,
         "notes": mask_within(withdrawal.admin_notes or "") or None,

@@ -5,6 +5,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from shared import gauges, metric_files, metrics
+from shared.withdrawals.journey import FAILURES
+
+
+def begin() -> None:
+    """At the start of a process that is asked: what alerts look at is there from the first scrape on."""
+    metrics.begin(FAILURES)
 
 
 def of_api(accept: str) -> tuple[bytes, str]:

@@ -18,7 +18,7 @@ from prometheus_client import values
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 MOST_SLOTS = 1000
 # Taken from the disk at once: a file with holes kills the process that writes into one when the disk is full.
-# All our series need a third of it, however many routes and statuses were seen.
+# All our series need less than half of it, however many routes and statuses were seen.
 KINDS, BYTES = ("counter", "histogram"), 1024 * 1024
 
 _slot: tuple[int, int] | None = None  # its number, and the open file that holds it

@@ -81,12 +81,29 @@ def timed(histogram: Histogram) -> Iterator[None]:
         histogram.observe(perf_counter() - began)
 
 
-# Whose word moved it.
-BY = frozenset(
-    {"app", "user", "operator", "worker", "reply", "webhook", "poll", "lookup", "reconciliation", "system"}
-)
+# Whose word moved it; the provider's comes by one of these channels.
+CHANNELS = frozenset({"reply", "webhook", "poll", "lookup", "reconciliation"})
+BY = CHANNELS | {"app", "user", "operator", "worker", "system"}
 
 
 def moved(to: str, *, by: str, reason: str = "") -> None:
     """A withdrawal has moved, or was asked for. `by` is the actor: only what it is is told, not who."""
     MOVES.labels(to, known(by.partition(":")[0], BY), reason).inc()
+
+
+def begin(failures: Collection[str]) -> None:
+    """Let what alerts look at begin at zero; `failures` are the words for why a withdrawal fails.
+
+    Prometheus sees an increase from one value to the next. A series that is born with its first count shows
+    none: the first reversal after a start would tell nobody.
+    """
+    for by in CHANNELS | {"operator"}:
+        MOVES.labels("completed", by, "")
+        for reason in {*failures, OTHER}:
+            MOVES.labels("failed", by, reason)
+    for outcome in ("new", "known", "bad_signature", "too_many"):
+        WEBHOOKS_RECEIVED.labels(outcome)
+    for answer in ("accepted", "unknown"):
+        ANSWERS.labels("send", answer, "")
+    CALL_SECONDS.labels("send", "2xx")
+    TASK_SECONDS.labels("sweep", "done")

@@ -7,13 +7,14 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from shared import queues, switches, watching
+from shared import adjusting, queues, switches, watching
 from shared.models import Switch
 from shared.money import rupees_text
 from shared.notifications import keeping
 from shared.notifications.mail import keeping as mail
 from shared.razorpayx.reasons import POLICIES
 from shared.settings import settings
+from shared.withdrawals import resolving, reviewing
 
 # How old what waits is, in the order of `paise_by_age`.
 AGES = ("to 10 min", "to 1 h", "to 1 day", "to 5 days", "older")
@@ -59,8 +60,22 @@ def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[s
     rows = handles(session, hours=hours)
     yield f"UPI handles in {hours} h", [_handle(row) for row in rows] or ["nothing"]
     flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
+    decide = list(_to_decide(session))
     open_ones = [f"{n} × {kind}, oldest {_when(oldest)}" for kind, n, oldest in session.execute(EXCEPTIONS)]
-    yield "For a person", flags + open_ones or ["nothing"]
+    yield "For a person", decide + flags + open_ones or ["nothing"]
+
+
+def _to_decide(session: Session) -> Iterator[str]:
+    for number, what in (
+        (reviewing.number_waiting(session), "withdrawals await approval: payouts review list"),
+        (resolving.number_waiting(session), "decisions about withdrawals wait for a second person"),
+        (
+            adjusting.number_waiting(session),
+            "proposals of coins wait for a second person: payouts wallet proposals",
+        ),
+    ):
+        if number:
+            yield f"{number} {what}"
 
 
 def _switch(switch: Switch) -> str:

@@ -129,3 +129,21 @@ WAITING: dict[Reason, tuple[str, int]] = {
 def sentence(reason: str | None) -> str | None:
     """The words for a `status_reason`, or None when there is none to tell."""
     return WAITING[Reason(reason)][0] if reason and reason in set(Reason) else None
+
+
+# The same for operators, where the user's words are not theirs.
+TO_OPERATORS: dict[Reason, str] = {
+    Reason.CANCEL_WINDOW: "The user can still cancel; the payment starts after that.",
+    Reason.AWAITING_REVIEW: "It waits for your approval, or a colleague's; the user can still cancel.",
+    Reason.NEW_UPI_ID: "The first payment to a UPI id waits for a while; the user can cancel.",
+    Reason.PAUSED: "Payouts are paused; it is paid as soon as they go on.",
+    Reason.HANDLE_PAUSED: "Payouts to this UPI handle are paused; it is paid as soon as they go on.",
+    Reason.PROVIDER_REFUSES_US: "RazorpayX does not accept our key, account or address; mend that.",
+    Reason.CONFIRMING: "No clear answer: it may be paid. It is sent again with the same key, then looked up.",
+    Reason.IN_REVIEW: "Something contradicts itself: nothing moves until two people decide.",
+}
+
+
+def for_operators(reason: str | None) -> str | None:
+    """The words for a `status_reason` as operators read them, or None when there is none to tell."""
+    return TO_OPERATORS.get(Reason(reason), sentence(reason)) if reason and reason in set(Reason) else None

@@ -142,13 +142,7 @@ def adjust(session: Session, adjustment: Adjustment, actor: str) -> int:
     Raises NotFound (no wallet), BadRequest (more would be taken than there is).
     """
     wallet = find(session, adjustment.user_id, lock=True)
-    if wallet.balance_coins + adjustment.coins < 0:
-        raise BadRequest(
-            "Insufficient coin balance",
-            f"There are only {wallet.balance_coins} coins to take from",
-            code="insufficient_coins",
-            available_coins=wallet.balance_coins,
-        )
+    must_hold(wallet, adjustment.coins)
     wallet.balance_coins += adjustment.coins
     wallet.updated_at = func.now()
     session.add(
@@ -172,6 +166,17 @@ def find(session: Session, user_id: str, *, lock: bool = False) -> Wallet:
     if wallet is None:
         raise NotFound("User account not found", "No wallet exists for this user", code="wallet_not_found")
     return wallet
+
+
+def must_hold(wallet: Wallet, coins: int) -> None:
+    """Raises BadRequest when these coins are below zero, and more than there is to take from."""
+    if wallet.balance_coins + coins < 0:
+        raise BadRequest(
+            "Insufficient coin balance",
+            f"There are only {wallet.balance_coins} coins to take from",
+            code="insufficient_coins",
+            available_coins=wallet.balance_coins,
+        )
 
 
 def is_of(actor: str, user_id: str, known: Wallet | None) -> bool:

@@ -40,6 +40,7 @@ def serve(settings: Settings) -> WSGIServer | None:
     """
     if not settings.metrics_port:
         return None
+    exposition.begin()
     where = (settings.metrics_host, settings.metrics_port)
     try:
         server = make_server(*where, _application(settings), _Server, _Handler)

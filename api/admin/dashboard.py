@@ -12,13 +12,13 @@ from typing import Any
 
 import redis
 from flask import url_for
-from sqlalchemy import Row, func, select, text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from api.admin.showing import many, percent, span
-from shared import gauges, overview, switches, watching
+from shared import adjusting, gauges, overview, switches, watching
 from shared.clock import INDIA
-from shared.models import Adjustment, Resolution, Switch
+from shared.models import Switch
 from shared.money import rupees_text
 from shared.notifications import endpoints, keeping
 from shared.notifications.mail import keeping as mail
@@ -28,7 +28,7 @@ from shared.states import WAITING, Reason, Status
 from shared.totals import counting, summing
 from shared.totals.counting import Line
 from shared.totals.summing import Sum
-from shared.withdrawals import pausing, searching
+from shared.withdrawals import pausing, resolving, searching
 
 HOURS = 24
 PACE_MINUTES = 10
@@ -115,7 +115,7 @@ def look(session: Session) -> Facts:
         mail=mail.standing(session) if settings().smtp_host else None,
         off=[switch for switch in switches.listing(session) if not switch.is_on],
         exceptions={kind: number for kind, number, _ in session.execute(overview.EXCEPTIONS)},
-        decisions=_waiting(session, Resolution) + _waiting(session, Adjustment),
+        decisions=resolving.number_waiting(session) + adjusting.number_waiting(session),
         depths=_depths(),
     )
 
@@ -135,11 +135,6 @@ def boxes(facts: Facts) -> list[Box]:
         _pauses(facts),
         _people(facts),
     ]
-
-
-def _waiting(session: Session, table: type[Resolution | Adjustment]) -> int:
-    waiting = select(func.count()).select_from(table).where(table.decided_at.is_(None))
-    return session.scalar(waiting) or 0
 
 
 def _depths() -> dict[str, int] | None:

@@ -5,19 +5,18 @@ from typing import Any
 
 from flask_admin import AdminIndexView
 from markupsafe import Markup
-from sqlalchemy import Row, select
+from sqlalchemy import Row
 
 from api.admin import charts, dashboard
 from api.admin.dashboard import Facts
 from api.admin.page import opens, shut
 from shared import adjusting, exception_records
 from shared.db import transaction
-from shared.models import Resolution, Withdrawal
 from shared.overview import AGES
 from shared.roles import Role
 from shared.settings import settings
 from shared.totals import counting, summing
-from shared.withdrawals import reviewing
+from shared.withdrawals import resolving, reviewing
 
 SHOWN = 20
 
@@ -31,20 +30,19 @@ class Home(AdminIndexView):
     @opens("/", Role.VIEWER)
     def index(self) -> str:
         """The dashboard; below it proposals that wait for a second person, and open exceptions."""
-        waiting = (
-            select(Resolution, Withdrawal)
-            .join(Withdrawal, Withdrawal.id == Resolution.withdrawal_id)
-            .where(Resolution.decided_at.is_(None))
-            .order_by(Resolution.proposed_at)
-            .limit(SHOWN)
-        )
         with transaction() as session:
             facts = dashboard.look(session)
             people = {
-                "proposals": session.execute(waiting).all(),
+                "proposals": resolving.all_waiting(session, limit=SHOWN),
                 "awaiting": reviewing.waiting(session, limit=SHOWN),
                 "adjustments": adjusting.waiting(session, limit=SHOWN),
                 "records": exception_records.listing(session, limit=SHOWN),
+            }
+            number = {
+                "proposals": resolving.number_waiting(session),
+                "awaiting": reviewing.number_waiting(session),
+                "adjustments": adjusting.number_waiting(session),
+                "records": sum(facts.exceptions.values()),
             }
         return self.render(
             "home.html",
@@ -58,6 +56,7 @@ class Home(AdminIndexView):
             handles_chart=_handles(facts),
             idle_seconds=settings().admin_idle_seconds,
             attempts={f"@{row.handle}": row for row in facts.handles},
+            number=number,
             **people,
         )
 

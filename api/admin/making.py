@@ -25,6 +25,7 @@ from api.admin.operators import Operators
 from api.admin.page import Page
 from api.admin.reconciliation import Reconciliation
 from api.admin.ruling import Blocks, Ruling
+from api.admin.second_person import SecondPerson
 from api.admin.signing_in import Account, SignIn
 from api.admin.switches import Switches
 from api.admin.users import Users
@@ -50,6 +51,7 @@ PAGES: tuple[type[Page], ...] = (
     OneWithdrawal,
     Bulk,
     Ruling,
+    SecondPerson,
     Account,
     SignIn,
 )

@@ -23,6 +23,12 @@ from shared.settings import settings
 from shared.upi import mask, mask_within
 
 FREEZE, UNFREEZE, BLOCK, UNBLOCK = "freeze", "unfreeze", "block", "unblock"
+TURNED = {
+    FREEZE: "The wallet of {} is frozen.",
+    UNFREEZE: "{} can ask for withdrawals again.",
+    BLOCK: "{} is blocked.",
+    UNBLOCK: "{} is not blocked any more.",
+}
 MAX_SUBJECT, MAX_REFERENCE = 500, 200
 
 
@@ -59,7 +65,7 @@ class Ruling(Page):
             if about or block:
                 return back_to(back, words, "refused", **about)
             return self._again("Block or unblock", words, url_for(back))
-        return back_to(back, f"Done: {word}.", **about)
+        return back_to(back, TURNED[word].format(shown), **about)
 
     @opens("/unblock/<int:block_id>/", Role.OPERATOR)
     def unblock(self, block_id: int) -> Any:
@@ -79,7 +85,7 @@ class Ruling(Page):
                 raise BadRequest("Invalid coins", "A whole number; below zero it takes", code="invalid_coins")
             if request.form.get("step") != DO:
                 fields = {"subject": user_id, "coins": number, "reference": reference, "reason": reason}
-                tells = _tells_coins(user_id, number, reference)
+                tells = [*_tells_coins(user_id, number, reference), _tells_who(user_id, number, reference)]
                 back = url_for("users.index", user=user_id)
                 return self._confirm("Change coins?", tells, fields | {"key": new_id()}, back)
             key = parse_id(request.form.get("key", ""))
@@ -93,7 +99,7 @@ class Ruling(Page):
         except PayoutsError as error:
             words = f"{error.error}: {error.details}. Nothing was done."
             return self._again("Give or take coins", words, url_for("users.index", user=user_id))
-        told = "Done." if made.decided_at else "Proposed. A second person must approve it."
+        told = _done(made) if made.decided_at else "Proposed. A second person must approve it."
         return back_to("users.index", told, user=user_id)
 
     @opens("/coins/<uuid:adjustment_id>/", Role.FINANCE, methods=("POST",))
@@ -105,20 +111,21 @@ class Ruling(Page):
         if made is None or word not in ("approve", "reject"):
             abort(404)
         try:
-            if word == "approve" and request.form.get("step") != DO:
-                tells = [
-                    f"{made.proposed_by} proposed it: {made.reason}",
-                    *_tells_coins(made.user_id, made.coins, made.reference),
-                ]
-                back = url_for("users.index", user=made.user_id)
-                return self._confirm("Approve?", tells, {"word": word}, back)
-            verb = adjusting.approve if word == "approve" else adjusting.reject
-            with records.kept(f"coins_{word}", subject=adjustment_id, coins=made.coins, user=made.user_id):
-                verb(adjustment_id, actor=door.actor())
+            if request.form.get("step") != DO:
+                tells, back = _tells_decision(made, word), url_for("users.index", user=made.user_id)
+                return self._confirm(f"{word.capitalize()}?", tells, {"word": word}, back)
+            reason = given("reason", required="A reason is required")
+            about = {"coins": made.coins, "user": made.user_id}
+            with records.kept(f"coins_{word}", subject=adjustment_id, reason=reason, **about):
+                if word == "approve":
+                    told = _done(adjusting.approve(adjustment_id, actor=door.actor()))
+                else:
+                    adjusting.reject(adjustment_id, actor=door.actor())
+                    told = "Rejected. No coin has moved."
         except PayoutsError as error:
             words = f"{error.error}: {error.details}. Nothing was done."
             return back_to("users.index", words, "refused", user=made.user_id)
-        return back_to("users.index", f"Done: {word}.", user=made.user_id)
+        return back_to("users.index", told, user=made.user_id)
 
     def _confirm(self, title: str, tells: list[str], fields: dict[str, Any], back: str) -> Any:
         return self.render("ruling.html", title=title, tells=tells, fields=fields, back=back)
@@ -197,12 +204,36 @@ def _tells(word: str, subject: str) -> list[str]:
 
 
 def _tells_coins(user_id: str, coins: int, reference: str | None) -> list[str]:
+    """What it does to the balance. Raises BadRequest when that would fall below zero."""
     with transaction() as session:
-        balance = wallet.find(session, user_id).balance_coins
+        owner = wallet.find(session, user_id)
+        wallet.must_hold(owner, coins)
+        balance = owner.balance_coins
     worth = rupees_text(coins_to_paise(abs(coins), settings().coin_value_paise))
     return [
         f"{user_id} {'gets' if coins > 0 else 'loses'} {abs(coins)} coins, worth {worth}.",
         f"The balance goes from {balance} to {balance + coins}.",
         "It counts as a credit." if reference else "It counts as an adjustment, not as a credit.",
-        f"Above {settings().adjust_alone_max_coins} coins a day of one person, a second must approve.",
     ]
+
+
+def _tells_who(user_id: str, coins: int, reference: str | None) -> str:
+    with transaction() as session:
+        if adjusting.needs_two(session, user_id, coins, actor=door.actor(), reference=reference):
+            most = settings().adjust_alone_max_coins
+            return (
+                f"A second person must approve it: alone you may change {most} coins a day, never your own."
+            )
+    return "It is done at once."
+
+
+def _tells_decision(made: Adjustment, word: str) -> list[str]:
+    proposed = f"{made.proposed_by} proposed {made.coins:+d} coins for {made.user_id}: {made.reason}"
+    if word == "approve":
+        return [proposed, *_tells_coins(made.user_id, made.coins, made.reference), "It is done at once."]
+    return [proposed, "The proposal is off the table, and no coin moves."]
+
+
+def _done(made: Adjustment) -> str:
+    verb = "were given to" if made.coins > 0 else "were taken from"
+    return f"Done: {abs(made.coins)} coins {verb} {made.user_id}."

@@ -10,13 +10,13 @@ from markupsafe import Markup
 from api.admin import door
 from shared.clock import INDIA, from_iso, iso
 from shared.money import rupees_text
-from shared.states import sentence
 from shared.upi import mask, mask_within
 
 PAISE = "_paise"
 # Names of details that say too little as they are.
 LABELS = {
     "answered_with_none": "Look-ups that found none",
+    "awaits_approval": "To be approved because of",
     "checks": "Look-ups",
     "exceptions": "Exceptions found",
     "exceptions_paise": "Explained by exceptions",
@@ -33,7 +33,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 def prepare(panel: Flask) -> None:
     """Give the templates their words."""
-    panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, sentence=sentence, told=told)
+    panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, told=told)
     panel.jinja_env.filters.update(span=span, percent=percent, label=label)
     panel.jinja_env.globals.update(who=door.who, loads_itself=door.loads_itself)
     panel.jinja_env.trim_blocks = panel.jinja_env.lstrip_blocks = True

@@ -7,7 +7,7 @@ from flask import request
 from api import parameters
 from api.admin import door
 from api.admin.page import Page, before_id, opens
-from shared import adjusting, wallet
+from shared import adjusting, blocks, wallet
 from shared.db import transaction
 from shared.errors import NotFound
 from shared.roles import Role
@@ -35,7 +35,8 @@ class Users(Page):
                 page = self.render("users.html", title=self.title, user_id=user_id, fault=error.details)
                 return page, 404
             rows = wallet.transactions(session, user_id, limit=PAGE_ROWS + 1, before_id=before_id())
-            waiting = [made for made in adjusting.waiting(session) if made.user_id == user_id]
+            waiting = adjusting.waiting(session, user_id=user_id)
+            frozen = blocks.of_wallet(session, user_id)
             latest = history(session, user_id, limit=LATEST).withdrawals
         shown = rows[:PAGE_ROWS]
         return self.render(
@@ -47,5 +48,6 @@ class Users(Page):
             next=parameters.cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
             latest=latest,
             adjustments=waiting,
+            frozen=frozen,
             actor=door.actor(),
         )

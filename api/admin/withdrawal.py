@@ -18,7 +18,7 @@ from shared.ids import parse_id
 from shared.models import PayoutAttempt
 from shared.roles import Role
 from shared.settings import settings
-from shared.states import LIVE, sentence
+from shared.states import LIVE, for_operators
 from shared.withdrawals import find, resolving
 
 MAX_UTR = 60
@@ -92,7 +92,7 @@ class OneWithdrawal(Page):
                 title="Withdrawal",
                 seen=seen,
                 withdrawal=seen.withdrawal,
-                why=seen.withdrawal.failure_reason or sentence(seen.withdrawal.status_reason),
+                why=seen.withdrawal.failure_reason or for_operators(seen.withdrawal.status_reason),
                 story=story,
                 tasks=in_flower(flower, withdrawal_id, story) if flower else None,
                 acts=acts,

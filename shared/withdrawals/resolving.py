@@ -9,7 +9,7 @@ import json
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared import exception_records
@@ -164,6 +164,24 @@ def waiting(session: Session, withdrawal_id: UUID) -> Resolution | None:
     return session.get(Resolution, made) if made else None
 
 
+def all_waiting(
+    session: Session, *, after: reading.Position | None = None, limit: int = 200
+) -> list[tuple[Resolution, Withdrawal]]:
+    """The proposals that wait, each with its withdrawal, oldest first; `after` (proposed_at, id) goes on."""
+    query = select(Resolution, Withdrawal).join(Withdrawal, Withdrawal.id == Resolution.withdrawal_id)
+    query = query.where(Resolution.decided_at.is_(None))
+    if after is not None:
+        query = query.where(tuple_(Resolution.proposed_at, Resolution.id) > after)
+    rows = session.execute(query.order_by(Resolution.proposed_at, Resolution.id).limit(limit))
+    return [(made, withdrawal) for made, withdrawal in rows]
+
+
+def number_waiting(session: Session) -> int:
+    """How many proposals wait for a second person."""
+    waits = select(func.count()).select_from(Resolution).where(Resolution.decided_at.is_(None))
+    return session.scalars(waits).one()
+
+
 def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision, utr: str | None) -> None:
     status = withdrawal.status
     if decision == Decision.REFUND and status in (Status.FAILED, Status.CANCELLED):
@@ -172,7 +190,8 @@ def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decisi
         raise BadRequest("It cannot be paid", f"It is {status}", code="cannot_be_paid")
     if decision == Decision.PAID and status == Status.PROCESSING and not utr:
         raise BadRequest("A UTR is required", "Say under which UTR it was paid", code="utr_required")
-    if decision == Decision.REFUND and status == Status.COMPLETED and withdrawal.review is None:
+    if decision != Decision.GO_ON and status == Status.COMPLETED and withdrawal.review is None:
+        # To say "paid" once more would be a decision of two people that does nothing.
         raise BadRequest("It was paid", "Nothing contradicts the payment", code="was_paid")
     sending = select(PayoutAttempt.id).where(
         PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state == AttemptState.SENDING

@@ -52,6 +52,14 @@ def waiting(
     return session.scalars(query.order_by(Withdrawal.created_at, Withdrawal.id).limit(limit)).all()
 
 
+def number_waiting(session: Session) -> int:
+    """How many await approval."""
+    waits = select(func.count()).where(
+        Withdrawal.status == Status.PENDING, Withdrawal.awaits_approval.is_not(None)
+    )
+    return session.scalars(waits).one()
+
+
 def facts(session: Session, withdrawal: Withdrawal) -> str:
     """A hash of what an approval is about: whose, how much, to whom, and which time it is asked for."""
     before = select(func.count()).select_from(Review).where(Review.withdrawal_id == withdrawal.id)

@@ -2,14 +2,17 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.samples import Sample
 
-from shared import gauges, queues
+from shared import exposition, gauges, queues
 from shared.metrics import REGISTRY
+from shared.razorpayx.reasons import POLICIES
 from shared.states import Reason, Status
 from tests.docs.promql import grouped, selectors
 from tests.docs.test_documents import anchors
@@ -111,6 +114,42 @@ def test_the_words_that_an_expression_asks_for_are_words_of_ours(expression: str
     for _, labels in selectors(expression):
         for label, value in labels.items():
             assert set(value.split("|")) <= words[label], (label, value)
+
+
+@pytest.fixture(scope="module")
+def at_the_start() -> list[Sample]:
+    """What a process tells before anything has happened."""
+    for metric in set(REGISTRY._names_to_collectors.values()):
+        metric.clear()
+    exposition.begin()
+    return [sample for metric in REGISTRY.collect() for sample in metric.samples]
+
+
+@pytest.mark.parametrize("rule", [one for one in ALERTS if re.search(r"\b(increase|rate)\(", one["expr"])],
+                         ids=lambda rule: rule["alert"])  # fmt: skip
+def test_what_an_alert_sees_grow_is_there_at_zero_from_the_start(
+    rule: dict[str, Any], at_the_start: list[Sample]
+) -> None:
+    for name, labels in selectors(rule["expr"]):
+        if "5.." in labels.values():
+            continue  # any route and any status: PayoutsApiErrors asks for a share of many, not for the first
+        for words in product(*(value.split("|") for value in labels.values())):
+            wanted = dict(zip(labels, words, strict=True))
+            found = [
+                one.value for one in at_the_start if one.name == name and wanted.items() <= one.labels.items()
+            ]
+            assert (found or not labels) and not any(found), f"{name} {wanted}"
+
+
+def test_every_end_of_a_withdrawal_is_there_at_zero_whoever_tells_it(at_the_start: list[Sample]) -> None:
+    ends = {
+        (one.labels["to"], one.labels["by"], one.labels["reason"])
+        for one in at_the_start
+        if one.name == "payouts_withdrawal_moves_total"
+    }
+    for by in ("reply", "webhook", "poll", "lookup", "reconciliation", "operator"):
+        assert ("completed", by, "") in ends
+        assert {("failed", by, reason) for reason in (*POLICIES, "reversed", "resolved", "other")} <= ends
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])

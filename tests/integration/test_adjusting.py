@@ -85,12 +85,37 @@ def test_a_limit_that_is_raised_later_lets_nothing_slip_through(
 
 
 def test_no_more_is_taken_than_there_is(rich: World) -> None:
-    made = propose(-6000)
+    assert refused(propose, -5001) == "insufficient_coins"
+    with db.transaction() as session:
+        assert adjusting.waiting(session) == [], "nobody could ever carry it out"
+    made = propose(-5000)
+    rich.request(coins=500)
     assert refused(adjusting.approve, made.id, actor=RAVI) == "insufficient_coins"
-    assert rich.balance() == 5000
+    assert rich.balance() == 4500
     rich.credit(coins=1000, reference="more")
     adjusting.approve(made.id, actor=RAVI)
-    assert rich.balance() == 0
+    assert rich.balance() == 500
+
+
+def test_whether_it_takes_two_is_told_before(rich: World) -> None:
+    def foretold(coins: int, actor: str = ASHA) -> bool:
+        with db.transaction() as session:
+            return adjusting.needs_two(session, "user123", coins, actor=actor)
+
+    assert (foretold(1000), foretold(-1001), foretold(1, "operator:user123")) == (False, True, True)
+    propose(600)
+    assert (foretold(400), foretold(-401)) == (False, True)
+    assert refused(foretold, -5601) == "insufficient_coins"
+
+
+def test_those_of_one_user_are_found_however_many_wait(rich: World) -> None:
+    rich.credit(user_id="other")
+    first, second, third = propose(2000), propose(3000), propose(4000, user_id="other")
+    with db.transaction() as session:
+        assert [one.id for one in adjusting.waiting(session, user_id="other", limit=1)] == [third.id]
+        after = (first.proposed_at, first.id)
+        assert [one.id for one in adjusting.waiting(session, after=after)] == [second.id, third.id]
+        assert adjusting.number_waiting(session) == 3
 
 
 def test_a_rejected_one_moves_nothing(rich: World) -> None:

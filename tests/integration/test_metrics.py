@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from shared import gauges, queues, spot_checks, withdrawals
-from shared.metrics import REGISTRY
+from shared.metrics import MOVES, REGISTRY
 from shared.settings import settings
 from tests.integration.app import CREDIT, GOOD, HISTORY, WITHDRAW
 from tests.integration.mailing import cancelled, known, tell, turn_on
@@ -51,6 +51,14 @@ def test_this_machine_may_read_it_and_whoever_comes_past_a_proxy_may_not(client:
     outside = {"REMOTE_ADDR": "10.0.0.7"}
     answer = client.get("/metrics", environ_overrides=outside)
     assert answer.status_code == 401 and answer.get_json()["code"] == "unauthorized"
+
+
+def test_what_alerts_look_at_is_told_before_it_happens(world: World, scrape) -> None:
+    MOVES.clear()
+    client = create_app().test_client()
+    told = Scrape(client.get("/metrics")).samples
+    reversed_by_webhook = {("to", "failed"), ("by", "webhook"), ("reason", "reversed")}
+    assert told["payouts_withdrawal_moves_total", frozenset(reversed_by_webhook)] == 0
 
 
 def test_with_a_token_only_the_token_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,6 +376,7 @@ def port(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_a_worker_tells_itself_on_its_port(port: int, world: World) -> None:
+    MOVES.clear()
     server = of_worker.serve(settings())
     assert server
     try:
@@ -375,6 +384,8 @@ def test_a_worker_tells_itself_on_its_port(port: int, world: World) -> None:
         assert answer.status_code == 200
         told = Scrape(answer.text)
         assert told("process_resident_memory_bytes") > 0
+        assert told.total("payouts_withdrawal_moves_total", reason="reversed") == 0
+        assert "payouts_withdrawal_moves_total" in told.names(), "from the start, at zero"
         assert "payouts_withdrawals_open" not in told.names()
         assert requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 404
         assert requests.post(f"http://127.0.0.1:{port}/metrics", timeout=5).status_code == 404

@@ -176,9 +176,12 @@ def test_what_is_refunded_cannot_be_refunded_or_paid_again(
     assert world.refunds(failed) == 1
 
 
-def test_what_was_paid_is_not_refunded_without_a_contradiction(world: World) -> None:
+@pytest.mark.parametrize(("decision", "utr"), [(Decision.REFUND, None), (Decision.PAID, "1")])
+def test_on_what_was_paid_nothing_is_decided_without_a_contradiction(
+    world: World, decision: Decision, utr: str | None
+) -> None:
     with pytest.raises(BadRequest, match="paid"):
-        propose(world.paid(), Decision.REFUND)
+        propose(world.paid(), decision, utr)
 
 
 @pytest.mark.failure(21)

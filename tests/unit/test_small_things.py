@@ -1,5 +1,6 @@
 """The pure modules: UPI ids, money, ids, times, states, reasons."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
@@ -116,6 +117,16 @@ def test_every_reason_to_wait_has_its_sentence_and_its_time() -> None:
     assert states.sentence("sending") == WAITING[Reason.SENDING][0]
     assert states.sentence("bank_account_closed") is None
     assert states.sentence(None) is None
+
+
+def test_operators_read_no_words_that_are_for_users() -> None:
+    for reason in Reason:
+        told = states.for_operators(reason)
+        assert told and not re.search(
+            r"\b(You can|you can|your coins|your safety|[Yy]our UPI|An admin)\b", told
+        )
+    assert states.for_operators("paced") == states.sentence("paced")
+    assert states.for_operators("bank_account_closed") is states.for_operators(None) is None
 
 
 def test_every_reason_not_to_pay_has_plain_words() -> None:

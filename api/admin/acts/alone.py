@@ -5,7 +5,7 @@ from uuid import UUID
 from api.admin.acts.base import WHY, Act, Given, Seen
 from shared import wallet, withdrawals
 from shared.money import rupees_text
-from shared.states import Status, sentence
+from shared.states import Status, for_operators
 from shared.withdrawals import operating
 
 
@@ -44,7 +44,7 @@ def _tells_retry(seen: Seen) -> list[str]:
     with_key = "with the same key, so it cannot be paid twice" if seen.attempt else "for the first time"
     return [
         f"{seen.rupees} to {seen.payee} is tried as soon as a worker is free, {with_key}.",
-        f"Until now it waits: {sentence(seen.withdrawal.status_reason)}",
+        f"Until now it waits: {for_operators(seen.withdrawal.status_reason)}",
         "While payouts are paused it goes on waiting.",
     ]
 

@@ -5,24 +5,40 @@ from uuid import UUID
 
 from api.admin.acts.base import EVIDENCE, WHY, Act, Given, Seen
 from shared import withdrawals
-from shared.states import Decision
+from shared.states import Decision, Status
 from shared.withdrawals import resolving
 
 SECOND = "Nothing moves until a second person approves."
 
 
 def _tells_paid(seen: Seen) -> list[str]:
-    told = [
+    if seen.withdrawal.status == Status.COMPLETED:
+        return [
+            f"You say that {seen.rupees} did reach {seen.payee}, whatever contradicts it.",
+            f"{SECOND} Then the flag goes, and the user's {seen.withdrawal.coins_amount} coins stay spent.",
+            _stays_paid(seen),
+        ]
+    return [
         f"You say that {seen.rupees} reached {seen.payee}, under the UTR that you name.",
         f"{SECOND} Then it is completed, and the user's {seen.withdrawal.coins_amount} coins stay spent.",
         "It is never sent again.",
+        *_lost_if_paid_twice(seen),
     ]
-    if seen.attempt is not None:
-        told.append(
-            f"Attention: an attempt is {seen.attempt.state}. Should RazorpayX pay it under another UTR, the "
-            f"user has the rupees twice, and {seen.rupees} is lost; an exception record will say so."
-        )
-    return told
+
+
+def _stays_paid(seen: Seen) -> str:
+    under = f"under the UTR {seen.withdrawal.utr}" if seen.withdrawal.utr else "without a UTR"
+    return f"It stays completed {under}; the UTR that is proposed is kept with the evidence."
+
+
+def _lost_if_paid_twice(seen: Seen) -> list[str]:
+    """What is lost should an attempt that is still open be paid as well."""
+    if seen.attempt is None or seen.withdrawal.status == Status.COMPLETED:
+        return []
+    return [
+        f"Attention: an attempt is {seen.attempt.state}. Should RazorpayX pay it under another UTR, the "
+        f"user has the rupees twice, and {seen.rupees} is lost; an exception record will say so."
+    ]
 
 
 def _tells_refund(seen: Seen) -> list[str]:
@@ -79,7 +95,9 @@ def _tells_approve(seen: Seen) -> list[str]:
     assert seen.proposal is not None, "it can be approved"
     made, coins = seen.proposal, seen.withdrawal.coins_amount
     happens = {
-        Decision.PAID: f"{seen.rupees} counts as paid, under the UTR {made.utr}; the coins stay spent.",
+        Decision.PAID: f"{seen.rupees} counts as paid, under the UTR {made.utr}; the coins stay spent."
+        if seen.withdrawal.status != Status.COMPLETED
+        else f"The flag goes. {_stays_paid(seen)}",
         Decision.REFUND: f"{seen.rupees} counts as not paid; {coins} coins go back to the user at once.",
         Decision.GO_ON: f"The flag goes, and the system takes {seen.rupees} up again.",
     }
@@ -90,7 +108,7 @@ def _tells_approve(seen: Seen) -> list[str]:
     if made.decision == Decision.REFUND:
         told += _tells_refund(seen)[2:]
     if made.decision == Decision.PAID:
-        told += _tells_paid(seen)[3:]
+        told += _lost_if_paid_twice(seen)
     return told
 
 

@@ -40,6 +40,8 @@ ROUTES: dict[tuple[str, str], Role | str] = {
     ("POST", "/admin/bulk/"): OPERATOR,
     ("GET", "/admin/users/"): VIEWER,
     ("GET", "/admin/blocks/"): VIEWER,
+    ("GET", "/admin/second-person/"): VIEWER,
+    ("GET", "/admin/second-person/coins/"): VIEWER,
     ("POST", "/admin/ruling/turn/"): OPERATOR,
     ("POST", "/admin/ruling/coins/"): FINANCE,
     ("POST", "/admin/ruling/coins/<uuid:adjustment_id>/"): FINANCE,

@@ -1,5 +1,6 @@
 """What operators do to a withdrawal: with a reason, in two steps, once, and under their own name."""
 
+import re
 from typing import Any
 
 import pytest
@@ -190,3 +191,79 @@ def test_to_go_on_is_offered_only_where_something_contradicts(panel: World, sign
     panel.sql("UPDATE payout_attempts SET state = 'unknown', in_doubt = true")
     panel.sql("UPDATE withdrawals SET review = 'two_payouts'")
     assert "Propose: explained, go on" in asha.get(address).text
+
+
+# What is offered to an operator, by how it stands. Nothing can be decided on what is over and adds up.
+OFFERED = {
+    "pending": "note cancel refund",
+    "pending, awaits approval": "approve-review reject-review note cancel refund",
+    "pending, paused": "note cancel retry refund",
+    "processing, accepted": "note ask mark-paid refund",
+    "processing, flagged": "note ask mark-paid refund go-on",
+    "completed": "note ask",
+    "completed, flagged": "note ask mark-paid refund go-on",
+    "failed": "note",
+    "rejected in review": "note",
+    "cancelled": "note",
+    "proposed, as its author sees it": "note ask reject",
+    "proposed, as another sees it": "note ask approve reject",
+}
+
+
+def test_what_is_offered_follows_from_how_it_stands(
+    panel: World, signed_in: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVIEW_ABOVE_COINS", "500")
+    panel.forget_settings()
+    panel.credit(coins=10_000)
+    asha, ravi = signed_in("asha"), signed_in("ravi")
+
+    def offered(withdrawal_id: Any, person: Any = asha) -> str:
+        page = f"/admin/withdrawal/{withdrawal_id}/"
+        return " ".join(re.findall(rf'class="button[^"]*" href="{page}([a-z-]+)/', person.get(page).text))
+
+    def flagged(withdrawal_id: Any) -> Any:
+        panel.sql("UPDATE withdrawals SET review = 'two_payouts' WHERE id = :id", id=withdrawal_id)
+        return withdrawal_id
+
+    def started(upi_id: str = "user@okhdfcbank") -> Any:
+        withdrawal_id = panel.request(upi_id=upi_id)
+        panel.step(withdrawal_id)
+        return withdrawal_id
+
+    found = {}
+    found["processing, accepted"] = offered(started())
+    found["processing, flagged"] = offered(flagged(started()))
+    found["completed"] = offered(panel.paid())
+    found["completed, flagged"] = offered(flagged(panel.paid()))
+    found["failed"] = offered(panel.paid("fail.bank_account_closed@sim"))
+    proposed = flagged(panel.paid())
+    asha.act(proposed, "refund", "seen in the statement")
+    found["proposed, as its author sees it"] = offered(proposed)
+    found["proposed, as another sees it"] = offered(proposed, ravi)
+    large = panel.request(coins=600)
+    found["pending, awaits approval"] = offered(large)
+    ravi.act(large, "reject-review", "two accounts")
+    found["rejected in review"] = offered(large)
+    plain, cancelled, paused = (panel.request() for _ in range(3))
+    asha.act(cancelled, "cancel", "asked for")
+    panel.sql("UPDATE withdrawals SET status_reason = 'paused' WHERE id = :id", id=paused)
+    found["pending"], found["cancelled"], found["pending, paused"] = map(offered, (plain, cancelled, paused))
+    assert found == OFFERED
+
+
+def test_paid_once_more_is_offered_only_where_something_contradicts_and_the_utr_stays(
+    panel: World, signed_in: Signed
+) -> None:
+    withdrawal_id = panel.paid()
+    asha, ravi = signed_in("asha"), signed_in("ravi")
+    assert "Nothing contradicts the payment" in asha.act(withdrawal_id, "mark-paid", utr="OTHER0001")
+    panel.sql("UPDATE withdrawals SET review = 'failed_after_paid'")
+    utr = panel.read(withdrawal_id).utr
+    assert "Proposed" in asha.act(withdrawal_id, "mark-paid", "seen in the statement", utr="OTHER0001")
+    told = ravi.get(f"/admin/withdrawal/{withdrawal_id}/approve/").text
+    assert f"It stays completed under the UTR {utr}" in told
+    assert "counts as paid" not in told and "is lost" not in told
+    assert "Done: it is completed" in ravi.act(withdrawal_id, "approve", "seen it too")
+    read = panel.read(withdrawal_id)
+    assert (read.status, read.utr, read.review) == ("completed", utr, None)

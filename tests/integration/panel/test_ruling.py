@@ -1,5 +1,6 @@
 """Review, frozen wallets, blocks, and coins by hand, in the panel."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from shared.roles import Role
 from tests.integration.panel.conftest import Signed
 from tests.integration.panel.person import Person
+from tests.integration.test_operating import said
 from tests.world import World, forget_settings
 
 
@@ -24,12 +26,18 @@ def outcomes(world: World, action: str) -> list[str]:
     return [row.outcome for row in rows]
 
 
-def confirmed(person: Person, action: str, **filled: Any) -> str:
-    """Through the confirmation of a form; what the page then tells."""
+def reasons(world: World, action: str) -> list[str]:
+    """Why it was done, as the audit log keeps it."""
+    rows = world.sql("SELECT reason FROM audit_log WHERE action = :a AND outcome = 'done'", a=action)
+    return [row.reason for row in rows]
+
+
+def confirmed(person: Person, action: str, *, why: str | None = None, **filled: Any) -> str:
+    """Through the confirmation of a form, which may ask `why`; what the page then tells."""
     person.send(action=action, **filled)
     if "This will happen" not in person.page.text:
         return person.messages
-    person.send(step="do")
+    person.send(step="do", **({} if why is None else {"reason": why}))
     return person.messages
 
 
@@ -49,6 +57,19 @@ def test_an_approval_lets_it_be_paid(reviewed: World, signed_in: Signed) -> None
     )
     assert outcomes(reviewed, "approve-review") == ["asked", "done", "asked", "refused"]
     assert reviewed.finish(withdrawal_id) == "completed"
+
+
+def test_what_is_over_awaits_no_approval(reviewed: World, signed_in: Signed) -> None:
+    rejected, cancelled = reviewed.request(), reviewed.request()
+    asha = signed_in()
+    page = asha.get(f"/admin/withdrawal/{rejected}/").text
+    assert "<dt>Awaits approval</dt>" in page and "waits for your approval" in page
+    assert "awaits_approval" in said("explain", rejected).partition("\n\n")[0]
+    asha.act(rejected, "reject-review", "two accounts")
+    asha.act(cancelled, "cancel", "asked for")
+    for withdrawal_id in (rejected, cancelled):
+        assert "<dt>Awaits approval</dt>" not in asha.get(f"/admin/withdrawal/{withdrawal_id}/").text
+        assert "awaits_approval" not in said("explain", withdrawal_id).partition("\n\n")[0]
 
 
 def test_nobody_approves_their_own(reviewed: World, signed_in: Signed) -> None:
@@ -83,13 +104,20 @@ def test_a_frozen_wallet_and_a_blocked_payee(panel: World, signed_in: Signed) ->
     asha = signed_in()
     asha.get("/admin/users/?user=user123")
     told = confirmed(asha, "/admin/ruling/turn/", word="freeze", reason="stolen phone")
-    assert "Done: freeze" in told and "No withdrawal can be asked for" in asha.page.text
+    assert "The wallet of user123 is frozen." in told and "No withdrawal can be asked for" in asha.page.text
+    since = re.search(r"Since <time[^>]*>[^<]+</time> IST, by operator:asha: stolen phone", asha.page.text)
+    assert since, asha.page.text
     with pytest.raises(Exception, match="frozen"):
         panel.request()
-    assert "Done: unfreeze" in confirmed(asha, "/admin/ruling/turn/", word="unfreeze", reason="found")
+    told = confirmed(asha, "/admin/ruling/turn/", word="unfreeze", reason="found")
+    assert "user123 can ask for withdrawals again." in told and "Frozen" not in asha.page.text
     asha.get("/admin/blocks/")
     told = confirmed(asha, "/admin/ruling/turn/", word="block", subject="user@okhdfcbank", reason="fraud")
-    assert "Done: block" in told and "us…@okhdfcbank" in asha.page.text and "user@ok" not in asha.page.text
+    assert (
+        "us…@okhdfcbank is blocked." in told
+        and "us…@okhdfcbank" in asha.page.text
+        and "user@ok" not in asha.page.text
+    )
     told = confirmed(asha, "/admin/ruling/turn/", word="block", subject="user@okhdfcbank", reason="again")
     assert "Blocked already" in told
     assert "user@okhdfcbank" not in str(panel.sql("SELECT * FROM audit_log"))
@@ -106,16 +134,80 @@ def test_coins_are_given_once_and_many_take_two(panel: World, signed_in: Signed)
     fay.get("/admin/users/?user=user123")
     fay.send(action="/admin/ruling/coins/", coins="+300", reason="a lost prize")
     assert "from 2000 to 2300" in fay.page.text and "₹30.00" in fay.page.text
+    assert "It is done at once." in fay.page.text and "second person" not in fay.page.text
     fay.send(step="do", times=2)
-    assert "Done" in fay.messages and panel.balance() == 2300
-    told = confirmed(fay, "/admin/ruling/coins/", coins="-1500", reason="cheated")
-    assert "second person" in told and panel.balance() == 2300
+    assert "Done: 300 coins were given to user123." in fay.messages and panel.balance() == 2300
+    fay.send(action="/admin/ruling/coins/", coins="-1500", reason="cheated")
+    assert "A second person must approve it" in fay.page.text and "at once" not in fay.page.text
+    fay.send(step="do")
+    assert "Proposed. A second person must approve it." in fay.messages and panel.balance() == 2300
     assert "Approve …" not in fay.page.text
     gita.get("/admin/users/?user=user123")
     [made] = panel.sql("SELECT id FROM adjustments WHERE decided_at IS NULL")
-    assert "Done: approve" in confirmed(gita, f"/admin/ruling/coins/{made.id}/", word="approve")
-    assert panel.balance() == 800
-    for coins in ("x", "1.5", "0", "-801", ""):
+    decide = f"/admin/ruling/coins/{made.id}/"
+    assert "A reason is required" in confirmed(gita, decide, word="approve", why=" ")
+    told = confirmed(gita, decide, word="approve", why="seen both accounts")
+    assert "Done: 1500 coins were taken from user123." in told and panel.balance() == 800
+    assert reasons(panel, "coins_approve") == ["seen both accounts"]
+    for coins, why in {
+        "x": "Invalid coins",
+        "1.5": "Invalid coins",
+        "0": "Invalid coins",
+        "": "Invalid coins",
+        "-801": "There are only 800 coins to take from",
+    }.items():
         told = confirmed(gita, "/admin/ruling/coins/", coins=coins, reason="x")
-        assert "Nothing was done" in told or "Proposed" in told
-    assert panel.balance() == 800
+        assert why in told and "Nothing was done" in told, coins
+    assert panel.balance() == 800 and len(panel.sql("SELECT FROM adjustments")) == 2
+
+
+def test_coins_are_rejected_with_a_reason(panel: World, signed_in: Signed) -> None:
+    panel.credit()
+    fay, gita = signed_in("fay", Role.FINANCE), signed_in("gita", Role.FINANCE)
+    fay.get("/admin/users/?user=user123")
+    confirmed(fay, "/admin/ruling/coins/", coins="5000", reason="a lost prize")
+    [made] = panel.sql("SELECT id FROM adjustments")
+    gita.get("/admin/users/?user=user123")
+    gita.send(action=f"/admin/ruling/coins/{made.id}/", word="reject")
+    assert "operator:fay proposed +5000 coins for user123: a lost prize" in gita.page.text
+    assert panel.sql("SELECT outcome FROM adjustments")[0].outcome is None, "one click decides nothing"
+    gita.send(step="do", reason="no such prize")
+    assert "Rejected. No coin has moved." in gita.messages and panel.balance() == 2000
+    assert reasons(panel, "coins_reject") == ["no such prize"]
+
+
+@pytest.mark.parametrize(
+    ("word", "happens", "done"),
+    [
+        ("disable", "ravi is out at their next click", "ravi is out."),
+        ("role", "ravi is finance from their next click on", "ravi is finance now."),
+        ("sign_out", "ravi is signed out in every browser", "ravi is signed out everywhere."),
+    ],
+)
+def test_operators_are_changed_with_a_reason_and_not_by_one_click(
+    panel: World, signed_in: Signed, word: str, happens: str, done: str
+) -> None:
+    root, _ = signed_in("root", Role.ADMIN), signed_in("ravi")
+
+    def ravi() -> Any:
+        return panel.sql("SELECT role, disabled_at, generation FROM operators WHERE name = 'ravi'")
+
+    before = ravi()
+    root.get("/admin/operators/")
+    filled = {"name": "ravi", "word": word, "role": "finance"}
+    assert "A reason is required" in confirmed(root, "/admin/operators/change/", why="", **filled)
+    root.send(action="/admin/operators/change/", **filled)
+    assert happens in root.page.text and ravi() == before
+    root.send(step="do", reason="changed teams")
+    assert done in root.messages and ravi() != before
+    assert reasons(panel, f"operator_{word}") == ["changed teams"]
+
+
+def test_a_disabled_operator_is_let_in_again_with_a_reason(panel: World, signed_in: Signed) -> None:
+    root, _ = signed_in("root", Role.ADMIN), signed_in("ravi")
+    panel.sql("UPDATE operators SET disabled_at = now(), disabled_by = 'x' WHERE name = 'ravi'")
+    root.get("/admin/operators/")
+    told = confirmed(root, "/admin/operators/change/", name="ravi", word="enable", why="is back")
+    assert "ravi may sign in again." in told and reasons(panel, "operator_enable") == ["is back"]
+    told = confirmed(root, "/admin/operators/change/", name="root", word="disable")
+    assert "Not yourself" in told
