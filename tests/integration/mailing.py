@@ -73,9 +73,9 @@ def known(
 
 
 def cancelled(world: World, reason: str = "changed my mind", *, user_id: str = "user123") -> UUID:
-    """A withdrawal that its user has cancelled: one mail."""
+    """A withdrawal that an operator has cancelled: one mail, however many there are."""
     withdrawal_id = world.request(user_id, coins=100)
-    withdrawals.cancel(withdrawal_id, reason=reason, actor="user")
+    withdrawals.cancel(withdrawal_id, reason=reason, actor="operator:asha")
     return withdrawal_id
 
 

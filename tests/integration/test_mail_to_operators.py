@@ -42,6 +42,23 @@ def test_each_operator_is_told_once_of_a_new_record(world: World, server: MailSe
     assert len({letter.id for letter in server.letters}) == 2
 
 
+def test_a_mail_says_where_all_records_are(
+    world: World, server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_exception()
+    tell()
+    monkeypatch.setenv("ADMIN_URL", "https://payouts.example/admin/")
+    world.forget_settings()
+    world.advance(60)
+    find_exception("two")
+    tell()
+    first, second = server.to(ASHA)
+    assert "See all of them: payouts status, payouts exceptions list\n" in first.part("plain")
+    page = "https://payouts.example/admin/exceptions/"
+    assert f"See all of them: {page}, payouts status, payouts exceptions list\n" in second.part("plain")
+    assert page in second.part("html") and "exceptions list" in first.part("html")
+
+
 def test_the_same_finding_again_is_no_news(world: World, server: MailServer) -> None:
     for _ in range(3):
         find_exception()

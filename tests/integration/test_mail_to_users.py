@@ -193,6 +193,36 @@ def test_a_name_is_greeted_when_it_is_one(world: World, server: MailServer, name
     assert "Bcc" not in letter.message and "evil" not in letter.message.as_string()
 
 
+# --- how often
+
+
+def test_who_asks_and_cancels_in_turns_gets_five_mails_an_hour(world: World, server: MailServer) -> None:
+    known(world)
+    known(world, "other@example.com", user_id="other")
+    world.credit("other", coins=1000, reference="more")
+
+    def by_the_user(number: int, user_id: str = "user123", actor: str = "user:user123") -> None:
+        for _ in range(number):
+            withdrawal_id = world.request(user_id, coins=100)
+            withdrawals.cancel(withdrawal_id, reason="changed my mind", actor=actor)
+
+    by_the_user(4)
+    by_the_user(4, actor="app:quiz")
+    by_the_user(1, "other")
+    cancelled(world, "an operator decides")
+    world.finish(world.request(coins=100))
+    world.finish(world.request(coins=100, upi_id="fail.beneficiary_vpa_invalid@sim"))
+    tell()
+    assert len(server.to(ASHA)) == 5 + 1 + 2 and len(server.to("other@example.com")) == 1
+    words = Counter(row.last_error for row in rows(world) if row.state == "skipped")
+    assert words == {"the user cancelled more than 5 within an hour": 3}
+    world.sql_without_rules("UPDATE withdrawal_events SET created_at = created_at - interval '61 minutes'")
+    world.broken_on_purpose = True  # old events in no block
+    by_the_user(6)
+    tell()
+    assert len(server.to(ASHA)) == 8 + 5, "an hour later it is news again"
+
+
 # --- once, whatever happens
 
 
@@ -269,7 +299,7 @@ def test_a_thousand_events_and_two_notifiers_make_a_thousand_mails(
             made = withdrawals.request(
                 user_id=f"user{number}", coins=100, upi_id="u@okaxis", actor="app:test"
             )
-            withdrawals.cancel(made.id, reason="test", actor="user")
+            withdrawals.cancel(made.id, reason="test", actor="operator:test")
 
     notifiers = [notifier() for _ in range(2)]
     with ThreadPoolExecutor(4) as threads:

@@ -101,7 +101,14 @@ def _of_records(facts: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     ]
     rest = ", …" if len(kinds) > len(shown) else ""
     subject = f"[{settings().mail_app_name}] {', '.join(shown)}{rest}"
-    return "records", subject, {"records": records, "more": facts["more"], "total": sum(kinds.values())}
+    words = {"records": records, "more": facts["more"], "total": sum(kinds.values()), "page": _page()}
+    return "records", subject, words
+
+
+def _page() -> str | None:
+    """Where the panel lists exception records; None when we do not know where operators reach it."""
+    where = settings().admin_url
+    return f"{where.rstrip('/')}/exceptions/" if where else None
 
 
 def _in_india(moment: str) -> str:

@@ -20,10 +20,21 @@ USERS = "users"
 NAMESPACE = UUID("5d0a4a3c-33d5-4f0c-9d5f-6f1d3b7f6a10")  # ours, drawn once
 CANCELLED = "Cancelled: "  # before the reason in a cancelled withdrawal's notes (CONTRACT.md)
 
+# To ask and to cancel in turns costs nothing, and nobody has shown that the address is theirs: so many mails
+# an hour about what a user cancels are news. Those about payments have no limit, nor what operators cancel.
+MOST_CANCELLED_AN_HOUR = 5
+
 NEWS = text("""
     SELECT e.id, e.withdrawal_id, e.from_status, e.to_status, e.created_at AS changed_at, w.coins_amount,
            w.amount_paise, w.upi_id, w.failure_reason, w.admin_notes, w.utr, u.name, u.email,
-           e.created_at < now() - make_interval(secs => :too_old) AS is_old
+           e.created_at < now() - make_interval(secs => :too_old) AS is_old,
+           e.to_status = 'cancelled' AND e.actor NOT LIKE 'operator:%' AND :most_told <=
+               (SELECT count(*) FROM
+                   (SELECT FROM withdrawals o JOIN withdrawal_events c ON c.withdrawal_id = o.id
+                    WHERE o.user_id = w.user_id AND o.created_at > e.created_at - interval '1 day'
+                      AND c.to_status = 'cancelled' AND c.from_status <> c.to_status AND c.id < e.id
+                      AND c.actor NOT LIKE 'operator:%' AND c.created_at > e.created_at - interval '1 hour'
+                    ORDER BY o.created_at DESC LIMIT :most_told) told) AS is_flood
     FROM withdrawal_events e JOIN withdrawals w ON w.id = e.withdrawal_id JOIN wallets u USING (user_id)
     WHERE e.id > :followed_to AND e.from_status IS DISTINCT FROM e.to_status
       AND e.to_status IN ('completed', 'failed', 'cancelled')
@@ -34,7 +45,12 @@ EMAILS = insert(Email.__table__).on_conflict_do_nothing()  # type: ignore[arg-ty
 
 
 def _tell(session: Session, followed_to: int, most: int) -> Sequence[int]:
-    values = {"followed_to": followed_to, "most": most, "too_old": settings().notify_give_up_seconds}
+    values = {
+        "followed_to": followed_to,
+        "most": most,
+        "too_old": settings().notify_give_up_seconds,
+        "most_told": MOST_CANCELLED_AN_HOUR,
+    }
     changes = session.execute(NEWS, values).all()
     if changes:
         session.connection().execute(EMAILS, [_email(change) for change in changes])
@@ -71,6 +87,8 @@ def _recipient(change: Row[Any]) -> tuple[str | None, str | None]:
         recipient = address_of(change.email)
     except ValueError as error:
         return one_line(change.email), str(error)
+    if change.is_flood:
+        return recipient, f"the user cancelled more than {MOST_CANCELLED_AN_HOUR} within an hour"
     return recipient, "too long ago to be news" if change.is_old else None
 
 

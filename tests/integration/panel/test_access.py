@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -9,9 +10,12 @@ from flask import Flask
 from api.admin import door
 from api.admin.making import create_panel
 from api.admin.page import EVERYBODY
+from shared import adjusting, switches
 from shared.clock import INDIA  # noqa: F401  the panel's modules need it; a cheap import first
 from shared.db import transaction
-from shared.exception_records import open_record
+from shared.exception_records import as_seen, open_record
+from shared.ids import new_id
+from shared.models import ExceptionRecord, Switch
 from shared.roles import Role
 from shared.settings import settings
 from tests.integration.panel.conftest import Signed
@@ -21,8 +25,8 @@ from tests.world import World
 VIEWER, OPERATOR, FINANCE, ADMIN = Role
 ONE = "/admin/withdrawal/<uuid:withdrawal_id>/"
 RECORD = "/admin/exceptions/<int:record_id>/"
-# Every route with the role that it needs. One without a line here fails a test. Sending a form that is not
-# filled in changes nothing; signing out is last, for it ends the session.
+# Every route with the role that it needs. One without a line here fails a test. Who may do it sends a form that
+# is not filled in, which changes nothing; all others one that would. Signing out is last: it ends the session.
 ROUTES: dict[tuple[str, str], Role | str] = {
     ("GET", "/admin/assets/<path:filename>"): EVERYBODY,
     ("GET", "/admin/static/<path:filename>"): EVERYBODY,
@@ -71,7 +75,9 @@ def panel_app() -> Flask:
 def ids(panel: World) -> dict[str, str]:
     """One of each thing that addresses name."""
     panel.credit()
-    withdrawal_id = panel.request()
+    withdrawal_id, other = panel.request(), panel.request()
+    made = adjusting.propose("user123", 2000, reason="a lost prize", actor="operator:fay")
+    add_operator(panel, "other", Role.VIEWER)
     with transaction() as session:
         record_id = open_record(session, kind="test", subject="s", source="watch", ours={"a": 1}, theirs={})
     panel.sql("INSERT INTO reconciliation_runs (from_at, to_at) VALUES (now() - interval '1 day', now())")
@@ -80,9 +86,30 @@ def ids(panel: World) -> dict[str, str]:
         "<uuid:withdrawal_id>": str(withdrawal_id),
         "<int:record_id>": str(record_id),
         "<int:run_id>": str(run.id),
-        "<uuid:adjustment_id>": str(withdrawal_id),
+        "<uuid:adjustment_id>": str(made.id),
         "<word>": "cancel",
         "<path:filename>": "panel.css",
+        "the other withdrawal": str(other),
+    }
+
+
+def filled(world: World, ids: dict[str, str]) -> dict[str, dict[str, str]]:
+    """For each address that changes something: a form that does so, if one may."""
+    one, other = UUID(ids["<uuid:withdrawal_id>"]), UUID(ids["the other withdrawal"])
+    with transaction() as session:
+        record = as_seen(session.get_one(ExceptionRecord, int(ids["<int:record_id>"])))
+        switch = switches.as_seen(session.get(Switch, switches.PAYOUTS))
+    do = {"step": "do", "reason": "x"}
+    return {
+        f"{ONE}<word>/": {**do, "version": str(world.read(one).version)},
+        "/admin/bulk/": {**do, "word": "cancel", "pick": f"{other}:{world.read(other).version}"},
+        "/admin/ruling/turn/": {**do, "word": "freeze", "subject": "user123"},
+        "/admin/ruling/coins/": {**do, "subject": "user123", "coins": "5", "key": str(new_id())},
+        "/admin/ruling/coins/<uuid:adjustment_id>/": {**do, "word": "approve"},
+        "/admin/switches/turn/": {**do, "word": "pause", "name": "payouts", "seen": switch},
+        f"{RECORD}take/": {"seen": record},
+        f"{RECORD}close/": {"seen": record, "resolution": "x"},
+        "/admin/operators/change/": {**do, "word": "disable", "name": "other"},
     }
 
 
@@ -93,8 +120,28 @@ def address(rule: str, ids: dict[str, str]) -> str:
 
 
 def state(world: World) -> Any:
-    tables = ("withdrawals", "withdrawal_events", "resolutions", "switches", "exception_records")
-    return [world.sql(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
+    tables = (
+        "withdrawals", "withdrawal_events", "resolutions", "switches", "exception_records", "blocks",
+        "adjustments", "reviews", "coin_transactions", "wallets",
+    )  # fmt: skip
+    others = world.sql("SELECT * FROM operators WHERE name = 'other'")
+    return [world.sql(f"SELECT * FROM {table} ORDER BY 1") for table in tables], others
+
+
+def token_of(person: Person, page: str = "/admin/") -> str:
+    return person.get(page).text.split('name="csrf_token" value="')[1].split('"')[0]
+
+
+def test_each_filled_form_does_something_for_who_may(
+    panel: World, signed_in: Signed, ids: dict[str, str]
+) -> None:
+    root = signed_in("root", Role.ADMIN)
+    token = token_of(root)
+    for rule in filled(panel, ids):
+        before = state(panel)
+        form = filled(panel, ids)[rule]  # as it stands now: the last one changed something
+        root.client.post(address(rule, ids), data={**form, "csrf_token": token})
+        assert state(panel) != before, rule
 
 
 def test_every_route_is_in_the_table(panel: World) -> None:
@@ -112,10 +159,10 @@ def test_every_route_and_every_caller(
 ) -> None:
     role = Role(caller) if caller in tuple(Role) else None
     person = signed_in("asha", role or Role.ADMIN)
-    token = person.get("/admin/").text.split('name="csrf_token" value="')[1].split('"')[0]
+    token = token_of(person)
     if caller == "nobody":
         person.client.delete_cookie("payouts-panel")
-        token = person.get("/admin/sign-in/").text.split('name="csrf_token" value="')[1].split('"')[0]
+        token = token_of(person, "/admin/sign-in/")
     elif caller == "disabled":
         panel.sql("UPDATE operators SET disabled_at = now(), disabled_by = 'operator:test'")
     elif caller == "signed out":
@@ -124,12 +171,12 @@ def test_every_route_and_every_caller(
         seconds = settings().admin_idle_seconds if caller == "idle" else settings().admin_session_seconds
         now = time.time() + seconds + 1
         monkeypatch.setattr(door.time, "time", lambda: now)
-    before = state(panel)
+    before, forms = state(panel), filled(panel, ids)
     for (method, rule), needs in ROUTES.items():
         answer = person.client.open(
             address(rule, ids),
             method=method,
-            data={"csrf_token": token} if method == "POST" else None,
+            data={**_form(rule, forms, role, needs), "csrf_token": token} if method == "POST" else None,
             buffered=True,
         )
         where = f"{method} {rule} as {caller}: {answer.status_code} {answer.location}"
@@ -146,24 +193,23 @@ def test_every_route_and_every_caller(
     assert state(panel) == before
 
 
+def _form(
+    rule: str, forms: dict[str, dict[str, str]], role: Role | None, needs: Role | str
+) -> dict[str, str]:
+    """What is sent: nothing by who may do it, for that would change something."""
+    may = needs == EVERYBODY or (role is not None and role.may(Role(needs)))
+    return {} if may else forms.get(rule, {})
+
+
 def test_a_form_that_came_from_elsewhere_changes_nothing(
     panel: World, signed_in: Signed, ids: dict[str, str]
 ) -> None:
     asha, ravi = signed_in("asha", Role.ADMIN), signed_in("ravi", Role.ADMIN)
-    of_ravi = ravi.get("/admin/").text.split('name="csrf_token" value="')[1].split('"')[0]
-    before = state(panel), panel.sql("SELECT * FROM operators ORDER BY name")
-    filled = {
-        "step": "do",
-        "version": "1",
-        "reason": "x",
-        "word": "pause",
-        "name": "payouts",
-        "seen": "",
-        "pick": "x",
-    }
+    of_ravi = token_of(ravi)
+    before, forms = (state(panel), panel.sql("SELECT * FROM operators ORDER BY name")), filled(panel, ids)
     for method, rule in ROUTES:
         for token in ("", "forged", of_ravi) if method == "POST" else ():
-            answer = asha.client.post(address(rule, ids), data={**filled, "csrf_token": token})
+            answer = asha.client.post(address(rule, ids), data={**forms.get(rule, {}), "csrf_token": token})
             assert answer.status_code == 400 and "Form not accepted" in answer.text, rule
     assert (state(panel), panel.sql("SELECT * FROM operators ORDER BY name")) == before
 
