@@ -70,6 +70,8 @@ def search(wanted: Wanted, *, limit: int = 50, after: Position | None = None) ->
 
 def one(session: Session, typed: str) -> UUID | None:
     """The withdrawal that is named so: by its id, an attempt's key, RazorpayX's id of a payout or webhook."""
+    if not typed.isprintable():  # no name is, and the database takes no NUL
+        return None
     known = ids.parse_id(typed)
     if known is not None:
         itself = select(Withdrawal.id).where(Withdrawal.id == known)
