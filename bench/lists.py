@@ -2,6 +2,8 @@
 
     python -m bench.lists [ROWS]
 
+What few withdrawals are is planted as often in both (`KEPT_EQUAL`): a list that has a full page of rows among
+a million has one among ten thousand as well. Those that find twenty, one or none find as many in both.
 Prints a line for each page: the median of both in milliseconds, and how many times as much the second costs.
 Planting a million rows takes two or three minutes.
 """
@@ -31,18 +33,21 @@ ENVIRONMENT = {
     "ADMIN_SECRET_KEY": "a-key-for-the-benchmark-of-32-characters",
     "ADMIN_COOKIE_SECURE": "off",
 }
-# Most are paid, some failed or were cancelled, few are under way, as in a year of work.
+KEPT_EQUAL = 200  # more than a page
+# Most are paid, some failed or were cancelled, few are under way, as in a year of work. What is under way, is
+# flagged or is of the amount that is filtered by is spread over the whole time, one in each `step`.
 PLANT = """
     INSERT INTO wallets (user_id) SELECT 'user' || n FROM generate_series(0, %(rows)s / 20) n;
     INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, due_at,
                              failure_reason, completed_at, review, utr, created_at)
-    SELECT gen_random_uuid(), 'user' || n / 20, 100, 1000 + n::bigint * 7919 %% 900000,
+    SELECT gen_random_uuid(), 'user' || n / 20, 100,
+           CASE n %% %(step)s WHEN 2 THEN 500050 ELSE 1000 + n::bigint * 7919 %% 900000 END,
            'name' || n %% 300000 || '@okaxis', s,
            CASE s WHEN 'failed' THEN 'beneficiary_vpa_invalid' WHEN 'processing' THEN 'bank_processing' END,
            CASE s WHEN 'processing' THEN now() END, CASE s WHEN 'failed' THEN 'x' END,
-           CASE s WHEN 'completed' THEN now() END, CASE WHEN n %% 5000 = 0 THEN 'unanswered' END,
+           CASE s WHEN 'completed' THEN now() END, CASE n %% %(step)s WHEN 1 THEN 'unanswered' END,
            CASE s WHEN 'completed' THEN 'UTR' || n END, timestamptz '2026-01-01' + n * interval '25 seconds'
-    FROM (SELECT n, CASE WHEN n %% 1000 = 999 THEN 'processing' WHEN n %% 100 < 94 THEN 'completed'
+    FROM (SELECT n, CASE WHEN n %% %(step)s = 0 THEN 'processing' WHEN n %% 100 < 94 THEN 'completed'
                          WHEN n %% 100 < 98 THEN 'failed' ELSE 'cancelled' END AS s
           FROM generate_series(1, %(rows)s) n) planted;
     INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state, sent_as, payout_id, utr)
@@ -127,7 +132,7 @@ def visitor(server: Databases, rows: int, plant: str) -> Visitor:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET session_replication_role = replica")
         for statement in plant.split(";\n")[:-1]:
-            connection.execute(statement, {"rows": rows})
+            connection.execute(statement, {"rows": rows, "step": rows // KEPT_EQUAL})
         hashed = PasswordHasher().hash(PASSWORD)
         columns = "name, role, password_hash, created_by"
         operator = f"INSERT INTO operators ({columns}) VALUES ('bench', 'viewer', %s, 'bench')"

@@ -9,10 +9,22 @@ record, how a user is reached) is written down with it (`changed`): by panel, sh
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.models import AuditEntry
+
+# Each from the one before along the index, however many lines there are of it.
+ACTIONS = text("""
+    WITH RECURSIVE each AS (
+        (SELECT action FROM audit_log ORDER BY action LIMIT 1)
+        UNION ALL
+        SELECT (SELECT later.action FROM audit_log later WHERE later.action > each.action
+                ORDER BY later.action LIMIT 1)
+        FROM each WHERE each.action IS NOT NULL
+    )
+    SELECT action FROM each WHERE action IS NOT NULL
+""")
 
 ASKED, DONE, REFUSED = "asked", "done", "refused"
 NOBODY, SHELL = "unknown", "shell"
@@ -68,6 +80,11 @@ def changed(
         before=before,
         after=after,
     )
+
+
+def actions(session: Session) -> list[str]:
+    """The words of everything that was ever done."""
+    return list(session.scalars(ACTIONS))
 
 
 def listing(

@@ -38,12 +38,12 @@ def subjects(upi_id: str) -> list[str]:
 
 def add(session: Session, payee: str, *, reason: str, actor: str) -> Block:
     """Block a UPI id, or with `@handle` a whole handle. Raises BadRequest (neither), Conflict (it is)."""
-    return _add(session, UPI_ID, _subject(payee), reason, actor)
+    return _add(session, UPI_ID, subject_of(payee), reason, actor)
 
 
 def remove(session: Session, payee: str, *, reason: str, actor: str) -> Block:
     """Let it be paid again. What was held awaits approval still. Raises NotFound, BadRequest."""
-    return _remove(session, UPI_ID, _subject(payee), reason, actor)
+    return _remove(session, UPI_ID, subject_of(payee), reason, actor)
 
 
 def freeze(session: Session, user_id: str, *, reason: str, actor: str) -> Block:
@@ -60,6 +60,11 @@ def unfreeze(session: Session, user_id: str, *, reason: str, actor: str) -> Bloc
     block = _remove(session, WALLET, user_id, reason, actor)
     frozen.is_frozen = False
     return block
+
+
+def find(session: Session, payee: str) -> Block:
+    """The block of a UPI id or handle. Raises NotFound, BadRequest."""
+    return _find(session, UPI_ID, subject_of(payee))
 
 
 def listing(
@@ -94,7 +99,8 @@ def is_frozen(session: Session, user_id: str) -> bool:
     return bool(session.scalar(select(Wallet.is_frozen).where(Wallet.user_id == user_id)))
 
 
-def _subject(payee: str) -> str:
+def subject_of(payee: str) -> str:
+    """What is blocked where somebody names this. Raises BadRequest when it is no UPI id and no handle."""
     cleaned = payee.strip()
     if not _HANDLE.fullmatch(cleaned) and upi.clean(cleaned) is None:
         raise BadRequest(
@@ -115,14 +121,19 @@ def _add(session: Session, kind: str, subject: str, reason: str, actor: str) -> 
 
 
 def _remove(session: Session, kind: str, subject: str, reason: str, actor: str) -> Block:
-    query = select(Block).where(Block.kind == kind, Block.subject == subject, Block.removed_at.is_(None))
-    block = session.scalar(query.with_for_update())
-    if block is None:
-        raise NotFound("Not blocked", "There is no such block", code="block_not_found")
+    block = _find(session, kind, subject)
     block.removed_by, block.removed_because, block.removed_at = actor, _given(reason), func.now()
     session.flush()
     session.refresh(block)
     log.warning("[ADMIN] unblocked", kind=kind, block=block.id, actor=actor)
+    return block
+
+
+def _find(session: Session, kind: str, subject: str) -> Block:
+    query = select(Block).where(Block.kind == kind, Block.subject == subject, Block.removed_at.is_(None))
+    block = session.scalar(query.with_for_update())
+    if block is None:
+        raise NotFound("Not blocked", "There is no such block", code="block_not_found")
     return block
 
 

@@ -127,6 +127,12 @@ def listing(
     return list(session.scalars(query))
 
 
+def kinds(session: Session, *, with_closed: bool = False) -> list[str]:
+    """The kinds that there are."""
+    query = select(ExceptionRecord.kind).distinct().order_by(ExceptionRecord.kind)
+    return list(session.scalars(query if with_closed else query.where(ExceptionRecord.resolved_at.is_(None))))
+
+
 def _must_be_as_seen(record: ExceptionRecord, seen: str | None) -> None:
     if seen not in (None, as_seen(record)):
         raise Stale(f"{record.owner or 'Nobody'} has it now; look again")

@@ -1,10 +1,13 @@
 """Flower's configuration, read by `payouts flower`: a task's page leads back to its withdrawal in the panel.
 
+A webhook's task knows the event only: the panel's search finds the withdrawal that it was about.
+
 Flower shows what it is told as text, so the link is put into its page, at a place that a test looks for.
 Should Flower's page change, it has no link and is otherwise as it was.
 """
 
 from typing import Any
+from urllib.parse import quote
 
 from flower.urls import handlers
 from flower.views.tasks import TaskView
@@ -29,13 +32,18 @@ class TaskOfWithdrawal(TaskView):  # type: ignore[misc]
 
 def _link(task: Any) -> str | None:
     panel = settings().admin_url
-    if panel is None or getattr(task, "name", None) not in (queues.SUBMIT, queues.POLL):
+    address = _address(getattr(task, "name", None), str(getattr(task, "args", "")).strip("[]()',"))
+    if panel is None or address is None:
         return None
-    withdrawal_id = parse_id(str(task.args).strip("[]()',"))
-    if withdrawal_id is None:
-        return None
-    address = f"{panel}/withdrawal/{withdrawal_id}/"
-    return f'<a class="btn btn-primary" href="{address}">Withdrawal in the panel</a>'
+    return f'<a class="btn btn-primary" href="{panel}/{address}">Withdrawal in the panel</a>'
+
+
+def _address(name: str | None, argument: str) -> str | None:
+    """Below the panel's, for a task of this name and argument; None for those without a withdrawal."""
+    if name == queues.APPLY:
+        return f"withdrawals/?q={quote(argument, safe='')}"
+    withdrawal_id = parse_id(argument) if name in (queues.SUBMIT, queues.POLL) else None
+    return f"withdrawal/{withdrawal_id}/" if withdrawal_id else None
 
 
 def _instead_of(handler: Any) -> Any:

@@ -19,6 +19,7 @@ from shared.withdrawals.searching import NEWEST, ORDERS, Position, Wanted
 
 MAX_TYPED = 500
 MOST_PAISE = 2**53  # far above what can be paid, and what every number here can hold
+NAMES = {"from": "From (IST)", "to": "To (IST)", "min": "From ₹", "max": "To ₹"}  # as they stand on the page
 FILTERS = ("q", "user", "status", "reason", "review", "from", "to", "min", "max", "order")
 
 
@@ -80,7 +81,9 @@ def day(name: str, text: str | None, *, is_end: bool = False) -> datetime | None
         moment = datetime.combine(found, time(), INDIA)
         moment.astimezone()  # the calendar's ends have no time in other zones
     except (ValueError, OverflowError):
-        raise BadRequest("Invalid date", f"{name} is a day like 2026-11-24", code="bad_filter") from None
+        raise BadRequest(
+            "Invalid date", f"{NAMES[name]} is a day like 2026-11-24", code="bad_filter"
+        ) from None
     return moment
 
 
@@ -99,11 +102,13 @@ def _paise(name: str, text: str | None) -> int | None:
     except ArithmeticError:  # no number, or one with too many digits
         paise = Decimal(-1)
     if not paise.is_finite() or not 0 <= paise <= MOST_PAISE or paise != int(paise):
-        raise BadRequest("Invalid amount", f"{name} is rupees like 500 or 99.50", code="bad_filter")
+        raise BadRequest("Invalid amount", f"{NAMES[name]} is rupees like 500 or 99.50", code="bad_filter")
     return int(paise)
 
 
 def _one_of(name: str, text: str | None, words: tuple[str, ...]) -> str | None:
     if text is not None and text not in words:
-        raise BadRequest(f"Invalid {name}", f"{name} is one of {', '.join(words)}", code="bad_filter")
+        raise BadRequest(
+            f"Invalid {name}", f"{name.capitalize()} is one of {', '.join(words)}", code="bad_filter"
+        )
     return text

@@ -38,11 +38,13 @@ class AuditLog(Page):
                 before_id=before_id(),
                 limit=PAGE_ROWS + 1,
             )
+            actions = audit.actions(session)
         shown = rows[:PAGE_ROWS]
         return self.render(
             "audit_log.html",
             title=self.title,
             typed=typed,
             found=shown,
+            actions=actions,
             next=parameters.cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
         )

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from flask import abort, request
+from flask import abort, request, url_for
 
 from api.admin import door, records
 from api.admin.acts import ACTS, Act, Given, Seen
-from api.admin.page import DO, Page, given, opens
+from api.admin.page import DO, Page, given, gone_back, inside, opens
 from api.admin.withdrawal import look
 from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
 from shared.ids import parse_id
 from shared.roles import Role
 
-MOST = 100
+MOST = 50
 BULK: tuple[Act, ...] = tuple(act for act in ACTS.values() if act.in_bulk)
 
 
@@ -39,18 +39,21 @@ class Bulk(Page):
     def index(self) -> Any:
         """First say what will happen to which, then do it."""
         act = ACTS.get(request.form.get("word", ""))
-        picked = _picked()
-        if act is None or not act.in_bulk or not picked:
-            raise BadRequest("Nothing to do", "Choose an action and some withdrawals", code="nothing_picked")
+        if act is None or not act.in_bulk:
+            raise BadRequest("Incomplete form", "Load the list anew", code="bad_word")
         if not door.me().role.may(act.role):
             abort(403)
+        back, picked = _back(), _picked()
+        if not picked:
+            return gone_back(back, f"Nothing was done: pick some withdrawals, then {act.title}.", "refused")
         if request.form.get("step") == DO:
             reason = given("reason", required="A reason is required")
             results = [(one, *_done(one, act, reason)) for one in picked]
-            return self.render("bulk_done.html", title=f"{act.title}: results", act=act, results=results)
-        return self._ask(act, picked)
+            title = f"{act.title}: results"
+            return self.render("bulk_done.html", title=title, act=act, results=results, back=back)
+        return self._ask(act, picked, back)
 
-    def _ask(self, act: Act, picked: list[Picked]) -> Any:
+    def _ask(self, act: Act, picked: list[Picked], back: str) -> Any:
         with transaction() as session:
             seen = [(one, _looked(session, one)) for one in picked]
             can = [(one, row) for one, row in seen if isinstance(row, Seen) and act.cannot(row) is None]
@@ -61,8 +64,20 @@ class Bulk(Page):
             ]
             paise = sum(row.withdrawal.amount_paise for _, row in can)
             return self.render(
-                "bulk.html", title=f"{act.title}: {len(can)}", act=act, can=can, cannot=cannot, paise=paise
+                "bulk.html",
+                title=f"{act.title}: {len(can)}",
+                act=act,
+                can=can,
+                cannot=cannot,
+                paise=paise,
+                back=back,
             )
+
+
+def _back() -> str:
+    """The list as it was filtered when these were picked."""
+    given_one = request.form.get("back")
+    return inside(given_one) if given_one else url_for("withdrawals.index")
 
 
 def _picked() -> list[Picked]:

@@ -23,6 +23,8 @@ Series = Sequence[tuple[str, Sequence[float | None]]]
 WIDTH, HEIGHT = 480, 280
 ROW_HEIGHT = 24  # of a bar that lies
 MOST_LABELS = 12
+LABELS_WIDTH, LETTER_WIDTH, GAP_WIDTH = 400, 7, 12  # what there is below a chart; what a label takes of it
+MOST_DOTS = 60  # more of them are a thick line
 LEFT_OUT = ("script", "style", "desc", "title")  # what a page may not have, and hover texts of single bars
 
 
@@ -42,9 +44,17 @@ def standing(name: str, labels: Sequence[str], series: Series, *, unit: str = "r
 
 
 def lines(name: str, labels: Sequence[str], series: Series, *, unit: str = "rupees") -> Markup:
-    """A line for each series."""
-    chart = pygal.Line(height=HEIGHT, show_dots=len(labels) == 1, **_settings(unit))
+    """A line for each series, with a dot at each point: one that stands alone has no line to be seen by."""
+    has_dots = len(labels) <= MOST_DOTS or any(_stands_alone(values) for _, values in series)
+    chart = pygal.Line(height=HEIGHT, show_dots=has_dots, dots_size=3, **_settings(unit))
     return _drawn(_filled(chart, labels, series), name)
+
+
+def _stands_alone(values: Sequence[float | None]) -> bool:
+    """Whether some value has none beside it."""
+    around = [None, *values, None]
+    beside = zip(around, around[1:], around[2:], strict=False)
+    return any(value is not None and before is after is None for before, value, after in beside)
 
 
 def _settings(unit: str) -> dict[str, object]:
@@ -72,16 +82,23 @@ def _settings(unit: str) -> dict[str, object]:
 def _filled(chart: Graph, labels: Sequence[str], series: Series) -> Graph:
     chart.x_labels = list(labels)
     chart.show_minor_x_labels = False
-    chart.x_labels_major = list(labels)[:: max(1, -(-len(labels) // MOST_LABELS))]
+    chart.x_labels_major = list(labels)[:: max(1, -(-len(labels) // _most(labels)))]
     for title, values in series:
         chart.add(title, list(values))
     return chart
+
+
+def _most(labels: Sequence[str]) -> int:
+    """How many of these stand beside each other without touching."""
+    width = GAP_WIDTH + LETTER_WIDTH * max(map(len, labels), default=0)
+    return min(MOST_LABELS, LABELS_WIDTH // width)
 
 
 def _drawn(chart: Graph, name: str) -> Markup:
     root = chart.render_tree()
     for parent in list(root.iter()):
         parent.attrib.pop("style", None)
+        parent.attrib.pop("id", None)  # the same in each chart, and a page has an id once
         for child in list(parent):
             if not isinstance(child.tag, str) or child.tag.rpartition("}")[2] in LEFT_OUT:
                 parent.remove(child)

@@ -11,21 +11,24 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import redis
+from flask import url_for
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from api.admin.showing import many, percent, span
-from shared import gauges, overview, switches, watching
+from shared import adjusting, gauges, overview, switches, watching
 from shared.clock import INDIA
 from shared.models import Switch
 from shared.money import rupees_text
-from shared.notifications import keeping
+from shared.notifications import endpoints, keeping
 from shared.notifications.mail import keeping as mail
+from shared.notifications.mail import operators as mail_to_operators
 from shared.settings import settings
 from shared.states import WAITING, Reason, Status
 from shared.totals import counting, summing
 from shared.totals.counting import Line
 from shared.totals.summing import Sum
+from shared.withdrawals import pausing, resolving, searching
 
 HOURS = 24
 PACE_MINUTES = 10
@@ -42,12 +45,14 @@ NOT_BY_ITSELF = (Reason.AWAITING_REVIEW, Reason.IN_REVIEW)
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One answer: how it stands in a few characters, the words for it, and whether somebody should look."""
+    """One answer: how it stands in a few characters, words for it, whether to look at it, and where."""
 
     title: str
     value: str
     words: str
     is_red: bool = False
+    address: str = ""
+    is_wide: bool = False  # it has a line of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Facts:
     mail: mail.Standing | None  # None: it is off
     off: list[Switch]
     exceptions: dict[str, int]
+    decisions: int  # that wait for a second person, about withdrawals or coins
     depths: dict[str, int] | None  # None: the broker does not answer
 
     @property
@@ -109,6 +115,7 @@ def look(session: Session) -> Facts:
         mail=mail.standing(session) if settings().smtp_host else None,
         off=[switch for switch in switches.listing(session) if not switch.is_on],
         exceptions={kind: number for kind, number, _ in session.execute(overview.EXCEPTIONS)},
+        decisions=resolving.number_waiting(session) + adjusting.number_waiting(session),
         depths=_depths(),
     )
 
@@ -140,33 +147,37 @@ def _depths() -> dict[str, int] | None:
 def _held(facts: Facts) -> Box:
     number = sum(row.number for row in facts.waiting)
     if not number:
-        return Box("Held", rupees_text(0), "No withdrawal is open")
+        return Box("Held", rupees_text(0), "No withdrawal is open", address="#held")
     oldest = min(row.oldest for row in facts.waiting)
     overdue = facts.exceptions.get("overdue", 0)
     late = f"; {overdue} later than was said" if overdue else ""
     words = f"{many(number, 'withdrawal')}, the oldest {_age(facts, oldest)} old{late}"
-    return Box("Held", rupees_text(int(sum(row.paise for row in facts.waiting))), words, bool(overdue))
+    address = url_for("exceptions.index", kind="overdue") if overdue else "#held"
+    paise = int(sum(row.paise for row in facts.waiting))
+    return Box("Held", rupees_text(paise), words, bool(overdue), address)
 
 
 def _unknown(facts: Facts) -> Box:
     unknown = facts.unknown
+    address = url_for("withdrawals.index", reason=Reason.CONFIRMING, order=searching.OLDEST)
     if unknown.oldest is None:
-        return Box("Unknown", rupees_text(0), "Of each payout we know whether it was made")
+        return Box("Unknown", rupees_text(0), "Of each payout we know whether it was made", address=address)
     seconds = (facts.now - unknown.oldest).total_seconds()
     words = f"{many(unknown.number, 'payout')} that may have been made, the oldest {span(seconds)} old"
-    return Box("Unknown", rupees_text(unknown.paise), words, seconds > UNKNOWN_SECONDS)
+    return Box("Unknown", rupees_text(unknown.paise), words, seconds > UNKNOWN_SECONDS, address)
 
 
 def _paid_today(facts: Facts) -> Box:
     today = facts.today
     words = f"{many(today.paid, 'withdrawal')}; {today.asked} asked for, {today.refunded} refunded"
-    return Box("Paid today (IST)", rupees_text(today.paise[counting.PAID]), words)
+    address = url_for("withdrawals.index", status=Status.COMPLETED)
+    return Box("Paid today (IST)", rupees_text(today.paise[counting.PAID]), words, address=address)
 
 
 def _balance(facts: Facts) -> Box:
-    money = facts.money
+    money, address = facts.money, url_for("exceptions.index", kind=pausing.LOW_BALANCE)
     if money.available_paise is None or money.seen_at is None:
-        return Box("Balance at RazorpayX", "not told", "RazorpayX has not told it yet", is_red=True)
+        return Box("Balance at RazorpayX", "not told", "RazorpayX has not told it yet", True, address)
     an_hour = facts.last_hour.paise[counting.PAID]
     hours = money.available_paise / an_hour if an_hour else None
     lasts = (
@@ -179,7 +190,7 @@ def _balance(facts: Facts) -> Box:
     words = f"{missing}{lasts}; {rupees_text(money.needed_paise)} to be paid; told {span(age)} ago"
     is_old = age > BALANCE_AGE_TIMES * settings().watch_seconds
     is_red = bool(money.missing_paise) or (hours is not None and hours < BALANCE_HOURS) or is_old
-    return Box("Balance at RazorpayX", rupees_text(money.available_paise), words, is_red)
+    return Box("Balance at RazorpayX", rupees_text(money.available_paise), words, is_red, address)
 
 
 def _how_it_ends(facts: Facts) -> Iterator[Box]:
@@ -187,14 +198,15 @@ def _how_it_ends(facts: Facts) -> Iterator[Box]:
     is_red = day.tried >= FAILURES_OF and (day.failure_rate or 0) > FAILURES_SHARE
     reversed_ones = day.number[counting.REVERSED]
     words = f"{day.number[counting.FAILED]} of {day.tried} tried in {HOURS} h; {reversed_ones} more reversed"
-    yield Box("Failed", percent(day.failure_rate), words, is_red)
+    address = url_for("withdrawals.index", status=Status.FAILED)
+    yield Box("Failed", percent(day.failure_rate), words, is_red, address)
     number = many(day.refunded, "withdrawal")
     words = f"{rupees_text(day.refunded_paise)} of {number} in {HOURS} h, with cancelled ones"
-    yield Box("Refunded", percent(day.refund_rate), words)
+    yield Box("Refunded", percent(day.refund_rate), words, address="#handles")
     words = f"half of the paid ones in {HOURS} h; 95 of 100 within {span(day.p95_seconds)}"
-    yield Box(
-        "From request to paid", span(day.p50_seconds), words if day.paid else f"None was paid in {HOURS} h"
-    )
+    words = words if day.paid else f"None was paid in {HOURS} h"
+    address = url_for("analytics.index", _anchor="times")
+    yield Box("From request to paid", span(day.p50_seconds), words, address=address)
 
 
 def _to_be_sent(facts: Facts) -> Box:
@@ -214,13 +226,17 @@ def _to_be_sent(facts: Facts) -> Box:
     is_late = facts.late_seconds > LATE_SECONDS
     late = f"; due for {span(facts.late_seconds)} and not taken up: do workers run?" if is_late else ""
     silent = "; Redis does not answer" if facts.depths is None else ""
-    return Box("To be sent", str(number), words + late + silent, is_late or facts.depths is None)
+    address = url_for("withdrawals.index", status=Status.PENDING, order=searching.OLDEST)
+    is_red = is_late or facts.depths is None
+    return Box("To be sent", str(number), words + late + silent, is_red, address)
 
 
 def _from_razorpayx(facts: Facts) -> Box:
     told, is_silent = facts.webhooks, watching.SILENT in facts.exceptions
     words = "; ".join(_words_of_webhooks(told, facts))
-    return Box("Webhooks from RazorpayX", "silent" if is_silent else f"{told.received}", words, is_silent)
+    address = url_for("exceptions.index", kind=watching.SILENT)
+    value = "silent" if is_silent else f"{told.received}"
+    return Box("Webhooks from RazorpayX", value, words, is_silent, address)
 
 
 def _words_of_webhooks(told: watching.Webhooks, facts: Facts) -> Iterator[str]:
@@ -234,37 +250,41 @@ def _words_of_webhooks(told: watching.Webhooks, facts: Facts) -> Iterator[str]:
 
 def _to_apps(facts: Facts) -> Box:
     failing = [one for one in facts.apps if one.failing_since]
+    address = url_for("exceptions.index", kind=endpoints.FAILING)
     if not facts.apps:
-        return Box("Webhooks to apps", "no endpoint", "No app listens")
+        return Box("Webhooks to apps", "no endpoint", "No app listens", address=address)
     waiting, failed = sum(one.waiting for one in facts.apps), sum(one.failed for one in facts.apps)
     is_behind = any(one.is_behind for one in facts.apps)
     behind = "; new changes are not looked at: does a notifier run?" if is_behind else ""
     words = f"{len(failing)} of {len(facts.apps)} endpoints fail; {waiting} wait, {failed} given up{behind}"
-    return Box("Webhooks to apps", "failing" if failing else "works", words, bool(failing) or is_behind)
+    is_red = bool(failing) or is_behind
+    return Box("Webhooks to apps", "failing" if failing else "works", words, is_red, address)
 
 
 def _mail(facts: Facts) -> Box:
-    now = facts.mail
+    now, address = facts.mail, url_for("exceptions.index", kind=mail_to_operators.BROKEN)
     if now is None:
-        return Box("Mail", "off", "SMTP_HOST is not set")
+        return Box("Mail", "off", "SMTP_HOST is not set", address=address)
     behind = "; news is not looked at: does a notifier run?" if now.is_behind else ""
     words = f"{now.waiting} wait, {now.failed} given up{behind}"
-    return Box(
-        "Mail", "failing" if now.failing_since else "works", words, bool(now.failing_since) or now.is_behind
-    )
+    is_red = bool(now.failing_since) or now.is_behind
+    return Box("Mail", "failing" if now.failing_since else "works", words, is_red, address)
 
 
 def _pauses(facts: Facts) -> Box:
+    address = url_for("switches.index")
     if not facts.off:
-        return Box("Pauses", "none", "Payouts go out")
-    return Box("Pauses", str(len(facts.off)), ", ".join(switch.name for switch in facts.off), is_red=True)
+        return Box("Pauses", "none", "Payouts go out", address=address)
+    return Box("Pauses", str(len(facts.off)), ", ".join(switch.name for switch in facts.off), True, address)
 
 
 def _people(facts: Facts) -> Box:
     awaiting = sum(row.number for row in facts.waiting if row.status_reason == Reason.AWAITING_REVIEW)
     records = sum(facts.exceptions.values())
-    words = f"{many(awaiting, 'withdrawal')} to approve, {many(records, 'exception record')}, and below"
-    return Box("Waits for people", str(awaiting + records), words)
+    words = f"{many(awaiting, 'withdrawal')} to approve, {many(records, 'exception record')}"
+    words += f", {many(facts.decisions, 'decision')} for a second person"
+    number = awaiting + records + facts.decisions
+    return Box("Waits for people", str(number), words, address="#people", is_wide=True)
 
 
 def _age(facts: Facts, moment: datetime) -> str:

@@ -21,6 +21,7 @@ from shared.roles import Role
 from shared.settings import Settings
 
 SIGN_IN = "sign_in"  # the endpoint's name
+HOME, ITSELF = "admin.index", "itself"
 ACCOUNT = "account.password"  # there a password is tried as well
 
 
@@ -129,8 +130,14 @@ def _leave(_: BaseException | None) -> None:
         place.release()
 
 
+def loads_itself() -> bool:
+    """Whether this is the dashboard that a browser loads anew by itself."""
+    return request.endpoint == HOME and ITSELF in request.args
+
+
 def _stay_awake() -> None:
-    if request.endpoint != "static" and current_user.is_authenticated:
+    # What a browser asks for by itself is nobody's click: who has gone home is signed out all the same.
+    if request.endpoint != "static" and current_user.is_authenticated and not loads_itself():
         session["seen"] = int(time.time())
 
 

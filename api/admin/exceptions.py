@@ -33,15 +33,17 @@ class Exceptions(Page):
             rows = exception_records.listing(
                 session, with_closed=with_closed, kind=kind, after=_after(), limit=PAGE_ROWS + 1
             )
+            kinds = exception_records.kinds(session, with_closed=with_closed)
         shown, now = rows[:PAGE_ROWS], datetime.now(UTC)
         last = shown[-1] if len(rows) > PAGE_ROWS else None
         return self.render(
             "exceptions.html",
             title="Exception records",
-            found=[(record, (now - record.opened_at).total_seconds() / 3600) for record in shown],
+            found=[(record, (now - record.opened_at).total_seconds()) for record in shown],
             next=parameters.cursor(last.opened_at, last.id) if last else None,
             with_closed=with_closed,
             kind=kind,
+            kinds=kinds,
         )
 
     @opens("/<int:record_id>/", Role.VIEWER)

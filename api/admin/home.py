@@ -14,6 +14,7 @@ from shared import adjusting, exception_records
 from shared.db import transaction
 from shared.overview import AGES
 from shared.roles import Role
+from shared.settings import settings
 from shared.totals import counting, summing
 from shared.withdrawals import resolving, reviewing
 
@@ -53,6 +54,7 @@ class Home(AdminIndexView):
             held_chart=_held(facts.waiting),
             hours_chart=_hours(facts),
             handles_chart=_handles(facts),
+            idle_seconds=settings().admin_idle_seconds,
             attempts={f"@{row.handle}": row for row in facts.handles},
             number=number,
             **people,

@@ -118,6 +118,7 @@ def create_panel(settings: Settings) -> Flask:
     admin = Admin(panel, name="Coin Payouts", index_view=Home(), theme=theme)
     for page in PAGES:
         admin.add_view(page())
+    panel.jinja_env.globals.update(menu=admin.menu)
     return panel
 
 
@@ -151,7 +152,9 @@ def _answer_errors(panel: Flask) -> None:
 
 
 def _page(status: int, title: str, words: str) -> Response:
-    response = Response(render_template("error.html", title=title, words=words), status)
+    # The menu asks who looks, and so the database: not where that may be what is away.
+    page = render_template("error.html", title=title, words=words, has_menu=status < 500)
+    response = Response(page, status)
     if status == 503:
         response.headers["Retry-After"] = str(math.ceil(Unavailable.retry_after))
     return response

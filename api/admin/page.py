@@ -84,8 +84,13 @@ def given(name: str, *, longest: int = MAX_REASON, required: str | None = None) 
 
 def back_to(endpoint: str, words: str, category: str = "done", **values: Any) -> Response:
     """After something was done: show another page, with a message."""
+    return gone_back(url_for(endpoint, **values), words, category)
+
+
+def gone_back(address: str, words: str, category: str = "done") -> Response:
+    """The same, to an address of the panel."""
     flash(words, category)
-    return redirect(url_for(endpoint, **values), code=303)
+    return redirect(address, code=303)
 
 
 def inside(address: str | None) -> str:

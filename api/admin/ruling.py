@@ -6,21 +6,21 @@ Like everything that acts here: a reason, a page that says what will happen, and
 from typing import Any
 from uuid import UUID
 
-from flask import abort, request
+from flask import abort, request, url_for
 from sqlalchemy.orm import Session
 
 from api.admin import door, records
-from api.admin.page import DO, Page, back_to, given, opens
+from api.admin.page import DO, Page, back_to, given, number, opens
 from shared import adjusting, blocks, wallet
 from shared.db import transaction
-from shared.errors import BadRequest, PayoutsError
+from shared.errors import BadRequest, NotFound, PayoutsError
 from shared.fields import whole_number
 from shared.ids import new_id, parse_id
-from shared.models import Adjustment
+from shared.models import Adjustment, Block
 from shared.money import coins_to_paise, rupees_text
 from shared.roles import Role
 from shared.settings import settings
-from shared.upi import mask
+from shared.upi import mask, mask_within
 
 FREEZE, UNFREEZE, BLOCK, UNBLOCK = "freeze", "unfreeze", "block", "unblock"
 TURNED = {
@@ -41,21 +41,37 @@ class Ruling(Page):
     def turn(self) -> Any:
         """Freeze or unfreeze a wallet, block or unblock a payee."""
         word, subject = request.form.get("word", ""), given("subject", longest=MAX_SUBJECT)
-        about = {"user": subject} if word in (FREEZE, UNFREEZE) else {}
+        about: dict[str, Any] = {"user": subject} if word in (FREEZE, UNFREEZE) else {}
         back = "users.index" if about else "blocks.index"
+        block = request.form.get("block")
         try:
+            if block:
+                subject = _blocked(block).subject
             if word not in (FREEZE, UNFREEZE, BLOCK, UNBLOCK) or not subject:
                 raise BadRequest("Incomplete form", "Load the page anew", code="bad_word")
             reason = given("reason", required="A reason is required")
             if request.form.get("step") != DO:
-                fields = {"word": word, "subject": subject, "reason": reason}
-                return self._confirm(f"{word.capitalize()}?", _tells(word, subject), fields)
+                _must_make_sense(word, subject)
+                # Who sees a masked UPI id names it by its block.
+                named = {"block": block} if block else {"subject": subject}
+                fields = {"word": word, **named, "reason": reason}
+                tells = _tells(word, subject) + ([_told_by(block)] if block else [])
+                return self._confirm(f"{word.capitalize()}?", tells, fields, url_for(back, **about))
             shown = subject if about or subject.startswith("@") else mask(subject)
-            with records.kept(word, subject=shown, reason=reason), transaction() as session:
+            with records.kept(word, subject=shown, reason=reason, block=block), transaction() as session:
                 _turn(session, word, subject, reason)
         except PayoutsError as error:
-            return back_to(back, f"{error.error}: {error.details}. Nothing was done.", "refused", **about)
+            words = f"{error.error}: {error.details}. Nothing was done."
+            if about or block:
+                return back_to(back, words, "refused", **about)
+            return self._again("Block or unblock", words, url_for(back))
         return back_to(back, TURNED[word].format(shown), **about)
+
+    @opens("/unblock/<int:block_id>/", Role.OPERATOR)
+    def unblock(self, block_id: int) -> Any:
+        """The form that lets a payee be paid again of whom only the masked UPI id is seen."""
+        block = _blocked(str(block_id))
+        return self.render("unblock.html", title=f"Unblock {_shown(block.subject)}", block=block)
 
     @opens("/coins/", Role.FINANCE, methods=("POST",))
     def coins(self) -> Any:
@@ -70,7 +86,8 @@ class Ruling(Page):
             if request.form.get("step") != DO:
                 fields = {"subject": user_id, "coins": number, "reference": reference, "reason": reason}
                 tells = [*_tells_coins(user_id, number, reference), _tells_who(user_id, number, reference)]
-                return self._confirm("Change coins?", tells, fields | {"key": new_id()})
+                back = url_for("users.index", user=user_id)
+                return self._confirm("Change coins?", tells, fields | {"key": new_id()}, back)
             key = parse_id(request.form.get("key", ""))
             if key is None:
                 raise BadRequest("Incomplete form", "Load the page anew", code="no_key")
@@ -81,7 +98,7 @@ class Ruling(Page):
                 after["adjustment"] = str(made.id)
         except PayoutsError as error:
             words = f"{error.error}: {error.details}. Nothing was done."
-            return back_to("users.index", words, "refused", user=user_id)
+            return self._again("Give or take coins", words, url_for("users.index", user=user_id))
         told = _done(made) if made.decided_at else "Proposed. A second person must approve it."
         return back_to("users.index", told, user=user_id)
 
@@ -95,7 +112,8 @@ class Ruling(Page):
             abort(404)
         try:
             if request.form.get("step") != DO:
-                return self._confirm(f"{word.capitalize()}?", _tells_decision(made, word), {"word": word})
+                tells, back = _tells_decision(made, word), url_for("users.index", user=made.user_id)
+                return self._confirm(f"{word.capitalize()}?", tells, {"word": word}, back)
             reason = given("reason", required="A reason is required")
             about = {"coins": made.coins, "user": made.user_id}
             with records.kept(f"coins_{word}", subject=adjustment_id, reason=reason, **about):
@@ -109,8 +127,13 @@ class Ruling(Page):
             return back_to("users.index", words, "refused", user=made.user_id)
         return back_to("users.index", told, user=made.user_id)
 
-    def _confirm(self, title: str, tells: list[str], fields: dict[str, Any]) -> Any:
-        return self.render("ruling.html", title=title, tells=tells, fields=fields)
+    def _confirm(self, title: str, tells: list[str], fields: dict[str, Any], back: str) -> Any:
+        return self.render("ruling.html", title=title, tells=tells, fields=fields, back=back)
+
+    def _again(self, title: str, fault: str, back: str) -> Any:
+        """The form once more, with what was typed into it."""
+        page = self.render("ruling_again.html", title=title, fault=fault, typed=request.form, back=back)
+        return page, 400
 
 
 class Blocks(Page):
@@ -135,8 +158,36 @@ def _turn(session: Session, word: str, subject: str, reason: str) -> None:
     verb(session, subject, reason=reason, actor=door.actor())
 
 
+def _blocked(block_id: str) -> Block:
+    """The payee's block with this id. Raises NotFound, also when it has ended."""
+    with transaction() as session:
+        block = session.get(Block, number(whole_number(block_id) or 0))
+    if block is None or block.kind != blocks.UPI_ID or block.removed_at is not None:
+        raise NotFound("Not blocked", "There is no such block", code="block_not_found")
+    return block
+
+
+def _told_by(block_id: str) -> str:
+    """Which block is meant: masked, two may look the same."""
+    block = _blocked(block_id)
+    return f"{block.added_by} blocked it: {mask_within(block.reason)}"
+
+
+def _must_make_sense(word: str, subject: str) -> None:
+    """Before somebody is asked whether to. Raises BadRequest, NotFound."""
+    if word == BLOCK:
+        blocks.subject_of(subject)
+    if word == UNBLOCK:
+        with transaction() as session:
+            blocks.find(session, subject)
+
+
+def _shown(payee: str) -> str:
+    return payee if payee.startswith("@") or "@" not in payee else mask(payee)
+
+
 def _tells(word: str, subject: str) -> list[str]:
-    shown = subject if subject.startswith("@") or "@" not in subject else mask(subject)
+    shown = _shown(subject)
     return {
         FREEZE: [
             f"{subject} can ask for no withdrawal any more.",

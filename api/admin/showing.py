@@ -1,5 +1,6 @@
-"""How things look on a page: times in India, rupees, masked UPI ids."""
+"""How things look on a page: times in India, rupees, masked UPI ids, names of details in words."""
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -7,16 +8,34 @@ from flask import Flask
 from markupsafe import Markup
 
 from api.admin import door
-from shared.clock import INDIA, iso
+from shared.clock import INDIA, from_iso, iso
 from shared.money import rupees_text
 from shared.upi import mask, mask_within
+
+PAISE = "_paise"
+# Names of details that say too little as they are.
+LABELS = {
+    "answered_with_none": "Look-ups that found none",
+    "awaits_approval": "To be approved because of",
+    "checks": "Look-ups",
+    "exceptions": "Exceptions found",
+    "exceptions_paise": "Explained by exceptions",
+    "in_doubt": "May have been paid",
+    "key": "Idempotency key",
+    "looks": "Look-ups",
+    "remainder_paise": "Explained by nothing",
+    "sends": "Times sent",
+    "to": "Told to",
+}
+WRITTEN = {"upi": "UPI", "utr": "UTR", "http": "HTTP", "url": "URL", "smtp": "SMTP", "razorpayx": "RazorpayX"}
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 def prepare(panel: Flask) -> None:
     """Give the templates their words."""
     panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, told=told)
-    panel.jinja_env.filters.update(span=span, percent=percent)
-    panel.jinja_env.globals.update(who=door.who)
+    panel.jinja_env.filters.update(span=span, percent=percent, label=label)
+    panel.jinja_env.globals.update(who=door.who, loads_itself=door.loads_itself)
     panel.jinja_env.trim_blocks = panel.jinja_env.lstrip_blocks = True
 
 
@@ -29,13 +48,19 @@ def ist(moment: datetime | None) -> Markup | str:
 
 
 def span(seconds: float | None) -> str:
-    """A length of time, short: `45 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    """A length of time, short: `45 s`, `12 min`, `3 h 20 min`, `2 days 5 h`."""
     if seconds is None:
         return ""
-    for limit, unit, digits, word in ((120, 1, 0, "s"), (7200, 60, 0, "min"), (172_800, 3600, 1, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.{digits}f} {word}"
-    return f"{seconds / 86_400:,.1f} days"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days:,} days {hours} h" if hours else f"{days:,} days"
 
 
 def many(number: int, word: str) -> str:
@@ -48,12 +73,35 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
-def told(value: Any) -> Any:
-    """A detail of a story in one line, without a UPI id in full."""
+def label(name: str) -> str:
+    """The name of a detail in words: `payout_id` -> `Payout id`; paise are told as rupees, and not named."""
+    if name in LABELS:
+        return LABELS[name]
+    words = [WRITTEN.get(word, word) for word in name.removesuffix(PAISE).split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+
+
+def told(value: Any, name: str = "") -> Any:
+    """A detail of a story in one line, without a UPI id in full; in rupees where its name says paise."""
     if isinstance(value, datetime):
         return ist(value)
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {told(one)}" for name, one in value.items() if one not in (None, ""))
+        # Sums by kind: what is paise as a whole is paise in each part.
+        each = {of: name if name.endswith(PAISE) else of for of in value}
+        known = ((label(of), told(one, each[of])) for of, one in value.items() if one not in (None, ""))
+        return Markup(", ").join(Markup("{}: {}").format(*pair) for pair in known)
+    if isinstance(value, list):
+        return Markup("; ").join(told(one, name) for one in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return mask_within(str(value))
+    if name.endswith(PAISE) and isinstance(value, int):
+        return rupees_text(value)
+    return _moment(str(value)) or mask_within(str(value))
+
+
+def _moment(text: str) -> Markup | str:
+    """A time that is kept as text; nothing for any other text."""
+    try:
+        return ist(from_iso(text)) if _MOMENT.fullmatch(text) else ""
+    except ValueError:
+        return ""

@@ -1,5 +1,6 @@
 """Pauses: which payouts may go, and the switches that say so."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import request
@@ -24,8 +25,7 @@ class Switches(Page):
     @opens("/", Role.VIEWER)
     def index(self) -> Any:
         """Every switch, with who turned it and why."""
-        with transaction() as session:
-            return self.render("switches.html", title=self.title, found=switches.listing(session))
+        return self._shown({})
 
     @opens("/turn/", Role.OPERATOR, methods=("POST",))
     def turn(self) -> Any:
@@ -41,8 +41,13 @@ class Switches(Page):
             with records.kept(word, subject=name, reason=reason, before=seen):
                 told = _turn(name, word, reason, seen)
         except PayoutsError as error:
-            return back_to("switches.index", f"{error.error}: {error.details}. Nothing was done.", "refused")
+            return self._shown(request.form, f"{error.error}: {error.details}. Nothing was done."), 400
         return back_to("switches.index", told)
+
+    def _shown(self, typed: Mapping[str, str], fault: str | None = None) -> str:
+        with transaction() as session:
+            found = switches.listing(session)
+            return self.render("switches.html", title=self.title, found=found, typed=typed, fault=fault)
 
     def _ask(self, name: str, word: str, reason: str) -> Any:
         with transaction() as session:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from flask import redirect, url_for
+from flask import redirect, request, url_for
 
 from api import parameters
 from api.admin import asking, exporting, records
-from api.admin.bulk import BULK
+from api.admin.bulk import BULK, MOST
 from api.admin.page import Page, opens
 from shared.db import transaction
 from shared.errors import BadRequest
@@ -15,7 +15,8 @@ from shared.roles import Role
 from shared.states import Reason, Status
 from shared.withdrawals import searching
 
-PAGE_ROWS = 50
+PAGE_ROWS = MOST  # all of a page can be picked
+ALL = "all"  # picked already, for those whose browser runs no script that could
 ORDERS = {
     searching.NEWEST: "newest first",
     searching.OLDEST: "oldest first",
@@ -53,11 +54,15 @@ class Withdrawals(Page):
         return exporting.streamed(wanted)
 
     def _shown(self, typed: dict[str, str], found: searching.Found, **about: Any) -> Any:
+        cursor = request.args.get("cursor")
         return self.render(
             "withdrawals.html",
             title=self.title,
             typed=typed,
             found=found,
+            here=_address(typed, cursor),
+            all_here=_address(typed, cursor, pick=ALL),
+            all_picked=request.args.get("pick") == ALL,
             next=parameters.cursor(*found.next) if found.next else None,
             statuses=[(status, status) for status in Status],
             reasons=[*Reason, *POLICIES],
@@ -65,3 +70,9 @@ class Withdrawals(Page):
             bulk=BULK,
             **about,
         )
+
+
+def _address(typed: dict[str, str], cursor: str | None, **more: str) -> str:
+    """This page of this list."""
+    query: dict[str, Any] = {**typed, "cursor": cursor, **more}
+    return url_for("withdrawals.index", **query)

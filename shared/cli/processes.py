@@ -104,8 +104,9 @@ def flower() -> None:
         "celery", "--app", "worker.app", "flower", f"--conf={FLOWER_PAGES}",
         f"--address={here.flower_host}", f"--port={here.flower_port}", "--persistent=False",
         "--read_only=True",  # its buttons would stop workers, and no book would say who did
-        # A task's result is nothing here; its queue is the routing key (worker/shown.py).
-        "--tasks_columns=name,args,routing_key,state,received,started,runtime,exception,worker,uuid",
+        # A task's result is nothing here; its queue is the routing key (worker/shown.py). Its id leads to its
+        # page, and from there to the withdrawal: it stands where no window is too narrow for it.
+        "--tasks_columns=name,uuid,args,routing_key,state,received,started,runtime,exception,worker",
     )  # fmt: skip
 
 

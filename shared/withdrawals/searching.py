@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from shared import ids, upi
 from shared.db import transaction
-from shared.models import PayoutAttempt, Withdrawal
+from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
 
 # A filter that fits hardly anything may have to look at much: it gives up before it is a burden.
 SEARCH_SECONDS = 4
@@ -69,7 +69,9 @@ def search(wanted: Wanted, *, limit: int = 50, after: Position | None = None) ->
 
 
 def one(session: Session, typed: str) -> UUID | None:
-    """The withdrawal that is named so: by its id, an attempt's key, or RazorpayX's id of the payout."""
+    """The withdrawal that is named so: by its id, an attempt's key, RazorpayX's id of a payout or webhook."""
+    if not typed.isprintable():  # no name is, and the database takes no NUL
+        return None
     known = ids.parse_id(typed)
     if known is not None:
         itself = select(Withdrawal.id).where(Withdrawal.id == known)
@@ -77,7 +79,7 @@ def one(session: Session, typed: str) -> UUID | None:
         return session.scalar(itself) or session.scalar(by_attempt)
     if typed.startswith(PAYOUT):
         return session.scalar(select(PayoutAttempt.withdrawal_id).where(PayoutAttempt.payout_id == typed))
-    return None
+    return session.scalar(select(WebhookEvent.withdrawal_id).where(WebhookEvent.event_id == typed))
 
 
 def meant(session: Session, typed: str) -> dict[str, str]:

@@ -234,6 +234,8 @@ def test_flower_shows_names_ids_and_queues_to_whoever_may_see_them(observed: Obs
     assert {queue["name"] for queue in told} == set(queues.EVERY_QUEUE)
     page = requests.get(f"{flower}/tasks", auth=who, timeout=5).text
     assert "Routing Key" in page
+    # What leads to a task, and from there to its withdrawal, stands where no window cuts it off.
+    assert [head.strip() for head in re.findall(r"<th[^>]*>([^<]+)</th>", page)][:2] == ["Name", "UUID"]
     # It shows, and stops nobody.
     stopped = requests.post(f"{flower}/api/worker/shutdown/{task['worker']}", auth=who, timeout=5)
     assert stopped.status_code == 403 and observed.worker.alive

@@ -78,7 +78,7 @@ def test_too_little_money_is_told_and_ends_by_itself_when_there_is_enough(
 
 def test_payouts_are_paused_and_resumed_by_hand(system: System, opened: Opened, shots: Path) -> None:
     page = admin(system, opened())
-    page.get_by_role("link", name="Pauses").click()
+    page.get_by_role("navigation").get_by_role("link", name="Pauses").click()
     page.get_by_label("Reason").fill("Their status page says that UPI is down")
     page.get_by_role("button", name="Pause …").click()
     expect(page.get_by_text("No payment is sent any more")).to_be_visible()

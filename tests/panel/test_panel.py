@@ -1,8 +1,10 @@
 """An operator's work in a real browser: by labels and keyboard, with two people where two are needed."""
 
 import csv
+import json
 from pathlib import Path
 
+import psycopg
 from playwright.sync_api import Page, expect
 
 from sandbox.processes import wait_until
@@ -164,15 +166,38 @@ def test_the_dashboard_and_its_days_are_read_by_keyboard(
         assert {"asked", "completed"} <= {row["what"] for row in csv.DictReader(file)}
 
 
+NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+TO_THE_SIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+NARROWEST = "all => Math.min(...all.map(one => one.clientWidth || 999))"
+HIGHEST = "all => Math.max(0, ...all.map(one => one.clientHeight))"
+TWICE = "all => all.map(one => one.id).filter((id, place, ids) => ids.indexOf(id) !== place)"
+
+
 def test_every_page_names_its_fields_and_tables(system: System, opened: Opened) -> None:
-    """What screen readers need: a language, one h1, labels, table headers; and nothing from elsewhere."""
+    """What screen readers need: a language, one h1, labels, table headers; and nothing from elsewhere.
+
+    On a telephone, and on a small desk, no page has to be moved to the side.
+    """
     asked: list[str] = []
     page = opened()
     page.on("request", lambda request: asked.append(request.url))
+    user_id = system.user(50_000)
+    # A day's numbers, and as long as they get.
+    system.wait_for(system.withdraw(user_id, "success@sim", 700))
+    withdrawal_id = stuck(system, user_id)
     sign_in(page, system.info["admin_user"], system.info["admin_password"])
     links = page.locator("nav a").evaluate_all("links => links.map(link => link.href)")
-    for address in [*links, f"{system.info['admin']}account/"]:
+    more = [
+        "account/",
+        f"users/?user={user_id}",
+        f"withdrawal/{withdrawal_id}/",
+        f"withdrawal/{withdrawal_id}/refund/",
+        f"exceptions/{record(system, withdrawal_id)}/",
+        "withdrawals/?q=nobody",
+    ]
+    for address in [*links, *(system.info["admin"] + path for path in more)]:
         page.goto(address)
+        fits(page)
         assert page.locator("html").get_attribute("lang") == "en"
         assert page.locator("h1").count() == 1 and page.locator("main").count() == 1
         unnamed = page.locator("input:not([type=hidden]), select, textarea").evaluate_all(
@@ -180,4 +205,36 @@ def test_every_page_names_its_fields_and_tables(system: System, opened: Opened) 
         )
         assert unnamed == [], address
         assert page.locator("th:not([scope])").count() == 0
+    # And those that a form leads to.
+    page.goto(f"{system.info['admin']}withdrawal/{withdrawal_id}/note/")
+    page.get_by_role("textbox").last.fill("x" * 500)
+    page.get_by_role("button", name="Go on …").click()
+    fits(page)
+    page.goto(f"{system.info['admin']}withdrawals/?user={user_id}")
+    page.get_by_role("link", name="Pick all 2 on this page").click()
+    page.get_by_role("button", name="Cancel those picked …").click()
+    expect(page.get_by_text("Not possible, and left out:")).to_be_visible()
+    fits(page)
     assert {url.split("/")[2] for url in asked} == {system.info["api"].split("/")[2]}
+
+
+def fits(page: Page) -> None:
+    """Nothing of it lies to the side, and an id means one thing."""
+    for size in (NARROW, WIDE):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        assert page.evaluate(TO_THE_SIDE) <= 0, (page.url, size)
+        assert page.locator("dd:visible").evaluate_all(NARROWEST) > 120, (page.url, size)
+    # At a desk a withdrawal is a line.
+    assert page.locator(".list tr").evaluate_all(HIGHEST) < 45
+    assert page.locator("[id]").evaluate_all(TWICE) == [], page.url
+
+
+def record(system: System, withdrawal_id: str) -> int:
+    """An exception record with long words in it."""
+    with psycopg.connect(system.info["database_url"]) as connection:
+        made = connection.execute(
+            "INSERT INTO exception_records (kind, subject, source, ours, theirs, resolved_at, resolved_by, resolution)"
+            " VALUES ('two_payouts', %s, 'test', %s, '{}', now(), 'test', 'a test') RETURNING id",
+            [withdrawal_id, json.dumps({"amount_paise": 51300, "payouts": ["pout_" + "x" * 60] * 3})],
+        )
+        return int(made.fetchone()[0])  # type: ignore[index]

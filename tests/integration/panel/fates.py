@@ -88,7 +88,7 @@ def boxes(person: Person) -> dict[str, Box]:
     page = person.get("/admin/")
     assert page.status_code == 200
     found = re.findall(
-        r'<div class="box( red)?">\s*<h2>([^<]*?)\s*(?:<span class="flag">Look at this</span>)?</h2>\s*'
+        r'<div class="box( red)?(?: wide)?">\s*<h2><a href="[^"]+">([^<]*?)</a>\s*(?:<span class="flag">Look at this</span>)?</h2>\s*'
         r'<p class="value">(.*?)</p>\s*<p>(.*?)</p>',
         page.text,
         re.S,

@@ -10,7 +10,7 @@ from flask import Flask
 from api.admin import door
 from api.admin.making import create_panel
 from api.admin.page import EVERYBODY
-from shared import adjusting, switches
+from shared import adjusting, blocks, switches
 from shared.clock import INDIA  # noqa: F401  the panel's modules need it; a cheap import first
 from shared.db import transaction
 from shared.exception_records import as_seen, open_record
@@ -47,6 +47,7 @@ ROUTES: dict[tuple[str, str], Role | str] = {
     ("GET", "/admin/second-person/"): VIEWER,
     ("GET", "/admin/second-person/coins/"): VIEWER,
     ("POST", "/admin/ruling/turn/"): OPERATOR,
+    ("GET", "/admin/ruling/unblock/<int:block_id>/"): OPERATOR,
     ("POST", "/admin/ruling/coins/"): FINANCE,
     ("POST", "/admin/ruling/coins/<uuid:adjustment_id>/"): FINANCE,
     ("GET", "/admin/switches/"): VIEWER,
@@ -80,11 +81,13 @@ def ids(panel: World) -> dict[str, str]:
     add_operator(panel, "other", Role.VIEWER)
     with transaction() as session:
         record_id = open_record(session, kind="test", subject="s", source="watch", ours={"a": 1}, theirs={})
+        block_id = blocks.add(session, "other@okaxis", reason="x", actor="operator:fay").id
     panel.sql("INSERT INTO reconciliation_runs (from_at, to_at) VALUES (now() - interval '1 day', now())")
     [run] = panel.sql("SELECT id FROM reconciliation_runs")
     return {
         "<uuid:withdrawal_id>": str(withdrawal_id),
         "<int:record_id>": str(record_id),
+        "<int:block_id>": str(block_id),
         "<int:run_id>": str(run.id),
         "<uuid:adjustment_id>": str(made.id),
         "<word>": "cancel",

@@ -234,3 +234,27 @@ def test_days_begin_at_midnight_in_india(panel: World) -> None:
     assert {one: came_to.paid for one, came_to in days.items()} == {day(4): 1, day(3): 1}
     for back in (4, 3):
         assert keeping.of_days(day(back), day(back)).all.paid == 1
+
+
+def test_a_day_that_stands_alone_is_seen(panel: World, signed_in: Signed) -> None:
+    """A line needs two points: a paid day between days without any, in a year and in a month, is a dot."""
+    fates.ago(panel, fates.paid(panel), seconds=noon(3))
+    for first in (300, 29):
+        page = (
+            signed_in("vera" if first == 300 else "asha", Role.VIEWER)
+            .get(PAGE, query_string=span(first))
+            .text
+        )
+        times = page.split('<section aria-labelledby="times">')[1].split("</section>")[0]
+        assert times.count("<circle") == 2, "half within, and 95 of 100"
+
+
+def test_dates_below_a_chart_do_not_touch_and_ids_come_once(panel: World, signed_in: Signed) -> None:
+    fates.paid(panel)
+    page = signed_in().get(PAGE).text
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    places = [
+        float(x) for x in re.findall(r'<text x="([\d.]+)"[^>]*>\d\d \w{3}</text>', page.split("</figure>")[0])
+    ]
+    assert len(places) > 3 and min(b - a for a, b in pairwise(sorted(places))) > 45

@@ -56,8 +56,8 @@ def test_money_first(panel: World, signed_in: Signed) -> None:
     fates.ago(panel, unknown, hours=3)
     panel.sql("UPDATE withdrawals SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL")
     told = boxes(asha)
-    assert told["Held"] == Box("₹240.00", "2 withdrawals, the oldest 3.0 h old", False)
-    assert told["Unknown"] == Box("₹110.00", "1 payout that may have been made, the oldest 3.0 h old", True)
+    assert told["Held"] == Box("₹240.00", "2 withdrawals, the oldest 3 h old", False)
+    assert told["Unknown"] == Box("₹110.00", "1 payout that may have been made, the oldest 3 h old", True)
     assert str(unknown) in asha.page.text
     assert told["Failed"][:2] == ("25.0%", "1 of 4 tried in 24 h; 0 more reversed")
     assert told["Refunded"][:2] == ("40.0%", "₹50.00 of 2 withdrawals in 24 h, with cancelled ones")

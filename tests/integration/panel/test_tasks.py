@@ -11,7 +11,7 @@ from flower.utils.search import TaskSearchEngine
 from api.admin.tasks import MOST_EVENTS, in_flower
 from shared import queues
 from shared.explaining import Line, Story
-from shared.settings import Settings
+from shared.settings import Settings, settings
 from tests.integration.panel.conftest import Signed
 from tests.world import World
 
@@ -70,3 +70,26 @@ def test_the_page_has_the_link_where_flower_is_told(
     panel.forget_settings()
     assert f'<a href="{FLOWER}/tasks?name=submit_withdrawal%20args%3A' in person.get(path).text
     assert Settings().flower_url == FLOWER
+
+
+def test_each_task_of_a_withdrawal_leads_back(panel: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook's knows only the event: the panel's search finds whose it was."""
+    from worker import flower_pages
+
+    monkeypatch.setenv("ADMIN_URL", "https://panel.example/admin")
+    panel.forget_settings()
+    assert settings().admin_url
+    for name, argument, address in (
+        (queues.SUBMIT, ONE, f"withdrawal/{ONE}/"),
+        (queues.POLL, ONE, f"withdrawal/{ONE}/"),
+        (queues.APPLY, "Q7gm0eXv2uKbVd", "withdrawals/?q=Q7gm0eXv2uKbVd"),
+        (queues.APPLY, '"><script>', "withdrawals/?q=%22%3E%3Cscript%3E"),
+        (queues.WATCH, "", None),
+        (queues.SUBMIT, "nonsense", None),
+    ):
+        link = flower_pages._link(SimpleNamespace(name=name, args=f"['{argument}']"))
+        assert link == (
+            f'<a class="btn btn-primary" href="https://panel.example/admin/{address}">Withdrawal in the panel</a>'
+            if address
+            else None
+        )
