@@ -24,7 +24,7 @@ from sandbox.stack import ROOT, Stack
 
 USERS = ("user123", "test_user", "test_user_123", "test")
 START_COINS = 5000
-STORY_SECONDS = 75  # the slowest fate takes about 15
+STORY_SECONDS = 150  # the slowest fate takes about 15, on a machine that does nothing else
 PORT = 8000  # where the contract's curl line looks
 
 # Short waits, so that nobody has to wait for a story about patience.

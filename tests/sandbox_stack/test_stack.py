@@ -93,7 +93,7 @@ def test_a_running_stack_heals_and_ends_at_sigterm(tmp_path: Path) -> None:
         assert program.line() == "ready"
         pids = json.loads(path.read_text())["pids"]
         os.kill(pids["beat"], signal.SIGKILL)
-        wait_until(lambda: json.loads(path.read_text())["pids"]["beat"] != pids["beat"], 20)
+        wait_until(lambda: json.loads(path.read_text())["pids"]["beat"] != pids["beat"], 60)
         family = everybody(program.process.pid)
         code, errors = program.end(signal.SIGTERM)
         assert code == 0
@@ -113,7 +113,7 @@ def test_nothing_outlives_a_stack_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("until", ["postgres/data", "migrate.log", "api.log"])
 def test_nothing_outlives_a_start_that_is_interrupted(tmp_path: Path, until: str) -> None:
     with running(RUN, tmp_path, tmp_path / "ready.json") as program:
-        wait_until((tmp_path / until).exists, 20)
+        wait_until((tmp_path / until).exists, 60)
         code, errors = program.end(signal.SIGTERM)
         assert code == 128 + signal.SIGTERM, errors
         program.assert_nothing_left()
