@@ -25,7 +25,7 @@ KEYS = ["api", "admin", "flower", "simulator", "database_url", "redis_url", "api
 RUN = """
 import sys
 from sandbox.stack import Stack
-with Stack(directory=sys.argv[1]) as stack:
+with Stack(directory=sys.argv[1], flower=False) as stack:  # it is one more of the same
     stack.write_ready_file(sys.argv[2])
     print("ready", flush=True)
     stack.run_until_signal()
@@ -129,7 +129,9 @@ def test_a_part_that_fails_at_start_is_named_and_the_rest_stopped(tmp_path: Path
 
 
 def test_a_port_that_somebody_took_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the one who took it would share it (SO_REUSEPORT): the API itself refuses to."""
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1]])
@@ -140,13 +142,14 @@ def test_a_port_that_somebody_took_is_exchanged(monkeypatch: pytest.MonkeyPatch)
         assert next(ports, None) is None
 
 
-def test_a_given_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
+def test_a_given_port_that_is_taken_is_an_error_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         stack = Stack(api_port=taken.getsockname()[1], flower=False, directory=tmp_path)
         with pytest.raises(PartFailed, match=r"(?s)api: .*address already in use"):
             stack.start()
+        assert not stack.parts
 
 
 def test_another_provider_needs_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
