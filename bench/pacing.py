@@ -9,6 +9,7 @@ its own clock. The rival is the pace itself: the most calls that could have been
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,10 @@ def seen(calls: Sequence[dict[str, Any]]) -> Seen:
 
 
 def burst(system: System, withdrawals: int, per_second: float) -> list[dict[str, Any]]:
-    """Ask for so many at once and let them drain; the calls that the provider saw of it."""
+    """Ask for so many and let them drain, all at once; the calls that the provider saw of it.
+
+    The workers are frozen while it is asked: on a slow machine it is the asking that would set the pace.
+    """
     users = [system.user(EACH * COINS + COINS) for _ in range(withdrawals // EACH)]
     upi_ids = {user_id: f"success-{number}@sim" for number, user_id in enumerate(users)}
     with ThreadPoolExecutor(8) as threads:
@@ -52,8 +56,11 @@ def burst(system: System, withdrawals: int, per_second: float) -> list[dict[str,
     for withdrawal_id in known:
         system.wait_for(withdrawal_id, seconds=seconds)
     before, creates = len(system.provider.get("calls")["items"]), len(system.provider.calls())
-    with ThreadPoolExecutor(8) as threads:
-        asked = users * EACH
+    asked = users * EACH
+    with ExitStack() as frozen, ThreadPoolExecutor(8) as threads:
+        for name, part in system.stack.parts.items():
+            if name.startswith("worker"):
+                frozen.enter_context(system.frozen(part))
         list(threads.map(lambda user_id: system.withdraw(user_id, upi_ids[user_id], COINS), asked))
     wait_until(
         lambda: len(system.provider.calls()) >= creates + len(asked), 60 + 1.5 * len(asked) / per_second
