@@ -9,6 +9,7 @@ its own clock. The rival is the pace itself: the most calls that could have been
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,11 @@ def seen(calls: Sequence[dict[str, Any]]) -> Seen:
     return Seen(len(times), most, average, sum(call["status"] == 429 for call in calls))
 
 
-def burst(system: System, withdrawals: int, per_second: float) -> Seen:
-    """Ask for so many at once and let them drain; what the provider saw of it."""
+def burst(system: System, withdrawals: int, per_second: float) -> list[dict[str, Any]]:
+    """Ask for so many and let them drain, all at once; the calls that the provider saw of it.
+
+    The workers are frozen while it is asked: on a slow machine it is the asking that would set the pace.
+    """
     users = [system.user(EACH * COINS + COINS) for _ in range(withdrawals // EACH)]
     upi_ids = {user_id: f"success-{number}@sim" for number, user_id in enumerate(users)}
     with ThreadPoolExecutor(8) as threads:
@@ -51,14 +55,17 @@ def burst(system: System, withdrawals: int, per_second: float) -> Seen:
     seconds = 60 + 3 * len(users) / per_second
     for withdrawal_id in known:
         system.wait_for(withdrawal_id, seconds=seconds)
-    before = len(system.provider.get("calls")["items"])
-    with ThreadPoolExecutor(8) as threads:
-        asked = users * EACH
+    before, creates = len(system.provider.get("calls")["items"]), len(system.provider.calls())
+    asked = users * EACH
+    with ExitStack() as frozen, ThreadPoolExecutor(8) as threads:
+        for name, part in system.stack.parts.items():
+            if name.startswith("worker"):
+                frozen.enter_context(system.frozen(part))
         list(threads.map(lambda user_id: system.withdraw(user_id, upi_ids[user_id], COINS), asked))
     wait_until(
-        lambda: len(system.provider.calls()) >= len(known) + len(asked), 60 + 1.5 * len(asked) / per_second
+        lambda: len(system.provider.calls()) >= creates + len(asked), 60 + 1.5 * len(asked) / per_second
     )
-    return seen(system.provider.get("calls")["items"][before:])
+    return list(system.provider.get("calls")["items"][before:])
 
 
 def main() -> None:
@@ -67,7 +74,7 @@ def main() -> None:
     per_second = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
     settings = {"CANCEL_WINDOW_SECONDS": "1", "PAYOUTS_PER_SECOND": str(per_second)}
     with Stack(settings, workers=2, flower=False) as stack:
-        told = burst(System(stack), withdrawals, per_second)
+        told = seen(burst(System(stack), withdrawals, per_second))
     print(f"{withdrawals} withdrawals at {per_second:g} a second, two workers: {told.calls} calls")
     print(f"most in any second   {told.most_in_a_second}")
     print(

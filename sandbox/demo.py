@@ -3,7 +3,6 @@
 It does what an app does, over HTTP, and reads the events from the database to tell them.
 """
 
-import socket
 import subprocess
 import sys
 import time
@@ -19,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sandbox.processes import PartFailed
-from sandbox.services import LOOPBACK
+from sandbox.services import LOOPBACK, is_free
 from sandbox.stack import ROOT, Stack
 
 USERS = ("user123", "test_user", "test_user_123", "test")
 START_COINS = 5000
-STORY_SECONDS = 75  # the slowest fate takes about 15
+STORY_SECONDS = 150  # the slowest fate takes about 15, on a machine that does nothing else
 PORT = 8000  # where the contract's curl line looks
 
 # Short waits, so that nobody has to wait for a story about patience.
@@ -88,18 +87,8 @@ def tell(*, once: bool, settings: dict[str, str]) -> None:
 
 def _stack(settings: dict[str, str]) -> Stack:
     given = {**SETTINGS, **settings}
-    port = int(given.get("API_PORT", PORT if _is_free(PORT) else 0))
+    port = int(given.get("API_PORT", PORT if is_free(PORT) else 0))
     return Stack(given, api_port=port, api_auth="off")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
 
 
 class Story:

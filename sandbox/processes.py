@@ -19,7 +19,7 @@ from sandbox.keeper import Keeper, end_group, family_of, runs, wait_until
 
 LOG_TAIL_LINES = 30
 STOP_SECONDS = 10.0  # a worker may have one provider call on the wire (bounded below this)
-READY_SECONDS = 30.0  # a slow laptop; after a kill, PostgreSQL replays its log before it answers
+READY_SECONDS = 90.0  # a busy laptop; after a kill, PostgreSQL replays its log before it answers
 KILL_SECONDS = 5.0  # after SIGKILL the kernel needs milliseconds; more means a stuck disk
 
 # Runs in the child, before its program. Changing the user clears the request for a death signal, so

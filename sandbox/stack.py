@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from sandbox.processes import Part, PartFailed
 from sandbox.readiness import status, waits_for_messages
-from sandbox.services import LOOPBACK, PORT_ATTEMPTS, PORT_TAKEN, Postgres, Redis, free_port
+from sandbox.services import LOOPBACK, PORT_ATTEMPTS, PORT_TAKEN, Postgres, Redis, free_port, is_free
 from sandbox.signals import Terminated, in_main_thread, terminate, undisturbed
 
 ROOT = Path(__file__).parents[1]
@@ -126,17 +126,27 @@ class Stack:
         """
         self._catch_sigterm()
         try:
+            self._refuse_a_taken_port()
             for left in reversed(range(PORT_ATTEMPTS)):
                 try:
                     return self._start()
                 except PartFailed as failed:
-                    is_given = self.api_port or "API_PORT" in self.settings
-                    if not left or is_given or PORT_TAKEN not in failed.tail.lower():
+                    if not left or self._given_port() or PORT_TAKEN not in failed.tail.lower():
                         raise
                     self._stop_parts()  # somebody took a port that was free: choose others
         except BaseException:
             self.stop()
             raise
+
+    def _given_port(self) -> int:
+        given = self.settings.get("API_PORT", "")
+        return int(given) if given.isdecimal() else self.api_port
+
+    def _refuse_a_taken_port(self) -> None:
+        """A port that was chosen for us is not exchanged: say so before anything starts."""
+        port = self._given_port()
+        if port and not is_free(port):
+            raise PartFailed("api", f"port {port}: {PORT_TAKEN}")
 
     def _start(self) -> None:
         self.parts = {}

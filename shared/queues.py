@@ -11,15 +11,13 @@ import redis
 import structlog
 from celery import Celery
 
-from shared import metrics
+from shared import metrics, queue_names
 from shared.settings import settings
 
-# The sweep has a queue of its own: behind a thousand slow polls it would find nothing for an hour.
-# In BACKLOG wait the many of one user, so that PAYOUTS stays short for others (withdrawals/sweeping.py).
-PAYOUTS, BACKLOG, WEBHOOKS = "payouts", "backlog", "webhooks"
-MAINTENANCE, SWEEPS = "maintenance", "sweeps"
-# Apps are told by a process of its own: a server of theirs that is slow must not hold a thread that pays.
-NOTIFICATIONS = "notifications"
+PAYOUTS, BACKLOG, WEBHOOKS = queue_names.PAYOUTS, queue_names.BACKLOG, queue_names.WEBHOOKS
+MAINTENANCE, SWEEPS = queue_names.MAINTENANCE, queue_names.SWEEPS
+NOTIFICATIONS = queue_names.NOTIFICATIONS
+QUEUES, EVERY_QUEUE = queue_names.QUEUES, queue_names.EVERY_QUEUE
 SUBMIT, POLL, APPLY, SWEEP = "submit_withdrawal", "poll_payout", "apply_webhook", "sweep"
 WATCH, SEAL, RECONCILE, COUNT = "watch", "seal", "reconcile", "count"
 NOTIFY, DELIVER = "notify", "deliver"
@@ -39,8 +37,6 @@ QUEUE_OF = {
     MAIL: NOTIFICATIONS,
     SEND_MAIL: NOTIFICATIONS,
 }
-QUEUES = (SWEEPS, WEBHOOKS, PAYOUTS, MAINTENANCE, BACKLOG)  # what a worker works when it is not told
-EVERY_QUEUE = (*QUEUES, NOTIFICATIONS)
 
 # A redelivery costs one look at the row, so this only has to be longer than any delay that we ask for.
 VISIBILITY_SECONDS = 3600

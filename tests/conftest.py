@@ -17,6 +17,47 @@ for name in ("API_KEYS", "API_AUTH", "RAZORPAYX_BASE_URL", "CANCEL_WINDOW_SECOND
     os.environ.pop(name, None)
 
 
+# What stays together in one process: what shares a running system, which costs a dozen CPU seconds to start.
+SYSTEMS = {"tests/panel": "system", "tests/examples": "system", "tests/e2e": "shared or fresh"}
+# The longest come first, so that both processes end at the same time; of those that start a system never two of one
+# room after each other, for a room's systems run until it is left.
+FIRST = (
+    "tests/e2e fresh",
+    "tests/chaos/test_kill_at_every_line.py",
+    "tests/examples system",
+    "tests/e2e shared",
+    "tests/sandbox_stack/test_stack.py",
+    "tests/properties/test_verbs.py",
+    "tests/panel system",
+    "tests/e2e/test_observing.py",
+    "tests/chaos/test_chaos.py",
+    "tests/e2e/test_demo.py",
+    "tests/chaos/test_kill_the_mailer_at_every_line.py",
+    "tests/e2e/test_sandbox.py",
+    "tests/chaos/test_kill_the_notifier_at_every_line.py",
+    "tests/e2e/test_mail.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One group for each file, and one for all that share a system."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+    if hasattr(config, "workerinput"):  # alone, in the order that was asked for
+        order = {group: place for place, group in enumerate(FIRST)}
+        items.sort(key=lambda item: order.get(_group_of(item), len(order)))
+
+
+def _group_of(item: pytest.Item) -> str:
+    path = item.path.relative_to(item.config.rootpath)
+    room, fixtures = path.parent.as_posix(), getattr(item, "fixturenames", ())
+    for name in SYSTEMS.get(room, "").split(" or "):
+        if name in fixtures:
+            return f"{room} {name}"
+    return path.as_posix()
+
+
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     with database(fast=True) as server:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from shared.errors import SettingsError
-from shared.queues import NOTIFICATIONS, QUEUES
+from shared.queue_names import NOTIFICATIONS, QUEUES
 
 FLOWER_PAGES = Path(__file__).parents[2] / "worker" / "flower_pages.py"
 KILL_SECONDS = 10  # what a process gets to finish what it has in hand

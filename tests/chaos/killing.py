@@ -29,11 +29,13 @@ class Recorder:
         self.seen: Counter[Line] = Counter()
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(self.files):
-            return None
+        """Every call in the child comes here, of every library: what is not ours is left at once."""
+        return self.on_line if frame.f_code.co_filename.startswith(self.files) else None
+
+    def on_line(self, frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
             self.seen[frame.f_code.co_filename, frame.f_lineno] += 1
-        return self
+        return self.on_line
 
 
 class Killer(Recorder):
@@ -41,13 +43,17 @@ class Killer(Recorder):
 
     def __init__(self, line: Line, time: int) -> None:
         super().__init__(line[0])
-        self.line, self.time = line, time
+        (self.file, self.number), self.left = line, time
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        follow = super().__call__(frame, event, _)
-        if self.seen[self.line] == self.time:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return follow
+        return self.on_line if frame.f_code.co_filename == self.file else None
+
+    def on_line(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line" and frame.f_lineno == self.number:
+            self.left -= 1
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self.on_line
 
 
 def in_child(work: Callable[[], object], trace: Recorder, told: Path | None = None) -> bool:

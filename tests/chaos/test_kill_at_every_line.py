@@ -59,7 +59,7 @@ def finish_all(world: World, withdrawal_ids: Iterable[UUID]) -> None:
 
 
 @pytest.mark.failure(3)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_before_every_line_pays_once(world: World, tmp_path: Path) -> None:
     world.credit(coins=1_000_000)
@@ -81,7 +81,7 @@ def test_killed_before_every_line_pays_once(world: World, tmp_path: Path) -> Non
 
 
 @pytest.mark.failure(3)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_before_every_line_of_a_refund_refunds_once(world: World, tmp_path: Path) -> None:
     """The second run of a worker, in which the failure is told and the coins go back."""
@@ -110,7 +110,7 @@ def sent_in_vain(world: World) -> UUID:
 
 
 @pytest.mark.parametrize("verb", [withdrawals.approve_review, withdrawals.reject_review])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_before_every_line_of_a_review_decides_it_or_not(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Withdrawal]
@@ -147,7 +147,7 @@ def test_killed_before_every_line_of_a_review_decides_it_or_not(
 
 
 @pytest.mark.failure(7)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_an_api_killed_before_every_line_makes_one_withdrawal_for_one_key(
     world: World, tmp_path: Path

@@ -28,7 +28,7 @@ ASIDE = "UPDATE emails SET leased_until = NULL, due_at = now() + interval '1 hou
 AT_ONCE = "UPDATE mail_listeners SET told_at = NULL"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_before_every_line_mails_each_thing_under_one_id(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ ASIDE = (
 
 
 @pytest.mark.failure(28)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_before_every_line_tells_each_change_under_one_id(world: World, tmp_path: Path) -> None:
     world.credit(coins=1_000_000)

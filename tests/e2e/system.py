@@ -5,21 +5,24 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
+import psutil
 import psycopg
 import redis
 import requests
 
+from sandbox.keeper import family_of
 from sandbox.processes import Part, wait_until
+from sandbox.readiness import waits_for_messages
 from sandbox.stack import ROOT, Stack
 from tests.simulator import Simulator
 
 FINAL = ("completed", "failed", "cancelled")
 ANSWER_SECONDS = 15  # a database that is away is waited for up to 3 s, twice
-FINAL_SECONDS = 40  # a lease, three resends, and a busy machine
+FINAL_SECONDS = 90  # a lease, three resends, and a machine that does much else
 _numbers = count(1)
 
 
@@ -116,13 +119,21 @@ class System(App):
     def worker(self) -> Part:
         return self.stack.parts["worker"]
 
-    def add(self, name: str, word: str) -> Part:
+    def add(self, name: str, word: str, **settings: str) -> Part:
         """One more process of the kind that `payouts WORD` is; the stack stops it with the others."""
         argv = [sys.executable, "-m", "shared.cli", word]
-        part = Part(name, argv, self.stack.env, self.stack.directory / f"{name}.log", cwd=ROOT)
+        env = {**self.stack.env, **settings}
+        part = Part(name, argv, env, self.stack.directory / f"{name}.log", cwd=ROOT)
+        if word == "worker":
+            part.ready = lambda: waits_for_messages(part, self.info["redis_url"])
         self.stack.parts[name] = part
         part.start()
         return part
+
+    def restart_with(self, part: Part, **settings: str) -> None:
+        """The part anew, with these settings besides the stack's; `renew` takes them back."""
+        part.env = {**self.stack.env, **settings}
+        part.restart()
 
     def renew(self) -> None:
         """As it was at the start, but for the books: the same parts, an empty broker, a provider that forgot."""
@@ -137,6 +148,21 @@ class System(App):
         with redis.Redis.from_url(self.info["redis_url"]) as broker:
             broker.flushall()
         self.provider.post("reset", {})
+
+    @contextmanager
+    def frozen(self, part: Part) -> Iterator[None]:
+        """The part does nothing in here, and goes on where it was: so what is asked meanwhile is all still to do,
+        however slow the machine is at asking."""
+        family = family_of(part.pid or 0)
+        assert family, f"{part.name} does not run"
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(family):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     @contextmanager
     def without_webhooks(self) -> Iterator[None]:
@@ -163,6 +189,20 @@ class System(App):
         keys = self.keys()
         sent = [call["idempotency_key"] for call in self.provider.calls()]
         return [key for key in sent if keys.get(key) == withdrawal_id]
+
+    def lost_answers(self, withdrawal_id: str) -> int:
+        """How many of its sends came to no answer within RAZORPAYX_READ_SECONDS, as the wire said.
+
+        A busy machine may lose one that no test asked to be lost. Then it is right to send again, once for each.
+        """
+        query = (
+            "SELECT count(*) FROM withdrawal_events WHERE withdrawal_id = %s AND actor = 'reply'"
+            " AND reason IN ('unanswered', 'too_late') AND data->>'description' LIKE '%%Timeout:%%'"
+        )
+        with psycopg.connect(self.info["database_url"]) as connection:
+            row = connection.execute(query, [withdrawal_id]).fetchone()
+        assert row
+        return int(row[0])
 
     def open_call(self) -> bool:
         """Whether a create is at the provider now, and has no answer."""

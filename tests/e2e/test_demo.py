@@ -13,7 +13,8 @@ import pytest
 from sandbox.demo import fates
 from tests.e2e.command import Command, running
 
-STORY_SECONDS = 90
+STORY_SECONDS = 240
+pytestmark = pytest.mark.timeout(600)  # two stories, at the same time but on one machine
 CURL = re.compile(r"^curl -X POST (?:.*\\\n)*.*", re.MULTILINE)  # with the lines that it goes on in
 
 

@@ -1,31 +1,36 @@
 """Parts die, stop and come back, and callers race: every withdrawal is paid once or refunded once."""
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
 import requests
 
-from sandbox.processes import Part, wait_until
+from sandbox.processes import wait_until
 from shared import queues
 from tests.e2e.relay import relay
 from tests.e2e.system import FINAL_SECONDS, System
 
+pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
 # The provider's answer time that leaves a burst unfinished for seconds: with 8 threads and three calls for each new
 # payee, fifty take 9 s, so a machine that sleeps for some of them still finds it in the middle.
 SLOW_MS = 500
-ACCEPT_SECONDS = 1.0  # what a user is made to wait at most when the broker is away
+ACCEPT_SECONDS = 1.0  # what a user is made to wait at most because the broker is away
 
 
 @pytest.mark.failure(5)
 def test_without_redis_withdrawals_are_taken_quickly_and_paid_when_it_returns(fresh: System) -> None:
-    user_id = fresh.user(5000)
+    user_id, before = fresh.user(5000), fresh.user(5000)
     broker = fresh.stack.parts["redis"]
+    alone = slowest(fresh.request(before, f"success-{n}@sim") for n in range(8))  # on this machine, now
+    assert fresh.wait_for_all(before, 8) == {"completed": 8}
     broker.stop()
     answers = [fresh.request(user_id, f"success-{n}@sim") for n in range(8)]
     assert [answer.status_code for answer in answers] == [201] * 8
-    assert max(answer.elapsed.total_seconds() for answer in answers) < ACCEPT_SECONDS
+    assert slowest(answers) < alone + ACCEPT_SECONDS
     assert fresh.balance(user_id) == 1000
     assert {item["status"] for item in fresh.history(user_id)} == {"pending"}
     ready = requests.get(fresh.info["api"] + "/readyz", timeout=10)
@@ -75,7 +80,7 @@ def test_a_worker_killed_while_the_provider_is_silent_pays_once(
         fresh.worker.start()
         assert fresh.wait_for(withdrawal_id) == "completed"
     sends = fresh.sends_of(withdrawal_id)
-    assert len(sends) == 2
+    assert 2 <= len(sends) <= 2 + fresh.lost_answers(withdrawal_id)
     assert len(set(sends)) == 1, "the key must not change"
     fresh.assert_paid_once([withdrawal_id])
     assert (fresh.refunds(user_id), fresh.balance(user_id)) == (0, 1500)
@@ -85,7 +90,7 @@ def test_a_worker_killed_while_the_provider_is_silent_pays_once(
 def test_a_worker_killed_before_anything_reached_the_provider_pays_once(fresh: System) -> None:
     user_id = fresh.user()
     with relay(fresh.info["simulator"]) as wire:
-        _restart_with(fresh.worker, fresh, RAZORPAYX_BASE_URL=wire.url)
+        fresh.restart_with(fresh.worker, RAZORPAYX_BASE_URL=wire.url)
         known = fresh.withdraw(user_id)  # makes the payee known: the next call is the payout itself
         assert fresh.wait_for(known) == "completed"
         wire.cut = True
@@ -97,7 +102,9 @@ def test_a_worker_killed_before_anything_reached_the_provider_pays_once(fresh: S
         assert fresh.status(withdrawal_id)["status"] == "processing"
         fresh.worker.start()
         assert fresh.wait_for(withdrawal_id) == "completed"
-        assert fresh.sends_of(withdrawal_id) == [wire.heard_key()], "the key that was written down first"
+        sends = fresh.sends_of(withdrawal_id)
+        assert set(sends) == {wire.heard_key()}, "the key that was written down first"
+        assert len(sends) <= 1 + fresh.lost_answers(withdrawal_id)
     fresh.assert_paid_once([known, withdrawal_id])
     assert fresh.refunds(user_id) == 0
 
@@ -117,18 +124,20 @@ def test_a_worker_killed_in_a_burst_leaves_nothing_unpaid_and_nothing_paid_twice
 
 def test_a_worker_told_to_end_finishes_what_it_holds_and_another_does_the_rest(fresh: System) -> None:
     user_id = fresh.user(15_000)
-    fresh.provider.settings(latency_ms=SLOW_MS)
+    # It is the pace that leaves the burst unfinished: a slow provider could also lose an answer.
+    fresh.restart_with(fresh.worker, PAYOUTS_PER_SECOND="4")
     ids = fresh.withdraw_many(user_id, 30)
     wait_until(lambda: len(fresh.provider.payouts()) >= 5, FINAL_SECONDS)
     fresh.worker.stop()
     assert fresh.worker.returncode == 0
     assert len(fresh.provider.payouts()) < 30
-    fresh.provider.settings(latency_ms=0)
+    fresh.worker.env = fresh.stack.env  # another one, which need not go slowly
     fresh.worker.start()
     assert fresh.wait_for_all(user_id, 30) == {"completed": 30}
     fresh.assert_paid_once(ids)
     # Nothing was cut off on the wire, so nothing had to be sent again.
-    assert set(Counter(call["idempotency_key"] for call in fresh.provider.calls()).values()) == {1}
+    for withdrawal_id in ids:
+        assert len(fresh.sends_of(withdrawal_id)) <= 1 + fresh.lost_answers(withdrawal_id)
 
 
 @pytest.mark.failure(1)
@@ -136,8 +145,13 @@ def test_a_payout_accepted_in_silence_is_found_and_paid_once(shared: System) -> 
     user_id = shared.user()
     with shared.without_webhooks():
         withdrawal_id = shared.withdraw(user_id, "silent.after-faults@sim")
-        wait_until(lambda: shared.status(withdrawal_id)["status_reason"] == "confirming", FINAL_SECONDS)
-        waiting = shared.status(withdrawal_id)
+        waiting: dict[str, Any] = {}  # as it was seen: a moment later it may be paid
+
+        def is_confirming() -> bool:
+            waiting.update(shared.status(withdrawal_id))
+            return bool(waiting["status_reason"] == "confirming")
+
+        wait_until(is_confirming, FINAL_SECONDS)
         assert waiting["status"] == "processing"
         assert waiting["expected_by"]
         assert len(shared.payouts_of(withdrawal_id)) == 1
@@ -145,7 +159,8 @@ def test_a_payout_accepted_in_silence_is_found_and_paid_once(shared: System) -> 
         assert shared.wait_for(withdrawal_id) == "completed"
     shared.assert_paid_once([withdrawal_id])
     sends = shared.sends_of(withdrawal_id)
-    assert (len(sends), len(set(sends))) == (2, 1)
+    assert 2 <= len(sends) <= 1 + shared.lost_answers(withdrawal_id)
+    assert len(set(sends)) == 1
     assert (shared.refunds(user_id), shared.balance(user_id)) == (0, 1500)
 
 
@@ -165,44 +180,72 @@ def test_fifty_at_once_never_take_more_than_the_wallet_holds(shared: System) -> 
 
 @pytest.mark.failure(20)
 def test_a_cancel_that_races_a_claim_never_both_refunds_and_pays(shared: System) -> None:
-    user_id = shared.user(500 * 41)
-    known = shared.withdraw(user_id)  # makes the payee known, so that a claim is one step
-    assert shared.wait_for(known) == "completed"
-    cancelled, paid, looks = set(), {known}, 0
-    for _ in range(40):
-        withdrawal_id = shared.withdraw(user_id)
+    users_won = workers_won = looks = 0
+    for _ in range(7):  # on a busy machine one side may win for long: until it was a race
+        cancelled, paid, looks = _race(shared, looks)
+        users_won, workers_won = users_won + len(cancelled), workers_won + len(paid)
+        if users_won and workers_won:
+            break
+    assert users_won, "the worker won every time: this was no race"
+    assert workers_won, "the user won every time: this was no race"
+
+
+def _race(system: System, looks: int, rounds: int = 40) -> tuple[set[str], set[str], int]:
+    """A user and the worker race for so many withdrawals; which the user cancelled, which the worker paid.
+
+    `looks` sets the moment of the cancel; returns the one to go on with.
+    """
+    user_id = system.user(500 * (rounds + 1))
+    known = system.withdraw(user_id)  # makes the payee known, so that a claim is one step
+    assert system.wait_for(known) == "completed"
+    cancelled, paid = set[str](), set[str]()
+    for _ in range(rounds):
+        withdrawal_id = system.withdraw(user_id)
         for _ in range(looks):  # each takes a few ms
-            shared.status(withdrawal_id)
-        answer = shared.cancel(withdrawal_id)
+            system.status(withdrawal_id)
+        answer = system.cancel(withdrawal_id)
         won = answer.status_code == 200
         assert won or answer.json()["current_status"] in ("processing", "completed"), answer.text
         (cancelled if won else paid).add(withdrawal_id)
         looks = looks + 2 if won else max(0, looks - 2)  # whoever lost goes first: back to the same moment
-    assert cancelled, "the worker won every time: this was no race"
-    assert len(paid) > 1, "the user won every time: this was no race"
-    assert shared.wait_for_all(user_id, 41) == {"completed": len(paid), "cancelled": len(cancelled)}
-    shared.assert_paid_once(paid)
-    assert not cancelled & set(shared.keys().values())
-    assert (shared.refunds(user_id), shared.balance(user_id)) == (len(cancelled), 500 * len(cancelled))
+    ended = Counter(completed=len(paid) + 1, cancelled=len(cancelled))
+    assert system.wait_for_all(user_id, rounds + 1) == ended
+    system.assert_paid_once({known, *paid})
+    assert not cancelled & set(system.keys().values())
+    assert (system.refunds(user_id), system.balance(user_id)) == (len(cancelled), 500 * len(cancelled))
+    return cancelled, paid, looks
 
 
 @pytest.mark.failure(5)
 def test_an_api_killed_in_mid_request_takes_coins_only_for_withdrawals_that_are_paid(fresh: System) -> None:
-    user_id = fresh.user(20_000)
+    each = 12
+    users = [fresh.user(500 * each) for _ in range(8)]
     api = fresh.stack.parts["api"]
-    with ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(_request_or_nothing, fresh, user_id, n) for n in range(40)]
-        wait_until(lambda: sum(one.done() for one in asked) >= 5, FINAL_SECONDS)
+    promised: dict[str, list[str]] = {user_id: [] for user_id in users}
+
+    def is_cut_off(user_id: str) -> bool:
+        """Asks again and again until an answer is missing."""
+        for number in range(each):
+            withdrawal_id = _request_or_nothing(fresh, user_id, number)
+            if withdrawal_id is None:
+                return True
+            promised[user_id].append(withdrawal_id)
+        return False
+
+    with ThreadPoolExecutor(len(users)) as threads:
+        asking = [threads.submit(is_cut_off, user_id) for user_id in users]
+        wait_until(lambda: sum(map(len, promised.values())) >= 5, FINAL_SECONDS)
         api.kill()
-        promised = {one.result() for one in asked} - {None}
+        cut_off = [one.result() for one in asking]
+    assert any(cut_off), "all was asked before the API was killed"
     api.start()
     api.wait_ready()
-    known = {item["id"] for item in fresh.history(user_id)}
-    assert 5 <= len(promised) < 40
-    assert promised <= known  # one more may have been taken whose answer was never written
-    assert fresh.wait_for_all(user_id, len(known)) == {"completed": len(known)}
-    fresh.assert_paid_once(known)
-    assert fresh.balance(user_id) == 20_000 - 500 * len(known)
+    for user_id in users:
+        known = {item["id"] for item in fresh.history(user_id)}
+        assert set(promised[user_id]) <= known  # one more may have been taken whose answer was never written
+        assert fresh.wait_for_all(user_id, len(known)) == Counter(completed=len(known))
+        fresh.assert_paid_once(known)
+        assert fresh.balance(user_id) == 500 * (each - len(known))
 
 
 @pytest.mark.failure(24)
@@ -233,6 +276,7 @@ def test_two_workers_and_two_beats_pay_each_withdrawal_once(fresh: System) -> No
     """With replies that get lost, so that messages, sweeps and resends meet."""
     second = fresh.add("worker2", "worker")
     fresh.add("beat2", "beat")
+    second.wait_ready()  # before that the first does it all alone
     user_id = fresh.user(50_000)
     fresh.provider.scenario("drop", next=5)
     fresh.provider.scenario("429", next=5)
@@ -256,6 +300,6 @@ def _request_or_nothing(system: System, user_id: str, number: int) -> str | None
     return str(answer.json()["data"]["withdrawal_id"])
 
 
-def _restart_with(part: Part, system: System, **settings: str) -> None:
-    part.env = {**system.stack.env, **settings}
-    part.restart()
+def slowest(answers: Iterable[requests.Response]) -> float:
+    """Seconds until the last of them came."""
+    return max(answer.elapsed.total_seconds() for answer in answers)

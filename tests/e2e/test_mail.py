@@ -12,6 +12,7 @@ from tests.e2e.conftest import QUICK, SPEED
 from tests.e2e.system import System
 from tests.mailbox import MailServer, free_port, serving
 
+pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
 PAYOUTS = 24
 ARRIVES_SECONDS = 60
 
@@ -26,7 +27,7 @@ def mailing() -> Iterator[tuple[System, int]]:
         "SMTP_TLS": "none",
         "MAIL_FROM": "payouts@example.com",
         "OPERATOR_EMAILS": "ravi@example.com",
-        "MAIL_SECONDS": "1",
+        "MAIL_SECONDS": "10",  # a letter that a busy machine gives up on comes twice
     }
     with Stack(QUICK | mail, provider_speed=SPEED, flower=False) as stack:
         system = System(stack)
@@ -68,7 +69,7 @@ def test_killing_the_mail_server_stops_no_payout_and_all_is_mailed_once_it_is_ba
         alone = paid_in(system, before)
         wait_for(server, before, PAYOUTS)
         first = server.letters
-    assert paid_in(system, during) < 2 * alone + 5
+    assert paid_in(system, during) < 2 * alone + 20  # waiting for their mail, it would be for ever
     failed = system.withdraw(user(system), "fail.beneficiary_vpa_invalid@sim")
     system.wait_for(failed)
     with serving(port) as server:

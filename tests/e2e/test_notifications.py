@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import psycopg
@@ -14,8 +14,9 @@ from sandbox.stack import ROOT
 from tests.e2e.system import System
 from tests.receiver import Receiver, receiving
 
+pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
 PAYOUTS = 12
-ARRIVES_SECONDS = 30
+ARRIVES_SECONDS = 60
 
 
 class Apps:
@@ -65,12 +66,18 @@ def waiting(system: System) -> int:
         return int(row[0])
 
 
+def paid(system: System) -> list[str]:
+    """So many withdrawals of a new user, when they are paid."""
+    user_id = system.user(100 * PAYOUTS)
+    ids = system.withdraw_many(user_id, PAYOUTS, coins=100)
+    assert system.wait_for_all(user_id, PAYOUTS) == {"completed": PAYOUTS}
+    return ids
+
+
 def paid_in(system: System) -> float:
     """Seconds until so many withdrawals of a new user are paid."""
-    user_id = system.user(100 * PAYOUTS)
     begun = time.monotonic()
-    system.withdraw_many(user_id, PAYOUTS, coins=100)
-    assert system.wait_for_all(user_id, PAYOUTS) == {"completed": PAYOUTS}
+    paid(system)
     return time.monotonic() - begun
 
 
@@ -91,20 +98,20 @@ def test_a_dead_app_server_holds_no_payout_and_is_told_all_when_it_is_back(fresh
     with receiving() as app, receiving() as dead:
         dead.hold.clear()
         dead_secret, secret = apps.listen(dead.url), apps.listen(app.url)
-        assert paid_in(fresh) < 2 * alone + 5
+        assert paid_in(fresh) < 2 * alone + 20  # waiting for the dead one, it would be for ever
         number = changes(fresh) - before
         assert number == 3 * PAYOUTS
         wait_for_messages(app, number)
-        assert f"{dead.url}: FAILING since" in apps.payouts("status")
-        told = app.told(secret)
-        last = {body["data"]["withdrawal_id"]: body for body in sorted(told, key=sequence)}
+        wait_until(lambda: f"{dead.url}: FAILING since" in apps.payouts("status"), ARRIVES_SECONDS)
+        told = by_change(app.told(secret))
+        last = {body["data"]["withdrawal_id"]: body for body in sorted(told.values(), key=sequence)}
         assert [body["type"] for body in last.values()] == ["withdrawal.completed"] * PAYOUTS
         assert all(body["data"]["utr"] for body in last.values())
-        assert waiting(fresh) == number, "nothing that was not answered counts as told"
+        # What arrived at the other is written down a moment later. Nothing that was not answered counts as told.
+        wait_until(lambda: waiting(fresh) == number, ARRIVES_SECONDS)
         dead.hold.set()
         wait_until(lambda: waiting(fresh) == 0, ARRIVES_SECONDS)
-        back = {message.id: message.verified(dead_secret) for message in dead.messages}
-        assert sorted(back.values(), key=str) == sorted(told, key=str)
+        assert by_change(dead.told(dead_secret)) == told
         assert "FAILING" not in apps.payouts("status")
 
 
@@ -119,9 +126,9 @@ def test_a_notifier_killed_with_deliveries_under_way_tells_each_change(fresh: Sy
         wait_until(lambda: app.under_way > 0, ARRIVES_SECONDS)
         fresh.stack.parts["notifier"].kill()
         app.hold.set()
-        came = len(app.messages)
-        paid_in(fresh)
-        assert len(app.messages) == came
+        mute = set(paid(fresh))
+        told = {body["data"]["withdrawal_id"] for body in app.told(secret)}
+        assert not mute & told
         fresh.stack.parts["notifier"].restart()
         # What the dead one held comes again when its lease is over; no need to wait for that here.
         with psycopg.connect(fresh.info["database_url"]) as connection:
@@ -130,8 +137,13 @@ def test_a_notifier_killed_with_deliveries_under_way_tells_each_change(fresh: Sy
             )
         number = changes(fresh) - before
         wait_for_messages(app, number)
-        told = {(body["data"]["withdrawal_id"], body["data"]["sequence"]) for body in app.told(secret)}
-    assert len(told) == number == len({message.id for message in app.messages})
+        changed = {(body["data"]["withdrawal_id"], body["data"]["sequence"]) for body in app.told(secret)}
+    assert len(changed) == number == len({message.id for message in app.messages})
+
+
+def by_change(bodies: Iterable[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """What was told of each change: once, though an answer that came too late on a busy machine is asked for again."""
+    return {(body["data"]["withdrawal_id"], sequence(body)): body for body in bodies}
 
 
 def sequence(body: dict[str, Any]) -> int:

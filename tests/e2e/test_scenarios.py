@@ -16,6 +16,7 @@ from sandbox.processes import wait_until
 from sandbox.razorpayx.scenarios import SCENARIOS
 from tests.e2e.system import FINAL_SECONDS, System
 
+pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
 COINS, HAS = 500, 2000
 
 

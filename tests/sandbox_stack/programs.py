@@ -38,7 +38,7 @@ class Program:
     def end(self, number: int) -> tuple[int, str]:
         """Sends a signal and waits for the end: exit code and what it wrote to stderr."""
         self.process.send_signal(number)
-        errors = self.process.communicate(timeout=30)[1]
+        errors = self.process.communicate(timeout=60)[1]
         return self.process.returncode, errors
 
     def family(self) -> list[psutil.Process]:

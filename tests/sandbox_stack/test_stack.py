@@ -25,7 +25,7 @@ KEYS = ["api", "admin", "flower", "simulator", "database_url", "redis_url", "api
 RUN = """
 import sys
 from sandbox.stack import Stack
-with Stack(directory=sys.argv[1]) as stack:
+with Stack(directory=sys.argv[1], flower=False) as stack:  # it is one more of the same
     stack.write_ready_file(sys.argv[2])
     print("ready", flush=True)
     stack.run_until_signal()
@@ -93,7 +93,7 @@ def test_a_running_stack_heals_and_ends_at_sigterm(tmp_path: Path) -> None:
         assert program.line() == "ready"
         pids = json.loads(path.read_text())["pids"]
         os.kill(pids["beat"], signal.SIGKILL)
-        wait_until(lambda: json.loads(path.read_text())["pids"]["beat"] != pids["beat"], 20)
+        wait_until(lambda: json.loads(path.read_text())["pids"]["beat"] != pids["beat"], 60)
         family = everybody(program.process.pid)
         code, errors = program.end(signal.SIGTERM)
         assert code == 0
@@ -113,7 +113,7 @@ def test_nothing_outlives_a_stack_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("until", ["postgres/data", "migrate.log", "api.log"])
 def test_nothing_outlives_a_start_that_is_interrupted(tmp_path: Path, until: str) -> None:
     with running(RUN, tmp_path, tmp_path / "ready.json") as program:
-        wait_until((tmp_path / until).exists, 20)
+        wait_until((tmp_path / until).exists, 60)
         code, errors = program.end(signal.SIGTERM)
         assert code == 128 + signal.SIGTERM, errors
         program.assert_nothing_left()
@@ -129,7 +129,9 @@ def test_a_part_that_fails_at_start_is_named_and_the_rest_stopped(tmp_path: Path
 
 
 def test_a_port_that_somebody_took_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the one who took it would share it (SO_REUSEPORT): the API itself refuses to."""
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1]])
@@ -140,13 +142,14 @@ def test_a_port_that_somebody_took_is_exchanged(monkeypatch: pytest.MonkeyPatch)
         assert next(ports, None) is None
 
 
-def test_a_given_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
+def test_a_given_port_that_is_taken_is_an_error_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         stack = Stack(api_port=taken.getsockname()[1], flower=False, directory=tmp_path)
         with pytest.raises(PartFailed, match=r"(?s)api: .*address already in use"):
             stack.start()
+        assert not stack.parts
 
 
 def test_another_provider_needs_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
