@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from shared import watching, withdrawals
@@ -62,6 +63,14 @@ def test_pause_and_resume_name_who_did_it(world: World) -> None:
     assert "payouts: OFF" in said("status") and "operator:asha (bank holiday)" in said("status")
     said("resume", "--as", "ravi")
     assert "payouts: on" in said("status")
+
+
+def test_an_answer_stands_alone_and_the_log_beside_it(world: World) -> None:
+    before = structlog.get_config()
+    done = payouts("pause", "--reason", "bank holiday", "--as", "asha")
+    assert done.stdout == "payouts is paused: bank holiday\n"
+    assert "[PAYOUT] paused" in done.stderr
+    assert structlog.get_config() == before, "only while a command runs"
 
 
 def test_pause_needs_a_reason(world: World) -> None:
