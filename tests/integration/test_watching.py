@@ -120,8 +120,10 @@ def test_the_record_of_missing_money_tells_todays_sum(world: World) -> None:
 
 
 def test_once_there_is_money_one_of_those_held_back_may_try_at_once(world: World) -> None:
-    queued_for_money(world)
+    world.credit()
     waits = world.request()
+    with db.transaction() as session:
+        switches.trip(session, "payouts", reason="low_balance: none", withdrawal_id=waits)
     world.step(waits, seconds=20)
     assert world.read(waits).status_reason == "paused"
     assert not payouts(world).is_half_open  # type: ignore[attr-defined]
