@@ -26,15 +26,20 @@ def open_record(
     ours: dict[str, Any],
     theirs: dict[str, Any],
     withdrawal_id: UUID | None = None,
+    is_news: bool = False,
 ) -> int:
-    """Write down a finding; returns the record's id. An open one of this kind and subject is seen again."""
+    """Write down a finding; returns the record's id. An open one of this kind and subject is seen again.
+
+    Its sides stay as they were first seen: people decide by them. `is_news`: they become these, for of a
+    number that changes, such as a missing sum, only the latest helps.
+    """
     statement = upsert(ExceptionRecord).values(
         kind=kind, subject=subject, source=source, ours=ours, theirs=theirs, withdrawal_id=withdrawal_id
     )
     statement = statement.on_conflict_do_update(
         index_elements=["kind", "subject"],
         index_where=ExceptionRecord.resolved_at.is_(None),
-        set_={"seen_at": func.now()},
+        set_={"seen_at": func.now(), **({"ours": ours, "theirs": theirs} if is_news else {})},
     )
     return int(session.execute(statement.returning(ExceptionRecord.id)).scalar_one())
 

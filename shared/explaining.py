@@ -122,6 +122,7 @@ def _attempts(session: Session, withdrawal_id: UUID) -> list[Line]:
             "in_doubt": attempt.in_doubt,
             "sends": attempt.sends,
             "looks": attempt.checks,
+            "last_answer_at": attempt.answered_at,
             "answered_with_none": attempt.absent_looks,
             "sent_as": attempt.sent_as,
             "payout_id": attempt.payout_id,

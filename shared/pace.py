@@ -2,16 +2,18 @@
 
 RazorpayX asks for 5 to 10 calls a second and answers 429 above that (razorpayx.md §6). The turns stand in one
 row of the database and not in Redis: whoever wipes Redis must not provoke a burst, and there is one clock.
+A 429 all the same is for everybody: the next turn is put off for all workers (`hold`).
 """
 
 import random
 import time
 from contextlib import suppress
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, bindparam, exists, func, text
 
 from shared.db import one_statement, told_plainly
 from shared.errors import Unavailable
+from shared.models import Pace
 from shared.settings import settings
 
 # Calls leave a little after their turn, one sooner than another. A turn is this much longer than its share of
@@ -21,8 +23,14 @@ SPARE = 1.035
 LATE_SECONDS = 0.015
 # Turns are given out only so far ahead: what is given out can no longer be pushed back.
 AHEAD_SECONDS = 0.4
-# No turn is ever given out this much further ahead: such a one is of a clock that was wrong, so nobody waits.
-ABSURD_SECONDS = 60
+# No turn is ever this much further ahead, not even after a 429 (`pace_hold_seconds` ends well before): such a
+# one is of a clock that was wrong, so nobody waits.
+ABSURD_SECONDS = 90
+# How long all are patient after a 429 that does not say how long.
+HOLD_SECONDS = 1.0
+# While the next turn is further ahead than this, nothing is claimed: a thread that would wait for it has
+# webhooks to apply, and what is not claimed can still be cancelled.
+LONG_SECONDS = 5
 
 TAKE_TURN = text("""
     UPDATE pace SET next_at = make_interval(secs => :turn) + CASE
@@ -33,6 +41,11 @@ TAKE_TURN = text("""
     RETURNING extract(epoch FROM next_at - clock_timestamp()) - :turn AS seconds
 """)
 PUSH_BACK = text("UPDATE pace SET next_at = next_at + make_interval(secs => :late) WHERE name = 'razorpayx'")
+HOLD = text("""
+    UPDATE pace SET next_at = clock_timestamp() + make_interval(secs => :seconds)
+    WHERE name = 'razorpayx' AND (next_at < clock_timestamp() + make_interval(secs => :seconds)
+        OR next_at > clock_timestamp() + make_interval(secs => :absurd))
+""")
 
 
 def wait_for_turn(patience_seconds: float) -> float | None:
@@ -61,13 +74,38 @@ def has_left(due: float) -> None:
             connection.execute(PUSH_BACK, {"late": late})
 
 
+def hold(retry_after_seconds: float | None) -> None:
+    """RazorpayX has answered 429: it is the account that calls too often, so nobody calls for as long as it
+    asks, within bounds. Without this the others would go on at full pace, each to its own 429.
+    """
+    asked = HOLD_SECONDS if retry_after_seconds is None else retry_after_seconds
+    seconds = min(asked, settings().pace_hold_seconds)
+    with suppress(Unavailable), told_plainly(), one_statement() as connection:
+        connection.execute(HOLD, {"seconds": seconds, "absurd": _absurd_seconds()})
+
+
+def is_long() -> ColumnElement[bool]:
+    """Whether the next turn is so far ahead that nothing should be begun, for a query with `bounds()`."""
+    soon, absurd = (func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name)) for name in ("soon", "absurd"))
+    return exists().where(Pace.next_at > func.now() + soon, Pace.next_at <= func.now() + absurd)
+
+
+def bounds() -> dict[str, float]:
+    """Seconds ahead, between which a turn is far but no wrong clock's. At a slow pace each turn is far."""
+    return {"soon": LONG_SECONDS + 2 * _turn_seconds(), "absurd": _absurd_seconds()}
+
+
 def _take_turn() -> float | None:
     """The next turn, by the monotonic clock; None when all near ones are taken."""
     turn = _turn_seconds()
-    values = {"turn": turn, "ahead": AHEAD_SECONDS, "absurd": ABSURD_SECONDS + 2 * turn}
+    values = {"turn": turn, "ahead": AHEAD_SECONDS, "absurd": _absurd_seconds()}
     with told_plainly(), one_statement() as connection:
         seconds = connection.execute(TAKE_TURN, values).scalar()
     return None if seconds is None else time.monotonic() + float(seconds)
+
+
+def _absurd_seconds() -> float:
+    return ABSURD_SECONDS + 2 * _turn_seconds()
 
 
 def _turn_seconds() -> float:

@@ -20,11 +20,12 @@ from shared.db import transaction
 from shared.models import ProviderBalance, Switch, Withdrawal
 from shared.money import rupees_text
 from shared.settings import settings
+from shared.withdrawals import pausing
 from shared.withdrawals.pausing import LOW_BALANCE
 
 SILENT, RAZORPAYX = "webhooks_silent", "razorpayx"
-# Fewer payouts than this may have ended unheard by accident.
-UNHEARD_PAYOUTS = 3
+# Fewer payouts than this may have ended unheard by accident. More than the most are not counted.
+UNHEARD_PAYOUTS, MOST_UNHEARD = 3, 1000
 MOST_OVERDUE = 200
 
 log = structlog.get_logger()
@@ -98,12 +99,14 @@ NO_LONGER_OVERDUE = text("""
       AND (w.status NOT IN ('pending', 'processing') OR w.expected_by >= now())
 """)
 LAST_RECEIVED = text("SELECT max(received_at) FROM webhook_events")
-# Ends that were found by asking, and since when, after the last webhook came.
+# Ends that were found by asking, and since when, after the last webhook came: however long ago that is, for a
+# small shop has one payout a day. The oldest of them, along the index of ends: of these a few are enough.
 UNHEARD = text("""
     SELECT count(*) AS payouts, min(created_at) <= now() - make_interval(secs => :silence) AS is_long
-    FROM withdrawal_events
-    WHERE created_at > greatest(now() - interval '1 day', coalesce(CAST(:last AS timestamptz), '-infinity'))
-      AND from_status <> to_status AND to_status IN ('completed', 'failed') AND actor IN ('poll', 'lookup')
+    FROM (SELECT created_at FROM withdrawal_events
+          WHERE created_at > coalesce(CAST(:last AS timestamptz), '-infinity') AND from_status <> to_status
+            AND to_status IN ('completed', 'failed') AND actor IN ('poll', 'lookup')
+          ORDER BY created_at LIMIT :most) unheard
 """)
 # Payouts that may have been made, and we do not know: found by what is open, not among all attempts.
 UNKNOWN = text("""
@@ -141,7 +144,7 @@ def warn_of_silence() -> bool:
     """
     with transaction() as session:
         last = session.scalar(LAST_RECEIVED)
-        values = {"last": last, "silence": settings().webhook_silence_seconds}
+        values = {"last": last, "silence": settings().webhook_silence_seconds, "most": MOST_UNHEARD}
         unheard = session.execute(UNHEARD, values).one()
         is_silent = unheard.payouts >= UNHEARD_PAYOUTS and bool(unheard.is_long)
         if is_silent:
@@ -220,9 +223,16 @@ def learn_balance(available_paise: int) -> Money:
 def _tell_what_is_missing(session: Session, now: Money) -> None:
     if now.missing_paise:
         words = f"{rupees_text(now.missing_paise)} is missing to pay all that waits"
-        ours, theirs = {"needed_paise": now.needed_paise}, {"available_paise": now.available_paise}
+        ours = {"needed_paise": now.needed_paise, "missing_paise": now.missing_paise}
+        theirs = {"available_paise": now.available_paise}
         exception_records.open_record(
-            session, kind=LOW_BALANCE, subject=RAZORPAYX, source="watch", ours=ours, theirs=theirs
+            session,
+            kind=LOW_BALANCE,
+            subject=RAZORPAYX,
+            source="watch",
+            ours=ours,
+            theirs=theirs,
+            is_news=True,
         )
         log.error("[PAYOUT] low balance", missing_paise=now.missing_paise, needed_paise=now.needed_paise)
     else:
@@ -236,5 +246,8 @@ def _tell_what_is_missing(session: Session, now: Money) -> None:
     if switch is None or switch.probe_at is None or not switch.reason.startswith(LOW_BALANCE):
         return
     switch.reason = f"{LOW_BALANCE}: {words}"
-    if not now.missing_paise and switch.probe_id is None:
+    if now.missing_paise:
+        return
+    if switch.probe_id is None:
         switch.probe_at = func.now()
+    pausing.resume_if_nobody_waits(session, switch.name, reason=words)

@@ -51,6 +51,7 @@ _waiting = {
     "emails": ("due_at", "began_at", "leased_until", "server_failed_at"),
     "mail_listeners": ("told_at",),
     "switches": ("probe_at",),
+    "pace": ("next_at",),
 }
 # One statement for all of them: it is run before nearly every step of a test.
 ADVANCE = "WITH {} SELECT 1".format(

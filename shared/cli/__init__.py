@@ -1,9 +1,12 @@
 """The `payouts` command: each process of the system is one of its words, and each thing operators do."""
 
 import importlib
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
+import structlog
 
 from shared.cli import (
     books,
@@ -35,8 +38,20 @@ class _Plainly(click.Group):
 
 
 @click.group(cls=_Plainly, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Coin Payouts: turns coins into rupees, never twice."""
+    context.call_on_close(_log_beside_the_answer())
+
+
+def _log_beside_the_answer() -> Callable[[], None]:
+    """Log to stderr: the answer on stdout is for a person, or the next command. Returns what ends that.
+
+    The processes configure their logs themselves, when they have started.
+    """
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    return lambda: structlog.configure(**before)
 
 
 for _room in (

@@ -167,7 +167,7 @@ def read_balance(reply: Reply, *, account_number: str) -> int | NotTaken:
 def read_error(reply: Reply) -> NotTaken:
     """What an answer that is no success means (razorpayx.md §4). HTTP status first, words last."""
     if reply.status == 429:
-        return Throttled("busy", "Too many requests", _retry_after(reply.retry_after))
+        return Throttled("busy", "Too many requests", retry_after(reply.retry_after))
     envelope = read_json(reply.body)
     error = envelope.get("error") if isinstance(envelope, dict) else None
     if not isinstance(error, dict):
@@ -270,7 +270,7 @@ def moment(value: Any) -> datetime | None:
     return datetime.fromtimestamp(value, UTC)
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header: a number, or a date (RFC 9110 §10.2.3); None when it is neither."""
     if not value:
         return None

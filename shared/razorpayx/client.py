@@ -20,6 +20,8 @@ from shared.razorpayx.wire import Answered, NoReply, Wire
 from shared.settings import Settings
 from shared.steps import LookUp, Poll, Prepare, Send, Step
 
+TOO_MANY = 429
+
 
 class RazorpayX:
     """Asks RazorpayX, each call in its turn (`pace.py`). Every method returns an answer and never raises for
@@ -113,6 +115,8 @@ class RazorpayX:
             sdk.request(verb, path, **options)
         except Answered as answered:
             _measure(operation, _kind(answered.reply.status), began)
+            if answered.reply.status == TOO_MANY:
+                pace.hold(answers.retry_after(answered.reply.retry_after))
             return answered.reply
         except NoReply as broken:
             _measure(operation, "no_answer" if broken.sent else "unreachable", began)
@@ -142,7 +146,7 @@ def _measure(operation: str, outcome: str, began: float) -> None:
 
 
 def _kind(status: int) -> str:
-    return "429" if status == 429 else f"{status // 100}xx" if 100 <= status < 600 else metrics.OTHER
+    return "429" if status == TOO_MANY else f"{status // 100}xx" if 100 <= status < 600 else metrics.OTHER
 
 
 def _json_headers(idempotency_key: str | None = None) -> dict[str, str]:

@@ -81,6 +81,9 @@ class Paying(BaseSettings):
     payouts_per_second: float = Field(
         8, gt=0, le=10_000, description="Most calls to RazorpayX in any second, all workers together"
     )
+    pace_hold_seconds: float = Field(
+        60, ge=0, le=60, description="Longest that all calls wait together after RazorpayX has answered 429"
+    )
     payouts_per_user: int = Field(
         10,
         ge=1,

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from shared import blocks, ids, switches
+from shared import blocks, ids, pace, switches
 from shared.db import transaction
 from shared.models import Destination, PayoutAttempt, Wallet, WebhookEvent, Withdrawal
 from shared.razorpayx import bodies
@@ -36,6 +36,7 @@ DUE = (
         Withdrawal.id == bindparam("withdrawal_id"),
         Withdrawal.status.in_(OPEN),
         Withdrawal.due_at <= func.now(),
+        ~pace.is_long(),
     )
     .with_for_update(skip_locked=True)
 )
@@ -68,11 +69,12 @@ HEAR_AGAIN = (
 def claim(withdrawal_id: UUID) -> Step | None:
     """Take what is due for this withdrawal, for `lease_seconds`.
 
-    None when it is not due, final, or in another worker's hands: a second message is harmless.
+    None when it is not due, final, or in another worker's hands: a second message is harmless. Also while
+    RazorpayX has asked all of us for patience: it stays due.
     Raises Unavailable.
     """
     with transaction() as session:
-        withdrawal = session.scalar(DUE, {"withdrawal_id": withdrawal_id})
+        withdrawal = session.scalar(DUE, {"withdrawal_id": withdrawal_id, **pace.bounds()})
         return _next_step(session, withdrawal) if withdrawal else rechecking.claim(session, withdrawal_id)
 
 

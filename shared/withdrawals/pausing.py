@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from shared import exception_records, switches
 from shared.db import transaction
-from shared.models import Switch, Withdrawal
+from shared.models import PayoutAttempt, Switch, Withdrawal
 from shared.razorpayx import reasons
 from shared.razorpayx.answers import Accepted, Answer, PayoutReport, Refused, Throttled, Unknown
 from shared.settings import settings
-from shared.states import OPEN, Reason
+from shared.states import OPEN, AttemptState, Reason
 from shared.withdrawals import journey
 
 LOOK_SECONDS = 300  # how often a paused withdrawal looks for itself; the end of a pause wakes it at once
@@ -39,6 +39,25 @@ def resume(name: str, *, reason: str, actor: str, seen: str | None = None) -> Sw
         switch = switches.turn_on(session, name, reason=reason, actor=actor, seen=seen)
         _goes_on(session, name, actor=actor)
         return switch
+
+
+def resume_if_nobody_waits(session: Session, name: str, *, reason: str) -> None:
+    """There is money, and nothing is held back that could go as a probe: without this, the pause would stay
+    until the next user comes. A payout that still waits for money at the provider knows better than a
+    balance, which is some minutes old; a probe that is under way ends the pause itself.
+    """
+    is_open = Withdrawal.status.in_(OPEN)
+    held_back = exists().where(is_open, Withdrawal.status_reason == _reason(name))
+    unpaid = exists().where(
+        is_open,
+        PayoutAttempt.withdrawal_id == Withdrawal.id,
+        PayoutAttempt.state == AttemptState.ACCEPTED,
+        PayoutAttempt.status_details["reason"].astext == LOW_BALANCE,
+    )
+    is_free = exists().where(Switch.name == name, Switch.probe_at <= func.now())
+    if session.scalar(select(~held_back & ~unpaid & is_free)):
+        switches.turn_on(session, name, reason=reason, actor=switches.SYSTEM)
+        _goes_on(session, name, actor=switches.SYSTEM)
 
 
 def hold_back(session: Session, withdrawal: Withdrawal, switch: str) -> None:

@@ -11,7 +11,7 @@ import redis
 import structlog
 from sqlalchemy import CTE, Select, exists, func, select, text, union_all
 
-from shared import metrics, queues, switches
+from shared import metrics, pace, queues, switches
 from shared.db import transaction
 from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
 from shared.settings import settings
@@ -37,19 +37,30 @@ def sweep() -> Swept:
     """Nudge everything that is due: what was begun and the oldest first, up to what the queues should hold.
 
     Raises Unavailable. What is due stays due until someone claims it. So that a long queue is not filled
-    again with what waits in it, a queue gets no more until half of `sweep_batch` is gone.
+    again with what waits in it, a queue gets no more until half of `sweep_batch` is gone. While RazorpayX has
+    asked for patience nobody is nudged to call it.
     """
     _wake()
-    swept = Swept(
-        submits=_nudge_all(queues.SUBMIT, _to_send(shared=True))
-        + _nudge_all(queues.SUBMIT, _to_send(shared=False), queues.BACKLOG),
-        polls=_nudge_all(queues.POLL, _to_poll()),
-        webhooks=_nudge_all(queues.APPLY, _to_apply()),
+    webhooks = _nudge_all(queues.APPLY, _to_apply())
+    swept = (
+        Swept(0, 0, webhooks)
+        if _all_are_patient()
+        else Swept(
+            submits=_nudge_all(queues.SUBMIT, _to_send(shared=True))
+            + _nudge_all(queues.SUBMIT, _to_send(shared=False), queues.BACKLOG),
+            polls=_nudge_all(queues.POLL, _to_poll()),
+            webhooks=webhooks,
+        )
     )
     _tell_who_waits_for_a_turn()
     if swept != Swept(0, 0, 0):
         log.info("[SWEEP] nudged", submits=swept.submits, polls=swept.polls, webhooks=swept.webhooks)
     return swept
+
+
+def _all_are_patient() -> bool:
+    with transaction() as session:
+        return bool(session.scalar(select(pace.is_long()), pace.bounds()))
 
 
 def _to_send(*, shared: bool) -> Select[Any]:

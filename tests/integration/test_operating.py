@@ -1,6 +1,8 @@
 """What operators type: explain, pause, resume, status, exceptions, resolve."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -62,6 +64,14 @@ def test_pause_and_resume_name_who_did_it(world: World) -> None:
     assert "payouts: OFF" in said("status") and "operator:asha (bank holiday)" in said("status")
     said("resume", "--as", "ravi")
     assert "payouts: on" in said("status")
+
+
+def test_an_answer_stands_alone_and_the_log_beside_it(world: World) -> None:
+    """As a process of its own: in this one other tests have set up the log of the API."""
+    command = [sys.executable, "-m", "shared.cli", "pause", "--reason", "bank holiday", "--as", "asha"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "payouts is paused: bank holiday\n"
+    assert "[PAYOUT] paused" in done.stderr
 
 
 def test_pause_needs_a_reason(world: World) -> None:

@@ -145,3 +145,67 @@ def test_a_turn_of_a_clock_that_was_ahead_stops_nobody(paced: World) -> None:
     paced.sql("UPDATE pace SET next_at = now() + interval '1 hour'")
     assert wait_for_turn(1) is not None
     assert paced.sql("SELECT next_at < now() + interval '1 second' AS is_near FROM pace")[0].is_near
+
+
+# --- patience after a 429
+
+
+def seconds_to_the_next(world: World) -> float:
+    return world.sql("SELECT extract(epoch FROM next_at - clock_timestamp())::float8 AS s FROM pace")[0].s  # type: ignore[no-any-return]
+
+
+def test_a_429_makes_all_workers_patient_and_not_only_its_own(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    world.simulator.scenario("429", next=1)  # says Retry-After: 1
+    assert isinstance(world.perform(send), Throttled)
+    began, left = time.monotonic(), seconds_to_the_next(world)
+    assert 0.5 < left <= 1
+    assert wait_for_turn(5) is not None
+    assert time.monotonic() - began > left - 0.1
+
+
+@pytest.mark.parametrize(("asked", "held"), [(None, 1), (20, 20), (3600, 60)])
+@pytest.mark.parametrize("next_at", ["now()", "now() + interval '1 day'"])
+def test_patience_is_as_long_as_was_asked_for_within_bounds(
+    world: World, asked: float | None, held: float, next_at: str
+) -> None:
+    """Also when the turns are of a clock that was wrong; and what holds is never taken for such a clock."""
+    world.sql(f"UPDATE pace SET next_at = {next_at}")
+    pace.hold(asked)
+    pace.hold(0.1)  # who asks for less takes nothing away
+    assert seconds_to_the_next(world) == pytest.approx(held, abs=0.5)
+    assert wait_for_turn(0) is None
+    assert pace.ABSURD_SECONDS > 60 + 10  # calls that leave late push a little
+
+
+def test_a_calm_provider_that_asks_for_nothing_holds_nobody(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    world.perform(send)
+    assert seconds_to_the_next(world) < 0.5
+
+
+def test_while_all_are_patient_nothing_is_claimed_and_it_can_be_cancelled(world: World) -> None:
+    world.credit()
+    cancelled, paid = world.request(), world.request()
+    world.advance(11)
+    pace.hold(30)
+    assert withdrawals.claim(paid) is None
+    assert withdrawals.sweep().submits == 0
+    assert world.read(paid).status == "pending"
+    withdrawals.cancel(cancelled, reason="tired of waiting", actor="app:test")
+    world.advance(30)
+    assert withdrawals.sweep().submits == 1
+    assert world.finish(paid) == "completed"
+
+
+def test_a_slow_pace_is_no_patience(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYOUTS_PER_SECOND", "0.1")
+    world.forget_settings()
+    world.credit()
+    withdrawal_id = world.request()
+    world.advance()
+    assert wait_for_turn(0) is not None
+    assert seconds_to_the_next(world) > pace.LONG_SECONDS
+    assert withdrawals.claim(withdrawal_id) is not None

@@ -7,7 +7,8 @@ import pytest
 from sandbox.processes import wait_until
 from shared import db, exception_records, switches, withdrawals
 from shared.errors import NotFound
-from shared.razorpayx.answers import Refused
+from shared.razorpayx.answers import Refused, Throttled
+from shared.settings import settings
 from shared.steps import Prepare
 from tests.world import World
 
@@ -333,3 +334,47 @@ def test_every_turn_of_a_switch_leaves_a_line_with_both_sides(rich: World) -> No
     ]
     assert lines[1].data["before"] == {"is_on": False, "reason": "fraud suspected", "actor": "operator:asha"}
     assert lines[1].data["after"] == {"is_on": True}
+
+
+def test_probes_that_fail_and_fail_wait_no_longer_than_set(rich: World) -> None:
+    withdrawal_id = rich.request()
+    for failed in range(13):
+        with db.transaction() as session:
+            switches.trip(session, switches.PAYOUTS, reason="no_answers: 10", withdrawal_id=withdrawal_id)
+        rich.sql("UPDATE switches SET probe_id = :id", id=withdrawal_id)
+        seconds = rich.sql("SELECT extract(epoch FROM probe_at - now())::float8 AS s FROM switches")[0].s
+        assert seconds == pytest.approx(min(60 * 2**failed, settings().probe_max_seconds), abs=5)
+
+
+@pytest.mark.parametrize(("name", "held"), [("payouts", "paused"), ("handle:okhdfcbank", "handle_paused")])
+def test_who_was_held_back_at_the_very_end_of_a_pause_is_woken(rich: World, name: str, held: str) -> None:
+    """Whoever ended it did not see this one yet."""
+    withdrawals.pause(name, reason="bank holiday", actor="operator:asha")
+    withdrawal_id = rich.request()
+    rich.step(withdrawal_id)
+    assert rich.read(withdrawal_id).status_reason == held
+    due = "SELECT FROM withdrawals WHERE due_at <= now()"
+    withdrawals.sweep()
+    assert rich.sql(due) == [], "it is still off"
+    rich.sql("UPDATE switches SET is_on = true")
+    withdrawals.sweep()
+    assert len(rich.sql(due)) == 1
+
+
+def test_a_provider_that_cannot_be_reached_pauses_like_one_that_does_not_answer(
+    rich: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTO_PAUSE_UNKNOWNS", "3")
+    rich.forget_settings()
+    send = rich.first_send()
+    for count in range(1, 4):
+        withdrawals.record_answer(send, Throttled("unreachable", "No connection"))
+        assert switch(rich).is_on == (count < 3)
+    assert switch(rich).reason.startswith("no_answers: 3 in a row")
+
+
+def test_a_provider_that_is_busy_pauses_nothing(rich: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTO_PAUSE_UNKNOWNS", "1")
+    rich.forget_settings()
+    withdrawals.record_answer(rich.first_send(), Throttled("busy", "Too many"))
+    assert switch(rich).is_on

@@ -1,5 +1,6 @@
 """Claim, call, record: every way in which RazorpayX answers, and what becomes of coins and rupees."""
 
+import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from shared.settings import settings
 from shared.steps import Prepare
 from shared.withdrawals import claim, record_answer
 from tests.drip import Dripping
+from tests.receiver import receiving
 from tests.world import World
 from worker import tasks
 
@@ -257,3 +259,14 @@ def test_a_step_that_always_raises_is_put_off_and_blocks_nobody(world: World) ->
     assert "worker_error" in world.story(poison)
     assert claim(poison) is None
     assert len(world.attempts(well)) == 1
+
+
+def test_the_story_holds_the_hash_of_the_bytes_that_left(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    with receiving() as theirs:
+        address = theirs.url.removesuffix("/hook")
+        RazorpayX(settings().model_copy(update={"razorpayx_base_url": address})).perform(send)
+    [came] = theirs.messages
+    [claimed] = world.sql("SELECT data FROM withdrawal_events WHERE reason = 'claimed'")
+    assert claimed.data["request_sha256"] == hashlib.sha256(came.body).hexdigest()

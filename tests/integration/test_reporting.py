@@ -435,3 +435,13 @@ def test_the_last_look_at_a_completed_payout_is_made_again_until_it_is_answered(
     assert look is not None
     record_answer(look, Unknown("503", 503))
     assert world.attempts(withdrawal_id)[0].recheck_at is None, "not for ever"
+
+
+def test_from_queued_to_processing_is_a_line_of_its_story(world: World) -> None:
+    world.credit()
+    send = world.first_send()
+    for status in ("queued", "queued", "processing", "processing"):
+        assert tell(send, status, reason=None) == "follow"
+    told = [line for line in world.story(send.withdrawal_id) if line.startswith("payout_")]
+    assert told == ["payout_queued", "payout_processing"]
+    assert world.read(send.withdrawal_id).status_reason == "bank_processing"
