@@ -122,10 +122,10 @@ CHECKS = (
     Check(
         5,
         "payee and amount are those of the request",
-        """SELECT w.id::text FROM withdrawals w JOIN withdrawal_events e
-             ON e.withdrawal_id = w.id AND e.from_status IS NULL AND e.data ? 'upi_id'
-           WHERE (e.data ->> 'upi_id', (e.data ->> 'amount_paise')::bigint)
-             IS DISTINCT FROM (w.upi_id, w.amount_paise)""",
+        """SELECT w.id::text FROM withdrawals w LEFT JOIN withdrawal_events e
+             ON e.withdrawal_id = w.id AND e.from_status IS NULL
+           WHERE (e.data ->> 'upi_id', e.data ->> 'amount_paise')
+             IS DISTINCT FROM (w.upi_id, w.amount_paise::text)""",
     ),
     Check(
         5,
@@ -161,6 +161,13 @@ CHECKS = (
            HAVING (w.month_withdrawals, w.month_coins, w.day_withdrawals, w.day_coins) IS DISTINCT FROM
              (count(d.id), coalesce(sum(d.coins_amount), 0), count(d.id) FILTER (WHERE d.counted_on = w.used_on),
               coalesce(sum(d.coins_amount) FILTER (WHERE d.counted_on = w.used_on), 0))""",
+    ),
+    Check(
+        5,
+        "the events of every withdrawal are one unbroken story from its request on",
+        """SELECT DISTINCT withdrawal_id::text FROM (SELECT withdrawal_id, reason, from_status, lag(to_status) OVER
+             (PARTITION BY withdrawal_id ORDER BY id) AS before FROM withdrawal_events) told
+           WHERE from_status IS DISTINCT FROM before OR (before IS NULL AND reason <> 'requested')""",
     ),
     Check(
         5,
