@@ -106,5 +106,5 @@ class Paying(BaseSettings):
     webhook_silence_seconds: float = Field(
         1800, gt=0, description="How long payouts may end without any webhook before operators are warned"
     )
-    seal_seconds: float = Field(60, ge=0.1, description="How often new journal lines and events are sealed")
+    seal_seconds: float = Field(15, ge=0.1, description="How often new journal lines and events are sealed")
     watch_seconds: float = Field(60, ge=0.1, description="How often webhooks and balance are looked after")
