@@ -188,7 +188,8 @@ CHECKS = (
     Check(
         6,
         "everything that waits says why and until when",
-        f"SELECT id::text FROM withdrawals WHERE {OPEN_STATUSES} AND (status_reason IS NULL OR due_at IS NULL)",
+        f"""SELECT id::text FROM withdrawals
+           WHERE {OPEN_STATUSES} AND (status_reason IS NULL OR due_at IS NULL OR expected_by IS NULL)""",
         of="open",
     ),
 )

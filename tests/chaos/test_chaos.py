@@ -87,6 +87,8 @@ def withdrawal(withdrawal_id: str, status: str, utr: str | None = None) -> dict[
         "upi_id": "user@sim",
         "status": status,
         "status_reason": None,
+        "due_at": None,
+        "expected_by": None,
         "utr": utr,
         "completed_at": None,
     }
@@ -255,6 +257,10 @@ def still_open(facts: dict[str, Any]) -> None:
     facts["withdrawals"][0]["status"] = "processing"
 
 
+def open_without_a_promise(facts: dict[str, Any]) -> None:
+    facts["withdrawals"][0] |= {"status": "processing", "status_reason": "confirming", "due_at": 1.0}
+
+
 def waits_for_a_person(facts: dict[str, Any]) -> None:
     facts["withdrawals"][0]["review"] = "two_payouts"
 
@@ -289,6 +295,7 @@ def an_unread_webhook(facts: dict[str, Any]) -> None:
         (cancelled_and_paid, "what was cancelled by its user is cancelled, and was never at the provider"),
         (an_event_is_missing, "the events of every withdrawal are one unbroken story"),
         (still_open, "every withdrawal is final"),
+        (open_without_a_promise, "whatever waits says why and until when"),
         (waits_for_a_person, "every withdrawal is final, and none waits for a person"),
         (an_unread_webhook, "every webhook that was taken was applied"),
     ],

@@ -64,6 +64,37 @@ def test_two_live_payouts_are_found(eventful: World) -> None:
     eventful.broken_on_purpose = True
 
 
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        ("ck_withdrawals_due_iff_not_final", "due_at = NULL"),
+        ("ck_withdrawals_waits_for_a_reason", "status_reason = NULL"),
+        ("ck_withdrawals_waits_until_a_time", "expected_by = NULL"),
+    ],
+)
+def test_what_waits_without_a_word_is_found(eventful: World, rule: str, change: str) -> None:
+    eventful.sql(f"ALTER TABLE withdrawals DROP CONSTRAINT {rule}")
+    eventful.sql_without_rules(f"UPDATE withdrawals SET {change} WHERE status = 'pending'")
+    told = [finding.check.truth for finding in checks.run().findings]
+    assert told == ["everything that waits says why and until when"]
+    eventful.broken_on_purpose = True
+
+
+def test_a_promise_without_a_time_is_given_one_by_the_migration(eventful: World) -> None:
+    from alembic import command
+
+    from shared.migrations import config, migrate
+    from shared.settings import settings
+
+    url = settings().database_url.get_secret_value()
+    command.downgrade(config(url), "0014")
+    eventful.sql("UPDATE withdrawals SET expected_by = NULL WHERE status = 'pending'")
+    migrate(url)
+    [row] = eventful.sql("SELECT expected_by, due_at FROM withdrawals WHERE status = 'pending'")
+    assert row.expected_by == row.due_at
+    eventful.altered = True
+
+
 def test_the_command_proves_and_counts(eventful: World) -> None:
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 0, result.output
