@@ -49,7 +49,7 @@ class Paying(BaseSettings):
         "on", description="Whether workers tell Flower of each task; without Flower they need not"
     )
     lease_seconds: float = Field(
-        90, ge=1, description="How long a claimed step may take before another worker takes it"
+        80, ge=1, description="How long a claimed step may take before another worker takes it"
     )
     sweep_seconds: float = Field(5, ge=0.1, description="How often due work is looked for in the database")
     sweep_batch: int = Field(1000, ge=1, description="Most messages the sweep keeps waiting in one queue")
