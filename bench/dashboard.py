@@ -36,10 +36,11 @@ PLANT = """
            1000 + n::bigint * 7919 %% 900000 AS paise, 5 + n %% 400 AS seconds
     FROM generate_series(1, %(rows)s) n;
     INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, due_at,
-                             failure_reason, completed_at, utr, created_at)
+                             expected_by, failure_reason, completed_at, utr, created_at)
     SELECT id, 'user' || n / 20, paise / 10, paise, 'name' || n %% 300000 || '@' || handle,
            CASE WHEN s <> 'open' THEN s WHEN waits = 'paced' THEN 'pending' ELSE 'processing' END,
            CASE s WHEN 'failed' THEN why WHEN 'open' THEN waits END, CASE s WHEN 'open' THEN now() END,
+           CASE s WHEN 'open' THEN now() END,
            CASE s WHEN 'failed' THEN 'x' END, CASE s WHEN 'completed' THEN asked_at END,
            CASE s WHEN 'completed' THEN 'UTR' || n END, asked_at
     FROM planted ORDER BY n;

@@ -39,12 +39,13 @@ KEPT_EQUAL = 200  # more than a page
 PLANT = """
     INSERT INTO wallets (user_id) SELECT 'user' || n FROM generate_series(0, %(rows)s / 20) n;
     INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, due_at,
-                             failure_reason, completed_at, review, utr, created_at)
+                             expected_by, failure_reason, completed_at, review, utr, created_at)
     SELECT gen_random_uuid(), 'user' || n / 20, 100,
            CASE n %% %(step)s WHEN 2 THEN 500050 ELSE 1000 + n::bigint * 7919 %% 900000 END,
            'name' || n %% 300000 || '@okaxis', s,
            CASE s WHEN 'failed' THEN 'beneficiary_vpa_invalid' WHEN 'processing' THEN 'bank_processing' END,
-           CASE s WHEN 'processing' THEN now() END, CASE s WHEN 'failed' THEN 'x' END,
+           CASE s WHEN 'processing' THEN now() END, CASE s WHEN 'processing' THEN now() END,
+           CASE s WHEN 'failed' THEN 'x' END,
            CASE s WHEN 'completed' THEN now() END, CASE n %% %(step)s WHEN 1 THEN 'unanswered' END,
            CASE s WHEN 'completed' THEN 'UTR' || n END, timestamptz '2026-01-01' + n * interval '25 seconds'
     FROM (SELECT n, CASE WHEN n %% %(step)s = 0 THEN 'processing' WHEN n %% 100 < 94 THEN 'completed'

@@ -32,10 +32,11 @@ MADE = (
     "SET LOCAL session_replication_role = replica",
     "INSERT INTO wallets (user_id) SELECT 'u' || i FROM generate_series(0, 99999) i",
     """INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason,
-           due_at, created_at, completed_at)
+           due_at, expected_by, created_at, completed_at)
        SELECT gen_random_uuid(), 'u' || i % 100000, 500, 5000, 'u' || i || '@okaxis',
            CASE WHEN i <= :open THEN 'processing' ELSE 'completed' END,
            CASE WHEN i <= :open THEN 'bank_processing' END,
+           CASE WHEN i <= :open THEN now() + interval '1 hour' END,
            CASE WHEN i <= :open THEN now() + interval '1 hour' END,
            now() - make_interval(secs => i), CASE WHEN i > :open THEN now() END
        FROM generate_series(1, :number) i""",

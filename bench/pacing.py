@@ -2,6 +2,8 @@
 
     python -m bench.pacing [WITHDRAWALS] [PER_SECOND]
 
+It ends with 1 when a second had a call too many, the average is under 95 % of the pace, or a 429 came.
+
 Two workers, a burst of withdrawals by users who were paid before, and the simulator's own list of calls with
 its own clock. The rival is the pace itself: the most calls that could have been made.
 """
@@ -19,6 +21,7 @@ from tests.e2e.system import System
 
 EACH = 10  # withdrawals of one user
 COINS = 100
+LEAST_SHARE = 0.95  # of the pace, on average
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ def seen(calls: Sequence[dict[str, Any]]) -> Seen:
         most = max(most, last - first + 1)
     average = (len(times) - 1) / (times[-1] - times[0])
     return Seen(len(times), most, average, sum(call["status"] == 429 for call in calls))
+
+
+def faults(told: Seen, per_second: float) -> list[str]:
+    """What was not as it must be, in plain words."""
+    wrong = {
+        f"{told.most_in_a_second} calls in one second": told.most_in_a_second > per_second,
+        f"on average less than {LEAST_SHARE:.0%} of the pace": told.per_second < LEAST_SHARE * per_second,
+        f"{told.throttled} times 429": told.throttled > 0,
+    }
+    return [words for words, is_so in wrong.items() if is_so]
 
 
 def burst(system: System, withdrawals: int, per_second: float) -> list[dict[str, Any]]:
@@ -68,8 +81,8 @@ def burst(system: System, withdrawals: int, per_second: float) -> list[dict[str,
     return list(system.provider.get("calls")["items"][before:])
 
 
-def main() -> None:
-    """Run it once and print what was seen."""
+def main() -> int:
+    """Run it once and print what was seen. 0: the pace was kept and used; 1: not."""
     withdrawals = int(sys.argv[1]) if len(sys.argv) > 1 else 600
     per_second = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
     settings = {"CANCEL_WINDOW_SECONDS": "1", "PAYOUTS_PER_SECOND": str(per_second)}
@@ -81,7 +94,10 @@ def main() -> None:
         f"on average           {told.per_second:.2f} a second, {told.per_second / per_second:.1%} of the pace"
     )
     print(f"429                  {told.throttled}")
+    for words in (wrong := faults(told, per_second)):
+        print(f"NOT as it must be: {words}")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

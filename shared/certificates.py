@@ -188,6 +188,11 @@ def _books(connection: Connection, day: date) -> dict[str, Any]:
         ).one()
         for source in sealing.SOURCES
     }
+    if not any(cut.until for cut in cuts.values()):
+        # Zeros of a time before the books began prove nothing, and would be the chain's first link for ever.
+        raise BadRequest(
+            "Nothing to certify", f"The first entry was written after {day}", code="nothing_sealed"
+        )
     opening = _totals(connection, cuts["journal"].before, cuts["events"].before)
     closing = _totals(connection, cuts["journal"].until, cuts["events"].until)
     for totals in (opening, closing):

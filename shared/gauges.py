@@ -22,15 +22,14 @@ from shared import queues, switches
 from shared.db import transaction
 from shared.metrics import OTHER, known
 from shared.overview import EXCEPTIONS, WAITING
+from shared.reconciliation import standing
 from shared.settings import settings
 from shared.states import OPEN, Reason
 
 KEPT_SECONDS = 5.0  # the answers serve all scrapes of so long
 KEPT_TIMES = 20  # or so many times as long as it took to find them: then asking costs a twentieth at most
-SOON_SECONDS, OLD_SECONDS = (
-    0.05,
-    20.0,
-)  # new answers come so soon, or old ones are told, if not older than this
+SOON_SECONDS = 0.05  # new answers come so soon, or old ones are told
+OLD_SECONDS = 20.0  # if not older than this
 PATIENCE_SECONDS = 2.0  # a scrape that waits for longer tells no gauges
 STATEMENT = "5s"  # with a million withdrawals waiting the longest takes one
 MOST_KINDS = 50  # of exception records; some twenty exist
@@ -75,10 +74,11 @@ MAILS = Gauge("mails", "Mails that wait, or were given up", ("state",))
 MAIL_FAILING = Gauge("mail_server_failing", "1 while the mail server takes nothing from us")
 CHECK_FAULTS = Gauge("check_faults", "Faults that spot checks found", ("promise",))
 CHECK_AT = Gauge("check_timestamp_seconds", "When the least lately asked spot check was asked")
+RECONCILED = Gauge("reconciled_ago_seconds", "Since the end of the last day that was compared with RazorpayX")
 
 EVERY = (
     UP, SECONDS, OPEN_NUMBER, OPEN_PAISE, OPEN_OLDEST, DUE, LATE, QUEUE, WEBHOOKS_WAITING, WEBHOOK_LAST,
-    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES,
+    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES, RECONCILED,
     DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING, CHECK_FAULTS, CHECK_AT,
 )  # fmt: skip
 
@@ -256,7 +256,8 @@ def _exceptions(session: Session) -> Found:
         labels = (kind if place < MOST_KINDS else OTHER,)
         numbers[labels] = numbers.get(labels, 0) + number
         ages[labels] = max(ages.get(labels, 0), now - oldest.timestamp())
-    return {EXCEPTIONS_OPEN: list(numbers.items()), EXCEPTIONS_OLDEST: list(ages.items())}
+    ago: list[Sample] = [((), seconds) for seconds in standing.seconds_ago(session)]
+    return {EXCEPTIONS_OPEN: list(numbers.items()), EXCEPTIONS_OLDEST: list(ages.items()), RECONCILED: ago}
 
 
 def _balance(session: Session) -> Found:

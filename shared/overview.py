@@ -13,6 +13,7 @@ from shared.money import rupees_text
 from shared.notifications import keeping
 from shared.notifications.mail import keeping as mail
 from shared.razorpayx.reasons import POLICIES
+from shared.reconciliation import standing
 from shared.settings import settings
 from shared.withdrawals import resolving, reviewing
 
@@ -47,6 +48,8 @@ EXCEPTIONS = text("""
     WHERE resolved_at IS NULL GROUP BY kind ORDER BY 2 DESC
 """)
 
+CLOSED = text("SELECT max(day) FROM day_certificates")
+
 
 def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[str]]]:
     """Titles, each with its lines."""
@@ -59,6 +62,10 @@ def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[s
     yield "Mail", [_mail(mail.standing(session)) if settings().smtp_host else "off: SMTP_HOST is not set"]
     rows = handles(session, hours=hours)
     yield f"UPI handles in {hours} h", [_handle(row) for row in rows] or ["nothing"]
+    yield "Reconciliation", [standing.yesterday(session)]
+    if settings().certificate_key:
+        day = session.execute(CLOSED).scalar_one()
+        yield "Closed days", [f"the last one: {day}" if day else "NONE was closed yet"]
     flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
     decide = list(_to_decide(session))
     open_ones = [f"{n} × {kind}, oldest {_when(oldest)}" for kind, n, oldest in session.execute(EXCEPTIONS)]

@@ -4,7 +4,7 @@ The second kind of check beside the SQL of `checks.py`. It streams: a block at a
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -64,6 +64,20 @@ def verify(connection: Connection) -> list[Fault]:
     closed: list[_Closed] = []
     faults = list(_certificates(connection, closed))
     return [*faults, *_chain(connection, closed), *_left_behind(connection)]
+
+
+def against(connection: Connection, heads: Iterable[tuple[int, str]]) -> Iterator[Fault]:
+    """The chain held against blocks that are known from elsewhere. Without them nobody can tell that its end
+    was cut off, leaves and all: what is left is whole.
+    """
+    for number, known in heads:
+        asked = text("SELECT block_hash FROM seal_blocks WHERE number = :number")
+        block_hash = connection.scalar(asked, {"number": number})
+        if block_hash is None:
+            last = connection.scalar(text("SELECT max(number) FROM seal_blocks")) or 0
+            yield Fault(MADE, f"block {number} is missing: the chain ends with block {last}")
+        elif block_hash.hex() != known:
+            yield Fault(MADE, f"block {number} is another one than the head that was kept")
 
 
 def _chain(connection: Connection, closed: Sequence[_Closed]) -> Iterator[Fault]:

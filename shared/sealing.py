@@ -141,6 +141,23 @@ def seal_everything() -> int:
         floors = made.reached
 
 
+def waiting(connection: Connection) -> int:
+    """How many rows no block holds yet. Until one does, no seal can tell whether they were changed."""
+    floors = _floors(connection, connection.execute(text(LAST)).one_or_none())
+    counts = (
+        connection.scalar(text(f"SELECT count(*) {source.unsealed}"), {"floor": floors[source.word]})
+        for source in SOURCES
+    )
+    return sum(count or 0 for count in counts)
+
+
+def head() -> str | None:
+    """The last block by its number and hash, for whoever keeps it elsewhere. Raises Unavailable."""
+    with told_plainly(), engine().begin() as connection:
+        last = connection.execute(text(LAST)).one_or_none()
+    return f"{last.number}:{last.block_hash.hex()}" if last else None
+
+
 def header(block: Any) -> dict[str, Any]:
     """A block's header as it is hashed and told: numbers, hashes in hex, the time in UTC."""
     return {

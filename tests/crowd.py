@@ -22,8 +22,9 @@ ROWS = (
        SELECT user_id, 'withdrawal', -coins_amount, %(coins)s * (%(each)s - row_number() OVER
               (PARTITION BY user_id ORDER BY due_at)), id, 'test'
        FROM withdrawals WHERE user_id LIKE %(name)s || '%%' ORDER BY due_at""",
-    """INSERT INTO withdrawal_events (withdrawal_id, to_status, actor, reason)
-       SELECT id, 'pending', 'test', 'requested' FROM withdrawals WHERE user_id LIKE %(name)s || '%%'""",
+    """INSERT INTO withdrawal_events (withdrawal_id, to_status, actor, reason, data)
+       SELECT id, 'pending', 'test', 'requested',
+              jsonb_build_object('upi_id', upi_id, 'amount_paise', amount_paise) FROM withdrawals WHERE user_id LIKE %(name)s || '%%'""",
 )
 IDS = "SELECT id::text FROM withdrawals WHERE user_id LIKE %(name)s || '%%' ORDER BY due_at"
 

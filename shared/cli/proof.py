@@ -22,7 +22,7 @@ def close_day(day: datetime | None, output: Path | None) -> None:
     """Seal everything and sign a day's totals; the same certificate whenever it is asked for."""
     from shared import certificates
 
-    with _logs_aside():
+    with logs_aside():
         certificate = certificates.close_day(day.date() if day else None)
     _put(certificate, output)
 
@@ -53,7 +53,7 @@ def prove(withdrawal_id: str, output: Path | None) -> None:
     parsed = parse_id(withdrawal_id)
     if parsed is None:
         raise BadRequest("Not an id", "A withdrawal's id is a UUID", code="invalid_id")
-    with _logs_aside():
+    with logs_aside():
         proof = certificates.prove(parsed)
     _put(proof, output)
 
@@ -76,7 +76,7 @@ def verify(file: TextIO, public_key: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _logs_aside() -> Iterator[None]:
+def logs_aside() -> Iterator[None]:
     """What is printed is one JSON document: log lines go to the other stream."""
     with contextlib.redirect_stdout(sys.stderr):
         yield

@@ -68,6 +68,9 @@ class Withdrawal(Base):
         CheckConstraint(
             f"NOT ({one_of('status', OPEN)}) OR status_reason IS NOT NULL", name="waits_for_a_reason"
         ),
+        CheckConstraint(
+            f"NOT ({one_of('status', OPEN)}) OR expected_by IS NOT NULL", name="waits_until_a_time"
+        ),
         CheckConstraint("(status = 'failed') = (failure_reason IS NOT NULL)", name="failure_has_a_reason"),
         CheckConstraint(
             f"awaits_approval IS NULL OR ({one_of('awaits_approval', Awaits)})", name="awaits_approval"

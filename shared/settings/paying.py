@@ -49,7 +49,7 @@ class Paying(BaseSettings):
         "on", description="Whether workers tell Flower of each task; without Flower they need not"
     )
     lease_seconds: float = Field(
-        90, ge=1, description="How long a claimed step may take before another worker takes it"
+        80, ge=1, description="How long a claimed step may take before another worker takes it"
     )
     sweep_seconds: float = Field(5, ge=0.1, description="How often due work is looked for in the database")
     sweep_batch: int = Field(1000, ge=1, description="Most messages the sweep keeps waiting in one queue")
@@ -109,5 +109,5 @@ class Paying(BaseSettings):
     webhook_silence_seconds: float = Field(
         1800, gt=0, description="How long payouts may end without any webhook before operators are warned"
     )
-    seal_seconds: float = Field(60, ge=0.1, description="How often new journal lines and events are sealed")
+    seal_seconds: float = Field(15, ge=0.1, description="How often new journal lines and events are sealed")
     watch_seconds: float = Field(60, ge=0.1, description="How often webhooks and balance are looked after")

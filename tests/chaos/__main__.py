@@ -6,17 +6,20 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.chaos.run import Options, Result, run
+from tests.chaos.run import Options, Result, Tell, run
 from tests.chaos.schedule import FAULTS
 
 SHOWN = 5  # ids of each broken truth
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs once and prints the page. 0: every promise was kept; 1: not, or the run could not be done."""
+Run = Callable[[Options, Path, Tell], Result]
+
+
+def main(argv: Sequence[str] | None = None, run: Run = run) -> int:
+    """Runs once and prints the page. 0: every promise was kept; 1: not, or the run was not as it must be."""
     options = _options(argv)
     directory = options.directory or Path(tempfile.mkdtemp(prefix="coin-chaos-"))
     directory.mkdir(parents=True, exist_ok=True)
@@ -52,6 +55,9 @@ def _options(argv: Sequence[str] | None) -> Options:
     parser.add_argument(
         "--patience", type=float, default=default.patience, help="seconds to become final in calm"
     )
+    parser.add_argument(
+        "--within", type=float, default=default.within, help="seconds that the whole run may take"
+    )
     parser.add_argument("--workers", type=int, default=default.workers, help="Celery worker processes")
     parser.add_argument("--api-workers", type=int, default=default.api_workers, help="API processes")
     parser.add_argument("--directory", type=Path, help="keep databases and logs here")
@@ -70,6 +76,7 @@ def _options(argv: Sequence[str] | None) -> Options:
         tuple(names),
         given.directory,
         given.patience,
+        given.within,
         given.workers,
         given.api_workers,
     )
@@ -101,8 +108,17 @@ def page(result: Result) -> str:
     lines += [] if result.check_holds else [result.check]
     lines += [f"The run itself: {error}" for error in result.errors]
     lines += [f"Ended by itself and was started again: {who}" for who in result.died]
-    lines += ["", "Every promise was kept." if result.good else "NOT every promise was kept."]
-    return "\n".join(lines)
+    if not result.in_time:
+        lines.append(f"It took {result.seconds:.0f} s, and may take {result.options.within:g} s.")
+    return "\n".join([*lines, "", _verdict(result)])
+
+
+def _verdict(result: Result) -> str:
+    if result.good:
+        return "Every promise was kept."
+    if result.truths and not result.broken:
+        return "Every promise was kept, but the run was not as it must be."
+    return "NOT every promise was kept."
 
 
 def _row(title: str, values: dict) -> str:

@@ -27,7 +27,7 @@ TABLES = {
     "journal": """SELECT user_id, kind, coins, balance_after, withdrawal_id::text, reference,
                          extract(epoch FROM created_at)::float8 AS at FROM coin_transactions ORDER BY id""",
     "withdrawals": """SELECT id::text, user_id, coins_amount, amount_paise, upi_id, status, status_reason,
-                             utr, review, extract(epoch FROM completed_at)::float8 AS completed_at
+                             due_at, expected_by, utr, review, extract(epoch FROM completed_at)::float8 AS completed_at
                       FROM withdrawals ORDER BY id""",
     "attempts": "SELECT id::text, withdrawal_id::text, state, payout_id FROM payout_attempts ORDER BY number",
     "events": """SELECT withdrawal_id::text, from_status, to_status, actor, reason,
@@ -264,6 +264,13 @@ def _final(facts: Facts) -> Iterator[str]:
     for row in facts.withdrawals:
         if row["status"] not in FINAL or row["review"] is not None:
             yield f"{row['id']} ({row['status']}, {row['status_reason']}, {row['review']})"
+
+
+@truth("6", "whatever waits says why and until when")
+def _says_why(facts: Facts) -> Iterator[str]:
+    for row in facts.withdrawals:
+        if row["status"] not in FINAL and None in (row["status_reason"], row["due_at"], row["expected_by"]):
+            yield row["id"]
 
 
 @truth("6", "every webhook that was taken was applied")

@@ -64,7 +64,9 @@ CLAIMS = ("claimed", "new_attempt", "sent_again", "preparing")  # events after w
 
 @dataclass(frozen=True)
 class Options:
-    """What to run. `patience` is how long everything may take to become final once calm has returned."""
+    """What to run. `patience` is how long everything may take to become final once calm has returned, `within`
+    how long the whole run may take, from the start of the first part to the judgement.
+    """
 
     withdrawals: int = 1000
     seconds: float = 60
@@ -72,6 +74,7 @@ class Options:
     faults: tuple[str, ...] = tuple(FAULTS)
     directory: Path | None = None
     patience: float = 240
+    within: float = 600
     workers: int = 2
     api_workers: int = 2
 
@@ -85,6 +88,7 @@ class Options:
             "seed": self.seed,
             "faults": names,
             "patience": f"{self.patience:g}",
+            "within": f"{self.within:g}",
             "workers": self.workers,
             "api-workers": self.api_workers,
         }
@@ -117,9 +121,20 @@ class Result:
         return sum(bool(who) for who in self.truths.values()) + (not self.check_holds)
 
     @property
+    def seconds(self) -> float:
+        """How long all of it took."""
+        return sum(self.took.values())
+
+    @property
+    def in_time(self) -> bool:
+        """Whether that was short enough."""
+        return self.seconds <= self.options.within
+
+    @property
     def good(self) -> bool:
-        """Whether every promise was kept, and the run itself was done as planned."""
-        return bool(self.truths) and not self.broken and not self.errors
+        """Whether every promise was kept, nothing died that nobody killed, and the run was done as planned."""
+        whole = bool(self.truths) and not self.broken and not self.errors
+        return whole and not self.died and self.in_time
 
 
 Tell = Callable[[str], None]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.__main__ import page
+from tests.chaos.__main__ import main, page
 from tests.chaos.faults import DOING, Injected
 from tests.chaos.load import TOO_MANY_COINS, Ledger, Wish, wishes
-from tests.chaos.oracle import Facts, judge
-from tests.chaos.run import QUICK, Options, recovery_times, run
+from tests.chaos.oracle import TRUTHS, Facts, judge
+from tests.chaos.run import QUICK, Options, Result, recovery_times, run
 from tests.chaos.schedule import FAULTS, MOST_LIES, plan
 
 PAID, FAILED, CANCELLED, BACK = "w-paid", "w-failed", "w-cancelled", "w-back"
@@ -87,6 +87,8 @@ def withdrawal(withdrawal_id: str, status: str, utr: str | None = None) -> dict[
         "upi_id": "user@sim",
         "status": status,
         "status_reason": None,
+        "due_at": None,
+        "expected_by": None,
         "utr": utr,
         "completed_at": None,
     }
@@ -255,6 +257,10 @@ def still_open(facts: dict[str, Any]) -> None:
     facts["withdrawals"][0]["status"] = "processing"
 
 
+def open_without_a_promise(facts: dict[str, Any]) -> None:
+    facts["withdrawals"][0] |= {"status": "processing", "status_reason": "confirming", "due_at": 1.0}
+
+
 def waits_for_a_person(facts: dict[str, Any]) -> None:
     facts["withdrawals"][0]["review"] = "two_payouts"
 
@@ -289,6 +295,7 @@ def an_unread_webhook(facts: dict[str, Any]) -> None:
         (cancelled_and_paid, "what was cancelled by its user is cancelled, and was never at the provider"),
         (an_event_is_missing, "the events of every withdrawal are one unbroken story"),
         (still_open, "every withdrawal is final"),
+        (open_without_a_promise, "whatever waits says why and until when"),
         (waits_for_a_person, "every withdrawal is final, and none waits for a person"),
         (an_unread_webhook, "every webhook that was taken was applied"),
     ],
@@ -312,6 +319,58 @@ def test_what_a_killed_worker_held_counts_until_the_last_of_it_went_on() -> None
     events = [{**claimed, "at": 1.0}, {**went_on, "at": 9.0}]
     times = recovery_times([Injected("worker.kill", 2.0, 2.0)], events)
     assert times["worker.kill: what it held"] == [7.0]
+
+
+# --- the program
+
+GIVEN = "--withdrawals 70 --seconds 5 --seed 9 --faults redis.flush --patience 8 --within 30 --workers 1 --api-workers 3"
+
+
+def ended(tmp_path: Path, **differs: Any) -> int:
+    """How the program ends when a run came to this; otherwise all was well."""
+
+    def came_to(options: Options, directory: Path, tell: Callable[[str], None]) -> Result:
+        well: dict[str, Any] = {"took": {"faults": 5.0, "drain": 20.0}, "check_holds": True}
+        well["numbers"] = {"withdrawals": 70}
+        return Result(options, **{**well, "truths": {one: [] for one in TRUTHS}, **differs})
+
+    return main([*GIVEN.split(), "--directory", str(tmp_path)], came_to)
+
+
+def test_a_good_run_ends_with_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "Every promise was kept." in said and "Again:" not in said
+
+
+@pytest.mark.parametrize(
+    ("differs", "says"),
+    [
+        ({"truths": {TRUTHS[0]: ["user1"]}}, "NOT every promise was kept."),
+        ({"truths": {}}, "NOT every promise was kept."),
+        ({"check_holds": False}, "NOT every promise was kept."),
+        ({"errors": ["apps still ask"]}, "The run itself: apps still ask"),
+        ({"died": ["worker (exit code 1)"]}, "Ended by itself and was started again: worker (exit code 1)"),
+        ({"took": {"faults": 5.0, "drain": 26.0}}, "It took 31 s, and may take 30 s."),
+    ],
+)
+def test_any_other_ends_with_one_and_says_how_to_repeat_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], differs: dict[str, Any], says: str
+) -> None:
+    assert ended(tmp_path, **differs) == 1
+    said = capsys.readouterr().out
+    assert says in said and f'Again: make chaos ARGS="{GIVEN}"' in said
+
+
+def test_a_run_that_breaks_off_says_how_to_repeat_it_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks_off(options: Options, directory: Path, tell: Callable[[str], None]) -> Result:
+        raise OSError("no port is free")
+
+    with pytest.raises(OSError, match="no port"):
+        main([*GIVEN.split(), "--directory", str(tmp_path)], breaks_off)
+    assert f'Again: make chaos ARGS="{GIVEN}"' in capsys.readouterr().out
 
 
 # --- the storm

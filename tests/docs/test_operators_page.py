@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from api.admin.bulk import MOST
 from api.admin.making import PAGES
-from shared import withdrawals
+from shared import sealing, withdrawals
 from shared.cli import main
 from shared.notifications import endpoints
 from shared.notifications.mail import operators as mail_to_operators
@@ -89,9 +89,15 @@ def test_what_is_not_in_the_panel_is_found_out() -> None:
     assert not is_of_the_panel("Switches") and not is_of_the_panel("Thaw …")
 
 
-def test_every_command_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+SECRET = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="  # of the public key on the page
+
+
+def test_every_command_runs(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(world)
     withdrawal_id = str(world.request())
+    a_day_passes(world, monkeypatch)
+    monkeypatch.setenv("CERTIFICATE_KEY", SECRET)
+    monkeypatch.chdir(tmp_path)  # where papers are written
     withdrawals.pause("network", reason="for `resume --network`", actor="operator:ravi")
     said: dict[str, str] = {}
     with serving() as server:
@@ -105,6 +111,19 @@ def test_every_command_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     assert "UPI handles" in said["payouts status"] and "missing" in TEXT
     assert "took it" in said["payouts mail test asha@example.com"]
     assert said["payouts operator disable asha"] == "asha is out.\n"
+    assert "Head of the seals: " in said["payouts check"]
+    assert [
+        line for line in COMMANDS if line.startswith("payouts verify") and "Proven: " not in said[line]
+    ] == []
+
+
+def a_day_passes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written so far was written the day before yesterday, and sealed."""
+    for table in ("coin_transactions", "withdrawal_events"):
+        world.sql_without_rules(f"UPDATE {table} SET created_at = created_at - interval '2 days'")
+    sealing.seal()
+    if world.sql("SELECT extract(hour FROM now() AT TIME ZONE interval '05:30') AS hour")[0].hour == 0:
+        monkeypatch.setattr(sealing, "LATE_SECONDS", 0)  # yesterday could not be closed yet
 
 
 def run(line: str) -> str:
@@ -155,6 +174,16 @@ def test_reasons_and_kinds_are_those_of_the_code() -> None:
         "overdue",
         "paused",
     }
+
+
+def test_every_finding_of_a_comparison_has_its_meaning_and_what_to_do() -> None:
+    findings = {value for name, value in vars(comparing).items() if name.isupper() and isinstance(value, str)}
+    rows = dict(
+        re.findall(r"^\| `(\w+)`(?:, and others.*?)? \| (.+ \| .+) \|$", CHAPTERS["Reconciliation"], re.M)
+    )
+    assert len(findings) > 15 and findings | {"processed_after_failed"} == set(rows)
+    for word in ("*You see*", "*It means*", "*Do*", "*Do not*"):
+        assert word in CHAPTERS["Reconciliation"] and word in CHAPTERS["Close a day, prove a withdrawal"]
 
 
 def test_the_settings_and_numbers_are_those_of_the_code() -> None:

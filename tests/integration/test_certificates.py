@@ -232,6 +232,15 @@ def test_nothing_is_signed_where_there_is_nothing(world: World) -> None:
     assert result.exit_code == 1 and "Nothing to certify" in result.output
 
 
+def test_a_day_before_the_first_entry_is_refused(world: World) -> None:
+    world.credit()
+    before = today(world).date() - timedelta(days=2)
+    result = payouts("close-day", "--day", str(before))
+    assert result.exit_code == 1
+    assert f"Nothing to certify: The first entry was written after {before}" in result.output
+    assert world.sql("SELECT * FROM day_certificates") == []
+
+
 def test_nothing_is_signed_over_changed_rows(world: World) -> None:
     world.credit()
     days_pass(world)
@@ -333,6 +342,8 @@ def test_a_chain_that_was_made_anew_contradicts_the_certificate(world: World) ->
 def test_a_certificate_of_another_key_after_ours_is_named(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world.credit(reference="a day before")
+    days_pass(world)
     certified(world)
     monkeypatch.setenv("CERTIFICATE_KEY", "A" * 43 + "=")
     forget_settings()

@@ -19,6 +19,8 @@ PLANTS = {
     "UPDATE withdrawals SET status = 'cancelled', failure_reason = NULL WHERE status = 'failed'": "the last event of every withdrawal tells its status",
     "UPDATE withdrawals SET upi_id = 'thief@okaxis' WHERE status = 'pending'": "payee and amount are those of the request",
     "UPDATE withdrawals SET amount_paise = 100 WHERE status = 'pending'": "payee and amount are those of the request",
+    "UPDATE withdrawal_events SET data = '{}' WHERE reason = 'requested'": "payee and amount are those of the request",
+    """UPDATE withdrawal_events SET data = '{"upi_id": "user@okhdfcbank", "amount_paise": "much"}' WHERE from_status IS NULL""": "payee and amount are those of the request",
     "UPDATE withdrawals SET awaits_approval = 'amount' WHERE status = 'failed'": "nothing that awaited approval was sent without it",
     "UPDATE withdrawal_events SET data = '{\"awaits_approval\": \"every\"}' WHERE reason = 'paid'": "nothing that awaited approval was sent without it",
     "UPDATE wallets SET is_frozen = true": "a wallet is frozen exactly while somebody's word says so",
@@ -26,6 +28,10 @@ PLANTS = {
     "UPDATE coin_transactions SET kind = 'adjustment', withdrawal_id = NULL WHERE kind = 'refund'": "adjustments are those that people decided on",
     "UPDATE wallets SET day_coins = 100": "what counts for a user's limits is what was asked for and not given back",
     "UPDATE withdrawals SET counted_on = NULL WHERE status = 'pending'": "what counts for a user's limits is what was asked for and not given back",
+    "DELETE FROM withdrawal_events WHERE from_status = 'pending' AND to_status = 'processing'": "the events of every withdrawal are one unbroken story from its request on",
+    "DELETE FROM withdrawal_events WHERE from_status IS NULL": "the events of every withdrawal are one unbroken story from its request on",
+    "UPDATE withdrawal_events SET from_status = 'cancelled' WHERE reason = 'paid'": "the events of every withdrawal are one unbroken story from its request on",
+    "UPDATE withdrawal_events SET reason = 'paid' WHERE from_status IS NULL": "the events of every withdrawal are one unbroken story from its request on",
     "UPDATE withdrawals SET due_at = now() - interval '1 hour' WHERE status = 'pending'": "nothing due was left lying for 600 seconds",
     "DELETE FROM wallets": "credited = balances + held + paid",
 }
@@ -56,6 +62,37 @@ def test_two_live_payouts_are_found(eventful: World) -> None:
     )
     assert "no withdrawal has two live payouts" in [finding.check.truth for finding in checks.run().findings]
     eventful.broken_on_purpose = True
+
+
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        ("ck_withdrawals_due_iff_not_final", "due_at = NULL"),
+        ("ck_withdrawals_waits_for_a_reason", "status_reason = NULL"),
+        ("ck_withdrawals_waits_until_a_time", "expected_by = NULL"),
+    ],
+)
+def test_what_waits_without_a_word_is_found(eventful: World, rule: str, change: str) -> None:
+    eventful.sql(f"ALTER TABLE withdrawals DROP CONSTRAINT {rule}")
+    eventful.sql_without_rules(f"UPDATE withdrawals SET {change} WHERE status = 'pending'")
+    told = [finding.check.truth for finding in checks.run().findings]
+    assert told == ["everything that waits says why and until when"]
+    eventful.broken_on_purpose = True
+
+
+def test_a_promise_without_a_time_is_given_one_by_the_migration(eventful: World) -> None:
+    from alembic import command
+
+    from shared.migrations import config, migrate
+    from shared.settings import settings
+
+    url = settings().database_url.get_secret_value()
+    command.downgrade(config(url), "0014")
+    eventful.sql("UPDATE withdrawals SET expected_by = NULL WHERE status = 'pending'")
+    migrate(url)
+    [row] = eventful.sql("SELECT expected_by, due_at FROM withdrawals WHERE status = 'pending'")
+    assert row.expected_by == row.due_at
+    eventful.altered = True
 
 
 def test_the_command_proves_and_counts(eventful: World) -> None:

@@ -97,10 +97,13 @@ REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
     ),
     (
         pending,
-        "INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, due_at)"
-        " VALUES (gen_random_uuid(), 'user123', 100, 1000, 'a@bcd', 'pending', 'sending', now())",
+        "INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, due_at,"
+        " expected_by) VALUES (gen_random_uuid(), 'user123', 100, 1000, 'a@bcd', 'pending', 'sending', now(), now())",
         "took no coins",
     ),
+    (pending, "UPDATE withdrawals SET due_at = NULL", "due_iff_not_final"),
+    (pending, "UPDATE withdrawals SET status_reason = NULL", "waits_for_a_reason"),
+    (pending, "UPDATE withdrawals SET expected_by = NULL", "waits_until_a_time"),
     (
         failed,
         "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id, actor)"

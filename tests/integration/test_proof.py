@@ -359,8 +359,94 @@ def test_a_row_that_appears_after_the_floor_passed_it_is_named_and_sealed_with_e
 def test_a_row_that_waits_for_its_seal_for_less_than_an_hour_is_no_fault(world: World) -> None:
     world.credit()
     assert told() == []
+
+
+def test_what_lay_without_a_seal_for_an_hour_is_named_before_anything_is_sealed(world: World) -> None:
+    world.credit()
     plant(world, "UPDATE coin_transactions SET created_at = now() - interval '61 minutes'")
-    assert told() == [f"{seal_checks.LATE}: not so for coin_transactions 1 (in no block)"]
+    for _ in range(2):
+        assert told() == [f"{seal_checks.LATE}: not so for coin_transactions 1 (in no block)"]
+
+
+# What no question can see in a row that has no seal.
+SILENT = (
+    "UPDATE withdrawal_events SET actor = 'nobody'",
+    "UPDATE withdrawal_events SET created_at = created_at - interval '1 minute'",
+    """UPDATE withdrawal_events SET data = data || '{"note": "x"}'""",
+    "UPDATE coin_transactions SET actor = 'nobody'",
+)
+
+
+def test_a_check_says_which_rows_no_seal_speaks_for_and_seals_them(world: World) -> None:
+    world.credit()
+    cancelled(world)
+    plant(world, *SILENT)
+    said = page()
+    assert "Without a seal until now: the 5 newest entries and events." in said
+    assert "They are sealed now." in said
+    assert "Without a seal" not in page()
+    plant(world, SILENT[0].replace("nobody", "somebody"))
+    assert "changed since block 1 sealed it" in "\n".join(told())
+
+
+def test_what_does_not_hold_is_not_sealed_by_a_check(world: World) -> None:
+    world.credit()
+    plant(world, "UPDATE coin_transactions SET coins = 7")
+    assert "They wait for their seal." in page(1)
+    assert sealed_ids(world) == []
+
+
+def test_where_nothing_can_be_written_a_check_seals_nothing_and_says_so(world: World) -> None:
+    world.credit()
+    world.broken_on_purpose = True  # nobody can mend it for the last check
+    name = world.sql("SELECT current_database() AS name")[0].name
+    world.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    db.engine().dispose()
+    assert "They wait for their seal." in page()
+
+
+# --- the end of the chain
+
+
+def page(exit_code: int = 0, *words: str) -> str:
+    result = CliRunner().invoke(main, ["check", *words])
+    assert result.exit_code == exit_code, (result.output, result.exception)
+    return result.output
+
+
+def head() -> str:
+    """As the page says it."""
+    [line] = [line for line in page().splitlines() if line.startswith("Head of the seals: ")]
+    return line.split()[-1]
+
+
+def test_a_head_that_was_kept_tells_that_the_end_was_cut_off(world: World, withdrawal_id: UUID) -> None:
+    kept = head()
+    assert kept.startswith("2:")
+    page(0, "--head", kept)
+    plant(world, "DELETE FROM seal_leaves WHERE block = 2", "DELETE FROM seal_blocks WHERE number = 2",
+          "DELETE FROM coin_transactions WHERE user_id = 'user456'", "DELETE FROM wallets WHERE user_id = 'user456'")  # fmt: skip
+    assert "block 2 is missing: the chain ends with block 1" in page(1, "--head", kept)
+
+
+def test_a_head_that_was_kept_tells_that_the_end_was_made_anew(world: World, withdrawal_id: UUID) -> None:
+    kept = head()
+    plant(world, "DELETE FROM seal_leaves WHERE block = 2", "DELETE FROM seal_blocks WHERE number = 2",
+          "UPDATE coin_transactions SET actor = 'nobody' WHERE user_id = 'user456'")  # fmt: skip
+    assert sealing.seal() == 1
+    page()
+    assert "block 2 is another one than the head that was kept" in page(1, "--head", kept)
+
+
+def test_several_heads_are_compared_however_they_are_written(world: World, withdrawal_id: UUID) -> None:
+    [first] = world.sql("SELECT block_hash FROM seal_blocks WHERE number = 1")
+    page(0, "--head", head().upper(), "--head", f"1:{first.block_hash.hex()}")
+    assert "block 1 is another one" in page(1, "--head", head(), "--head", f"1:{'0' * 64}")
+
+
+@pytest.mark.parametrize("wrong", ["", "2", "2:ab", "0:" + "a" * 64, "x:" + "a" * 64])
+def test_what_is_no_head_is_refused(world: World, wrong: str) -> None:
+    assert "a block's number, a colon" in page(2, "--head", wrong)
 
 
 def test_what_is_more_than_a_block_goes_into_several(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,11 @@ def faults(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
     return error.value.faults
 
 
+def test_by_default_what_a_dead_worker_held_moves_within_ninety_seconds() -> None:
+    default = {name: Settings.model_fields[name].default for name in ("lease_seconds", "sweep_seconds")}
+    assert sum(default.values()) <= 90
+
+
 def test_everything_that_is_missing_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as error:
         load()

@@ -42,6 +42,7 @@ def planted(world: World, number: int, **columns: str) -> None:
         "status": "'pending'",
         "status_reason": "'paused'",
         "due_at": "now()",
+        "expected_by": "now()",
     } | columns
     world.sql_without_rules(
         f"INSERT INTO withdrawals (id, coins_amount, {', '.join(values)})"
