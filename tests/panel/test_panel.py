@@ -28,6 +28,18 @@ def decide(page: Page, action: str, reason: str) -> None:
     page.get_by_role("button", name=f"Yes: {action}").click()
 
 
+def unheard_of(system: System, withdrawal_id: str) -> None:
+    """Two days go by in which RazorpayX says nothing more of its payout: from then on people may decide."""
+    with psycopg.connect(system.info["database_url"]) as connection:
+        connection.execute(
+            "UPDATE payout_attempts SET answered_at = answered_at - interval '2 days' WHERE withdrawal_id = %s",
+            (withdrawal_id,),
+        )
+        connection.execute(
+            "UPDATE withdrawals SET due_at = now() + interval '1 hour' WHERE id = %s", (withdrawal_id,)
+        )
+
+
 def stuck(system: System, user_id: str) -> str:
     """A withdrawal whose payout never ends."""
     withdrawal_id = system.withdraw(user_id, f"never-{user_id}@sim", 500)
@@ -60,8 +72,12 @@ def test_a_stuck_payout_is_found_and_ended_by_two_people(
     download.value.save_as(tmp_path / "list.csv")
     with (tmp_path / "list.csv").open() as file:
         assert {row["status"] for row in csv.DictReader(file)} == {"processing", "completed"}
-    # Proposes; may not approve it herself.
+    # Proposes, but not while it is said to be on its way; may not approve it herself.
     asha.get_by_role("link", name=withdrawal_id).click()
+    expect(asha.get_by_role("link", name="Propose: paid outside")).to_be_visible()
+    expect(asha.get_by_role("link", name="Propose: failed, refund")).to_have_count(0)
+    unheard_of(system, withdrawal_id)
+    asha.reload()
     asha.screenshot(path=shots / "panel-withdrawal.png")
     asha.get_by_role("link", name="Propose: failed, refund").click()
     asha.get_by_role("textbox").last.fill("The bank says it never came")
@@ -191,7 +207,7 @@ def test_every_page_names_its_fields_and_tables(system: System, opened: Opened) 
         "account/",
         f"users/?user={user_id}",
         f"withdrawal/{withdrawal_id}/",
-        f"withdrawal/{withdrawal_id}/refund/",
+        f"withdrawal/{withdrawal_id}/mark-paid/",
         f"exceptions/{record(system, withdrawal_id)}/",
         "withdrawals/?q=nobody",
     ]
