@@ -91,6 +91,7 @@ def test_slow_bodies_of_strangers_do_not_hold_every_thread(world: World, tmp_pat
             head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 500000\r\n\r\n"
             caller.sendall(head.encode() + b"{")
         wait_until(lambda: _answers(address), 10, lambda: AssertionError("every thread is held"))
+        assert _answers(address), "and it goes on answering"
         body = b"{}"
 
         def webhook() -> requests.Response:
@@ -121,3 +122,4 @@ def test_slow_forms_of_strangers_do_not_hold_every_thread(world: World, tmp_path
             head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: 100000\r\n\r\n"
             caller.sendall(head.encode() + b"username=")
         wait_until(lambda: _answers(address), 10, lambda: AssertionError("every thread is held"))
+        assert _answers(address), "and it goes on answering"
