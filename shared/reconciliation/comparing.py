@@ -13,7 +13,7 @@ from shared.ids import parse_id
 from shared.razorpayx.answers import PayoutReport
 from shared.razorpayx.statements import Line, ListedPayout
 from shared.states import UNSETTLED, AttemptState, Status
-from shared.withdrawals.reporting import MEANING
+from shared.withdrawals.reporting import Effect, meaning
 
 # What can differ. The subject of a record is the payout's id unless it is said otherwise.
 AMOUNT, STATUS, UTR, FEES = "amount_differs", "status_differs", "utr_differs", "fees_differ"
@@ -52,6 +52,7 @@ class Ours:
     fees_paise: int | None
     tax_paise: int | None
     status: str
+    on_peoples_word: bool  # completed, and no attempt of it was paid
     is_refunded: bool
     sent_as: str
     last_sent_at: datetime
@@ -119,7 +120,7 @@ def has_news(pair: Pair) -> bool:
     ours, report = pair.ours, pair.report
     if ours is None or report is None or _is_odd(pair, report, ours):
         return False
-    effect = MEANING[AttemptState(ours.state), report.outcome]
+    effect = _effect(report, ours)
     if effect == "repeat":
         unlearnt = [report.utr and not ours.utr, report.fees_paise and ours.fees_paise is None]
         return ours.state == AttemptState.PAID and any(unlearnt)
@@ -128,17 +129,13 @@ def has_news(pair: Pair) -> bool:
     return effect in ("pay", "fail", "reverse")
 
 
-def contradicts(pair: Pair) -> bool:
-    """Whether the provider's side speaks against an end that we already acted on: the door calls a person."""
-    ours, report = pair.ours, pair.report
-    if ours is None or report is None or _is_odd(pair, report, ours):
-        return False
-    return MEANING[AttemptState(ours.state), report.outcome] == "conflict"
-
-
 def conflict_word(report: PayoutReport, state: str) -> str:
     """The word under which the one door flags a contradiction."""
     return f"{report.status}_after_{state}"
+
+
+def _effect(report: PayoutReport, ours: Ours) -> Effect:
+    return meaning(ours.state, report.outcome, on_peoples_word=ours.on_peoples_word)
 
 
 def lacks_a_line(pair: Pair) -> bool:
@@ -181,7 +178,7 @@ def _status(pair: Pair, report: PayoutReport, ours: Ours) -> list[Finding]:
     is_open, is_paid = ours.state in UNSETTLED, ours.state == AttemptState.PAID
     is_over = not is_open and not is_paid
     if (
-        MEANING[AttemptState(ours.state), report.outcome] == "conflict"
+        _effect(report, ours) == "conflict"
         or (is_paid and report.outcome == "reversed")
         # Given up here and alive there, with the coins still held: the next attempt would pay twice.
         or (is_over and is_alive and not ours.is_refunded)

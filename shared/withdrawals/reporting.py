@@ -47,6 +47,16 @@ MEANING: dict[tuple[str, Outcome], Effect] = {
     (AttemptState.REVERSED, "reversed"): "repeat",
 }
 
+
+
+def meaning(state: str, outcome: Outcome, *, on_peoples_word: bool) -> Effect:
+    """What a report does to an attempt. `on_peoples_word`: its withdrawal is completed, and no attempt of it was
+    paid. Then two people named what was, and news that it ended otherwise may be about just that.
+    """
+    effect = MEANING[AttemptState(state), outcome]
+    return "conflict" if on_peoples_word and effect == "late" and outcome != "waiting" else effect
+
+
 _is_meant = or_(PayoutAttempt.id == bindparam("reference"), PayoutAttempt.payout_id == bindparam("payout_id"))
 _ours_first = (PayoutAttempt.id == bindparam("reference")).desc().nulls_last()
 OWNER_LOCKED = (
@@ -90,7 +100,8 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
         evidence |= {"amount_paise": report.amount_paise, "reference_id": report.reference_id}
         journey.flag(session, withdrawal, fault, actor=channel, **evidence)
         return "conflict"
-    effect = MEANING[attempt.state, report.outcome]
+    on_word = _is_paid_on_peoples_word(session, withdrawal)
+    effect = meaning(attempt.state, report.outcome, on_peoples_word=on_word)
     if effect == "reverse" and journey.is_blocked(withdrawal):
         effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
     if effect in ("repeat", "reverse") and _was_paid_otherwise(withdrawal, attempt, report):
@@ -182,6 +193,15 @@ def _contradiction(
         if owner is not None:
             return "payout_of_another"
     return None
+
+
+def _is_paid_on_peoples_word(session: Session, withdrawal: Withdrawal) -> bool:
+    if withdrawal.status != Status.COMPLETED:
+        return False
+    paid = select(PayoutAttempt.id).where(
+        PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state == AttemptState.PAID
+    )
+    return session.scalar(paid) is None
 
 
 def _was_paid_otherwise(withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport) -> bool:

@@ -52,6 +52,32 @@ def test_two_people_say_that_it_was_paid(world: World, unknown: UUID) -> None:
     assert (row.status, row.utr, world.refunds(unknown)) == ("completed", "500000000001", 0)
 
 
+@pytest.mark.failure(21)
+@pytest.mark.parametrize("status", ["reversed", "failed"])
+def test_news_that_what_people_called_paid_ended_otherwise_calls_a_person(
+    world: World, unknown: UUID, status: str
+) -> None:
+    """No reply ever named its payout, and people saw it paid: what RazorpayX says of it now may be of just that."""
+    withdrawals.approve(propose(unknown, Decision.PAID, utr="500000000001"), actor=RAVI)
+    assert told_of(world, unknown, "pout_00000000000078", status) == "conflict"
+    row = world.read(unknown)
+    assert (row.status, row.review, world.refunds(unknown)) == ("completed", f"{status}_after_refused", 0)
+    withdrawals.approve(propose(unknown, Decision.REFUND), actor=RAVI)
+    assert (world.read(unknown).status, world.balance(), world.refunds(unknown)) == ("failed", 2000, 1)
+
+
+@pytest.mark.failure(21)
+def test_a_payout_that_failed_was_paid_and_came_back_calls_people_each_time(
+    world: World, accepted: UUID
+) -> None:
+    ours = world.attempts(accepted)[0].payout_id
+    told_of(world, accepted, ours, "failed", "beneficiary_bank_offline")
+    assert told_of(world, accepted, ours, "processed") == "conflict"
+    withdrawals.approve(propose(accepted, Decision.PAID, utr="500000000001"), actor=RAVI)
+    assert told_of(world, accepted, ours, "reversed") == "conflict"
+    assert (world.read(accepted).review, world.refunds(accepted)) == ("reversed_after_failed", 0)
+
+
 def test_what_two_people_call_paid_is_still_looked_at_for_a_reversal(world: World) -> None:
     world.credit()
     send = world.first_send()

@@ -2,6 +2,8 @@
 
 import pytest
 
+from shared import withdrawals
+from shared.states import Decision
 from tests.integration.reconciliation.days import Day, kinds, sent
 
 pytestmark = pytest.mark.timeout(300)
@@ -71,6 +73,21 @@ def test_two_unknown_payouts_of_one_reference_stop_it_and_neither_is_picked(day:
     day.run()
     assert kinds(day) == ["two_payouts"] and day.attempt(withdrawal_id).payout_id is None
     assert day.world.read(withdrawal_id).review == "two_payouts"
+
+
+def test_what_people_called_paid_and_came_back_there_is_told(day: Day) -> None:
+    """Its payout was never named to us, so nobody looks at it again; and the webhook was lost."""
+    withdrawal_id = sent(day.world, "drop@sim")
+    said = withdrawals.propose(
+        withdrawal_id, Decision.PAID, evidence="Their dashboard", actor="operator:asha", utr="1"
+    )
+    withdrawals.approve(said.id, actor="operator:ravi")
+    assert day.attempt(withdrawal_id).state == "refused"
+    [payout] = day.world.simulator.payouts(str(day.attempt(withdrawal_id).id))
+    day.provider.becomes(payout["id"], "reversed")
+    day.run()
+    assert kinds(day) == ["reversed_after_refused"]
+    assert day.world.read(withdrawal_id).review == "reversed_after_refused"
 
 
 def test_what_is_given_up_here_and_lives_there_is_sent_no_more(day: Day) -> None:
