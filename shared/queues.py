@@ -15,7 +15,7 @@ from shared import metrics, queue_names
 from shared.settings import settings
 
 PAYOUTS, BACKLOG, WEBHOOKS = queue_names.PAYOUTS, queue_names.BACKLOG, queue_names.WEBHOOKS
-MAINTENANCE, SWEEPS = queue_names.MAINTENANCE, queue_names.SWEEPS
+POLLS, MAINTENANCE, SWEEPS = queue_names.POLLS, queue_names.MAINTENANCE, queue_names.SWEEPS
 NOTIFICATIONS = queue_names.NOTIFICATIONS
 QUEUES, EVERY_QUEUE = queue_names.QUEUES, queue_names.EVERY_QUEUE
 SUBMIT, POLL, APPLY, SWEEP = "submit_withdrawal", "poll_payout", "apply_webhook", "sweep"
@@ -25,7 +25,7 @@ MAIL, SEND_MAIL = "mail", "send_mail"
 
 QUEUE_OF = {
     SUBMIT: PAYOUTS,
-    POLL: MAINTENANCE,
+    POLL: POLLS,
     APPLY: WEBHOOKS,
     SWEEP: SWEEPS,
     WATCH: MAINTENANCE,

@@ -35,6 +35,8 @@ def _settings() -> dict[str, Any]:
         "worker_send_task_events": settings().task_events == "on",
         "task_track_started": True,
         "worker_hijack_root_logger": False,
+        # There are no results that could expire. Without this beat has a task of Celery's that tidies them up.
+        "result_expires": None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # What was begun is finished; a message that comes twice meanwhile finds nothing due.

@@ -9,7 +9,7 @@ from shared import db, exception_records
 from shared.clock import INDIA
 from shared.models import ReconciliationRun, Withdrawal
 from shared.razorpayx.client import RazorpayX
-from shared.reconciliation import Result, reconcile
+from shared.reconciliation import Result, reconcile, standing
 from shared.settings import settings
 
 # After midnight the provider's lists still fill up. A run that is under way is left to its end for so long.
@@ -49,14 +49,12 @@ def nightly() -> Result | None:
 def _tries(session: Session, now: datetime) -> dict[Day, datetime | None]:
     """The days that are not compared and that nobody compares now, with when that was last tried."""
     days = _days(session, now)
+    compared = standing.compared(session, (begins.date() for begins, _ in days))
+    tries: dict[Day, datetime | None] = {day: None for day in days if day[0].date() not in compared}
     runs = select(ReconciliationRun).where(ReconciliationRun.from_at >= now - timedelta(days=DAYS_BACK + 2))
-    tries: dict[Day, datetime | None] = dict.fromkeys(days)
     for one in session.scalars(runs.order_by(ReconciliationRun.started_at)):
         day = (one.from_at.astimezone(INDIA), one.to_at.astimezone(INDIA))
-        if day not in days:
-            continue
-        under_way = one.outcome is None and one.started_at > now - timedelta(seconds=RUNNING_SECONDS)
-        if under_way or one.outcome in ("clean", "exceptions"):
+        if one.outcome is None and one.started_at > now - timedelta(seconds=RUNNING_SECONDS):
             tries.pop(day, None)
         elif day in tries:
             tries[day] = one.started_at
@@ -102,16 +100,15 @@ def period(from_at: datetime | None, to_at: datetime | None) -> tuple[datetime, 
 
 
 def _close_what_is_compared(begins: datetime, ends: datetime) -> None:
-    """The days in India that lie whole in this period need nobody any more."""
-    day = datetime.combine(begins.astimezone(INDIA).date(), time(), INDIA)
-    whole = day if day == begins else day + timedelta(days=1)
+    """The days in India of this period that are compared need nobody any more."""
+    number = (min(ends, datetime.now(INDIA)) - begins).days + 2
+    days = [begins.astimezone(INDIA).date() + timedelta(days=day) for day in range(number)]
     with db.transaction() as session:
-        while whole + timedelta(days=1) <= ends:
+        for day in standing.compared(session, days):
             exception_records.close_all(
                 session,
                 kind=NOT_RECONCILED,
-                subject=str(whole.date()),
+                subject=str(day),
                 resolution="it was compared",
                 actor="system",
             )
-            whole += timedelta(days=1)

@@ -1,5 +1,6 @@
 """The tasks. Each takes an id, may run twice, and finds out from the row what there is to do."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from uuid import UUID
 
@@ -50,19 +51,42 @@ def sweep() -> None:
 
 @task(name=queues.WATCH)
 def watch() -> None:
-    """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?"""
-    watching.warn_of_overdue()
-    watching.warn_of_silence()
-    spot_checks.run()
-    idempotency.forget_old()
-    keeping.forget_old()
-    mail_keeping.give_up()
-    mail_keeping.forget_old()
+    """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?
+
+    One duty that cannot be done keeps nobody from the others. Raises the first error, when all have had their turn.
+    """
+    failed = [error for duty in WATCHED if (error := _error_of(duty)) is not None]
+    if failed:
+        raise failed[0]
+
+
+def _error_of(duty: Callable[[], object]) -> Exception | None:
+    try:
+        duty()
+    except Exception as error:
+        log.error("[WATCH] not done", duty=f"{duty.__module__}.{duty.__name__}", error=type(error).__name__)
+        return error
+    return None
+
+
+def _ask_for_the_balance() -> None:
     balance = _razorpayx().balance()
     if isinstance(balance, int):
         watching.learn_balance(balance)
     else:
         log.warning("[PAYOUT] balance not told", answer=type(balance).__name__)
+
+
+WATCHED = (
+    watching.warn_of_overdue,
+    watching.warn_of_silence,
+    spot_checks.run,
+    _ask_for_the_balance,
+    idempotency.forget_old,
+    keeping.forget_old,
+    mail_keeping.give_up,
+    mail_keeping.forget_old,
+)
 
 
 @task(name=queues.SEAL)

@@ -1,19 +1,27 @@
 """How far the comparison with RazorpayX's books has come, in whole days of India."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-# A run counts for the days that lie whole in its period, and only when it began after their end.
-LAST = text("""
+# The whole days in India for which a run counts: they lie in its period, and were over when it began.
+COMPARED = """
+    SELECT id, outcome, exceptions,
+           date_trunc('day', from_at AT TIME ZONE interval '05:30' + interval '1 day - 1 microsecond') AS begins,
+           date_trunc('day', least(to_at, started_at) AT TIME ZONE interval '05:30') AS ends
+    FROM reconciliation_runs WHERE outcome IN ('clean', 'exceptions')
+"""
+LAST = text(f"""
     SELECT (ends - interval '1 day')::date AS day, outcome, exceptions,
            extract(epoch FROM now() - ends AT TIME ZONE interval '05:30') AS seconds_ago
-    FROM (SELECT *, date_trunc('day', to_at AT TIME ZONE interval '05:30') AS ends FROM reconciliation_runs
-          WHERE outcome IN ('clean', 'exceptions') AND started_at >= to_at) runs
-    WHERE ends - interval '1 day' >= from_at AT TIME ZONE interval '05:30'
-    ORDER BY ends DESC, id DESC LIMIT 1
+    FROM ({COMPARED}) runs WHERE begins < ends ORDER BY ends DESC, id DESC LIMIT 1
+""")
+AMONG = text(f"""
+    SELECT day FROM unnest(CAST(:days AS date[])) day
+    WHERE EXISTS (SELECT FROM ({COMPARED}) runs WHERE begins <= day AND ends > day)
 """)
 YESTERDAY = text("SELECT (now() AT TIME ZONE interval '05:30')::date - 1")
 
@@ -32,6 +40,11 @@ def last_compared(session: Session) -> Compared | None:
     """None until a day was compared."""
     row = session.execute(LAST).one_or_none()
     return Compared(row.day, row.outcome, row.exceptions, float(row.seconds_ago)) if row else None
+
+
+def compared(session: Session, days: Iterable[date]) -> set[date]:
+    """Those of these days in India that were compared."""
+    return set(session.scalars(AMONG, {"days": list(days)}))
 
 
 def seconds_ago(session: Session) -> list[float]:

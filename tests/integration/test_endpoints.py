@@ -210,6 +210,12 @@ def test_beat_does_not_fill_a_queue_that_nobody_works(world: World) -> None:
     assert queues.depth(queues.NOTIFICATIONS) == 1
 
 
+def test_beat_sends_what_is_ours_and_nothing_else(world: World) -> None:
+    beat = Scheduler(app=celery, lazy=True)
+    beat.setup_schedule()
+    assert {entry.task for entry in beat.schedule.values()} <= queues.QUEUE_OF.keys()
+
+
 def test_beat_goes_on_without_a_broker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.point_broker_at_nothing(monkeypatch)
     from worker import beat

@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy.exc import ProgrammingError
 
 from shared import watching, withdrawals
 from shared.cli import main
@@ -179,6 +181,17 @@ def test_the_watch_task_learns_the_balance(world: World) -> None:
     assert world.sql("SELECT available_paise FROM provider_balances")[0].available_paise == 123_456
 
 
+def test_one_duty_of_the_watch_that_fails_keeps_nobody_from_the_others(world: World) -> None:
+    world.altered = True
+    world.sql("ALTER TABLE webhook_events RENAME TO gone")  # whether webhooks come cannot be asked
+    world.simulator.post("balance", {"paise": 123_456})
+    tasks._razorpayx.cache_clear()
+    with pytest.raises(ProgrammingError, match="webhook_events"):
+        tasks.watch.run()
+    world.sql("ALTER TABLE gone RENAME TO webhook_events")
+    assert world.sql("SELECT available_paise FROM provider_balances")[0].available_paise == 123_456
+
+
 def test_the_night_compares_yesterday_once(world: World) -> None:
     world.sql("SELECT 1")
     first = nightly()
@@ -189,6 +202,30 @@ def test_the_night_compares_yesterday_once(world: World) -> None:
     assert nightly() is None
     runs = world.sql("SELECT to_at - from_at AS long, outcome FROM reconciliation_runs")
     assert [(run.long.days, run.outcome) for run in runs] == [(1, "clean")]
+
+
+def test_a_look_at_a_day_before_it_was_over_is_not_its_comparison(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finance looked at yesterday when it was noon: the afternoon is still to be compared."""
+    monkeypatch.setattr("worker.reconcile.SETTLED_SECONDS", 0)
+    begins, ends = period(None, None)
+    run(begins, ends)
+    world.sql("UPDATE reconciliation_runs SET started_at = to_at - interval '12 hours'")
+    again = nightly()
+    assert again is not None and (again.since, again.outcome) == (begins, "clean")
+    assert nightly() is None
+
+
+def test_a_comparison_of_a_week_is_one_of_each_of_its_days(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.reconcile.SETTLED_SECONDS", 0)
+    world.paid()
+    world.sql("UPDATE withdrawals SET created_at = created_at - interval '5 days'")
+    _, ends = period(None, None)
+    run(ends - timedelta(days=7), ends)
+    assert nightly() is None
 
 
 def test_a_night_that_could_not_be_read_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

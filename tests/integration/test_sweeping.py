@@ -179,6 +179,6 @@ def test_looks_at_completed_payouts_take_their_turn_among_the_polls(
     )
     rich.sql("UPDATE withdrawals SET due_at = now() WHERE due_at IS NOT NULL")
     assert withdrawals.sweep().polls == 2
-    messages = [json.loads(one) for one in queues.broker().lrange(queues.MAINTENANCE, 0, -1)]
+    messages = [json.loads(one) for one in queues.broker().lrange(queues.POLLS, 0, -1)]
     bodies = [base64.b64decode(one["body"]).decode() for one in messages]
     assert any(str(late) in body for body in bodies)

@@ -160,7 +160,7 @@ class Watched(RuleBasedStateMachine):
 
     def _next_message(self, fate: str) -> bool:
         """Do what the next message asks for, as a worker would; False when none waits."""
-        for queue in (queues.WEBHOOKS, queues.PAYOUTS, queues.MAINTENANCE, queues.BACKLOG):
+        for queue in (queues.WEBHOOKS, queues.PAYOUTS, queues.POLLS, queues.BACKLOG):
             raw = self.broker.rpop(queue)
             if raw is None:
                 continue

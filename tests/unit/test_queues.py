@@ -44,10 +44,10 @@ def test_a_worker_tells_no_app_anything_unless_it_is_told_to() -> None:
 def test_sweeps_and_webhooks_come_first_and_the_others_in_turns() -> None:
     turns = UrgentFirst()
     turns.update(list(queues.QUEUES))
-    assert turns.consume(9) == ["sweeps", "webhooks", "payouts", "maintenance", "backlog"]
+    assert turns.consume(9) == ["sweeps", "webhooks", "payouts", "polls", "maintenance", "backlog"]
     for used in ("payouts", "webhooks", "sweeps"):
         turns.rotate(used)
-    assert turns.consume(9)[2:] == ["maintenance", "backlog", "payouts"]
+    assert turns.consume(9)[2:] == ["polls", "maintenance", "backlog", "payouts"]
     assert set(turns.consume(9)[:2]) == {"sweeps", "webhooks"}
 
 
