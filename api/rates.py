@@ -25,7 +25,7 @@ NOT_COUNTED = ("provider", "health", "metrics")
 # Some proxies write the caller's port too, which changes with each connection.
 WITH_PORT = re.compile(r"\[(?P<six>[^]]+)\](:[0-9]+)?|(?P<four>[0-9.]+):[0-9]+")
 OF_ONE_SUBSCRIBER = 64  # bits: within an IPv6 prefix of this length everybody chooses addresses as they like
-SCOPES = ("failed", "key", "user", "users", "address")
+SCOPES = ("failed", "key", "user", "users", "address", "name")  # the last one is the panel's
 
 log = structlog.get_logger()
 

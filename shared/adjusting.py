@@ -9,10 +9,11 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
+from pydantic_core import PydanticCustomError
 from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.orm import Session
 
-from shared import wallet
+from shared import fields, wallet
 from shared.db import transaction
 from shared.errors import BadRequest, Conflict, NotFound
 from shared.ids import new_id
@@ -144,9 +145,13 @@ def number_waiting(session: Session) -> int:
 
 
 def _must_make_sense(user_id: str, coins: int, reference: str | None) -> None:
-    for name, value, longest in (("user_id", user_id, 500), ("reference", reference or "-", 200)):
-        if not 1 <= len(value.strip()) <= longest or not value.isprintable():
-            raise BadRequest(f"Invalid {name}", f"{name} has 1 to {longest} characters", code="invalid_field")
+    try:
+        fields.text(user_id, "user_id", fields.MAX_USER_ID)
+        if reference is not None:
+            fields.reference(reference)
+    except PydanticCustomError as error:
+        told = error.context or {}
+        raise BadRequest(told["error"], told["details"], code="invalid_field") from None
     if coins == 0 or abs(coins) > MAX_COINS or (reference is not None and coins < 0):
         raise BadRequest(
             "Invalid coins",

@@ -7,7 +7,7 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +15,11 @@ import structlog
 from sqlalchemy import Connection, Row, text
 
 from shared import merkle, proofs, seal_checks, sealing
+from shared.clock import INDIA
 from shared.db import patient_engine, told_plainly
 from shared.errors import BadRequest, Conflict, NotFound, SettingsError
 from shared.settings import settings
 
-# A day is a day in India, which has one time zone and no summer time.
-INDIA = timezone(timedelta(hours=5, minutes=30))
 MAX_BIGINT = 2**63 - 1
 # Any number will do, as long as everybody who closes a day takes the same one.
 ONE_CLOSER_AT_A_TIME = 0xC105E

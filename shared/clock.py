@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
+# A day is a day in India, which has one time zone and no summer time.
 INDIA = timezone(timedelta(hours=5, minutes=30))
 
 

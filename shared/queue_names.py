@@ -1,7 +1,7 @@
 """The names of the queues, for who needs no more of them: the command line starts quickly without Celery."""
 
-# Behind a thousand slow polls nothing else should wait for an hour: they have a queue of their own. So has the
-# sweep. MAINTENANCE holds only what beat sends by the clock.
+# Behind a thousand slow polls nothing else should wait for an hour: they have a queue of their own, and so
+# has the sweep. MAINTENANCE holds only what beat sends by the clock.
 # In BACKLOG wait the many of one user, so that PAYOUTS stays short for others (withdrawals/sweeping.py).
 PAYOUTS, BACKLOG, WEBHOOKS = "payouts", "backlog", "webhooks"
 POLLS, MAINTENANCE, SWEEPS = "polls", "maintenance", "sweeps"

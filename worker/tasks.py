@@ -53,7 +53,7 @@ def sweep() -> None:
 def watch() -> None:
     """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?
 
-    One duty that cannot be done keeps nobody from the others. Raises the first error, when all have had their turn.
+    One duty that cannot be done keeps nobody from the others. Raises the first error, after all.
     """
     failed = [error for duty in WATCHED if (error := _error_of(duty)) is not None]
     if failed:

@@ -6,12 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 from flask import request
+from sqlalchemy.orm import Session
 
 from api import parameters
 from shared.clock import INDIA, from_iso
 from shared.db import transaction
 from shared.errors import BadRequest
 from shared.ids import parse_id
+from shared.models import Wallet
 from shared.money import PAISE_PER_RUPEE
 from shared.states import Status
 from shared.withdrawals import searching
@@ -25,7 +27,14 @@ FILTERS = ("q", "user", "status", "reason", "review", "from", "to", "min", "max"
 
 def typed() -> dict[str, str]:
     """The filters as typed, without the empty ones: for the form, and for links to the same list."""
-    return {name: text for name in FILTERS if (text := request.args.get(name, "").strip())}
+    given = {name: request.args.get(name, "") for name in FILTERS}
+    # In an id of the app's a blank counts.
+    return {name: text if name == "user" else text.strip() for name, text in given.items() if text.strip()}
+
+
+def user_meant(session: Session, typed: str) -> str:
+    """The user with this id. Ids are pasted: where nobody has it, the one without the blanks around it."""
+    return typed if session.get(Wallet, typed) else typed.strip()
 
 
 def wanted() -> Wanted:
@@ -34,7 +43,7 @@ def wanted() -> Wanted:
     if any(len(text) > MAX_TYPED or "\x00" in text for text in asked.values()):
         raise BadRequest("Invalid filter", f"At most {MAX_TYPED} characters each", code="bad_filter")
     filters: dict[str, Any] = {
-        "user_id": asked.get("user"),
+        "user_id": None,
         "status": _one_of("status", asked.get("status"), tuple(Status)),
         "reason": asked.get("reason"),
         "review": asked.get("review"),
@@ -44,8 +53,10 @@ def wanted() -> Wanted:
         "max_paise": _paise("max", asked.get("max")),
         "order": _one_of("order", asked.get("order"), ORDERS) or NEWEST,
     }
-    if "q" in asked:
-        with transaction() as session:
+    with transaction() as session:
+        if "user" in asked:
+            filters["user_id"] = user_meant(session, asked["user"])
+        if "q" in asked:
             filters |= searching.meant(session, asked["q"])
     return Wanted(**filters)
 

@@ -72,9 +72,14 @@ def shut(needs: Role | str | None) -> Any:
     return None
 
 
-def given(name: str, *, longest: int = MAX_REASON, required: str | None = None) -> str:
-    """A field of the form, trimmed. Raises BadRequest; `required` says what is missing when it is empty."""
-    text = request.form.get(name, "").strip()
+def given(
+    name: str, *, longest: int = MAX_REASON, required: str | None = None, as_it_stands: bool = False
+) -> str:
+    """A field of the form, trimmed but for ids of the app's, in which a blank counts. Raises BadRequest;
+    `required` says what is missing when it is empty.
+    """
+    text = request.form.get(name, "")
+    text = text if as_it_stands else text.strip()
     if len(text) > longest or "\x00" in text:
         raise BadRequest("Too long", f"At most {longest} characters", code="too_long")
     if required and not text:

@@ -14,7 +14,7 @@ from api.admin.page import DO, Page, back_to, given, number, opens
 from shared import adjusting, blocks, wallet
 from shared.db import transaction
 from shared.errors import BadRequest, NotFound, PayoutsError
-from shared.fields import whole_number
+from shared.fields import MAX_REFERENCE, MAX_USER_ID, whole_number
 from shared.ids import new_id, parse_id
 from shared.models import Adjustment, Block
 from shared.money import coins_to_paise, rupees_text
@@ -29,7 +29,6 @@ TURNED = {
     BLOCK: "{} is blocked.",
     UNBLOCK: "{} is not blocked any more.",
 }
-MAX_SUBJECT, MAX_REFERENCE = 500, 200
 
 
 class Ruling(Page):
@@ -40,8 +39,10 @@ class Ruling(Page):
     @opens("/turn/", Role.OPERATOR, methods=("POST",))
     def turn(self) -> Any:
         """Freeze or unfreeze a wallet, block or unblock a payee."""
-        word, subject = request.form.get("word", ""), given("subject", longest=MAX_SUBJECT)
-        about: dict[str, Any] = {"user": subject} if word in (FREEZE, UNFREEZE) else {}
+        word = request.form.get("word", "")
+        of_user = word in (FREEZE, UNFREEZE)
+        subject = given("subject", longest=MAX_USER_ID, as_it_stands=of_user)
+        about: dict[str, Any] = {"user": subject} if of_user else {}
         back = "users.index" if about else "blocks.index"
         block = request.form.get("block")
         try:
@@ -76,7 +77,7 @@ class Ruling(Page):
     @opens("/coins/", Role.FINANCE, methods=("POST",))
     def coins(self) -> Any:
         """Give coins to a user, or take some; above the limit a second person must agree."""
-        user_id = given("subject", longest=MAX_SUBJECT)
+        user_id = given("subject", longest=MAX_USER_ID, as_it_stands=True)
         try:
             number, reference = whole_number(request.form.get("coins", "").removeprefix("+")), None
             reference = given("reference", longest=MAX_REFERENCE) or None

@@ -5,16 +5,16 @@ from typing import Any
 from flask import request
 
 from api import parameters
-from api.admin import door
+from api.admin import asking, door
 from api.admin.page import Page, before_id, opens
 from shared import adjusting, blocks, wallet
 from shared.db import transaction
 from shared.errors import NotFound
+from shared.fields import MAX_USER_ID
 from shared.roles import Role
 from shared.withdrawals import history
 
 PAGE_ROWS, LATEST = 50, 10
-MAX_USER_ID = 500
 
 
 class Users(Page):
@@ -25,10 +25,11 @@ class Users(Page):
     @opens("/", Role.VIEWER)
     def index(self) -> Any:
         """A form for the id, and the user who has it."""
-        user_id = request.args.get("user", "").strip()
-        if not user_id or "\x00" in user_id or len(user_id) > MAX_USER_ID:
+        typed = request.args.get("user", "")
+        if not typed.strip() or "\x00" in typed or len(typed) > MAX_USER_ID:
             return self.render("users.html", title=self.title, user_id="")
         with transaction() as session:
+            user_id = asking.user_meant(session, typed)
             try:
                 found = wallet.find(session, user_id)
             except NotFound as error:

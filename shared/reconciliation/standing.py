@@ -8,20 +8,23 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 # The whole days in India for which a run counts: they lie in its period, and were over when it began.
-COMPARED = """
-    SELECT id, outcome, exceptions,
-           date_trunc('day', from_at AT TIME ZONE interval '05:30' + interval '1 day - 1 microsecond') AS begins,
-           date_trunc('day', least(to_at, started_at) AT TIME ZONE interval '05:30') AS ends
+RUNS = """WITH india AS (
+    SELECT id, outcome, exceptions, from_at AT TIME ZONE interval '05:30' AS begins,
+           least(to_at, started_at) AT TIME ZONE interval '05:30' AS ends
     FROM reconciliation_runs WHERE outcome IN ('clean', 'exceptions')
-"""
-LAST = text(f"""
+), runs AS (
+    SELECT id, outcome, exceptions, date_trunc('day', begins + interval '1 day - 1 microsecond') AS begins,
+           date_trunc('day', ends) AS ends
+    FROM india
+)"""
+LAST = text(f"""{RUNS}
     SELECT (ends - interval '1 day')::date AS day, outcome, exceptions,
            extract(epoch FROM now() - ends AT TIME ZONE interval '05:30') AS seconds_ago
-    FROM ({COMPARED}) runs WHERE begins < ends ORDER BY ends DESC, id DESC LIMIT 1
+    FROM runs WHERE begins < ends ORDER BY ends DESC, id DESC LIMIT 1
 """)
-AMONG = text(f"""
+AMONG = text(f"""{RUNS}
     SELECT day FROM unnest(CAST(:days AS date[])) day
-    WHERE EXISTS (SELECT FROM ({COMPARED}) runs WHERE begins <= day AND ends > day)
+    WHERE EXISTS (SELECT FROM runs WHERE begins <= day AND ends > day)
 """)
 YESTERDAY = text("SELECT (now() AT TIME ZONE interval '05:30')::date - 1")
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared import pace
 from shared.models import PayoutAttempt, Withdrawal
 from shared.settings import settings
 from shared.states import Status
@@ -15,7 +16,7 @@ from shared.steps import Poll
 
 
 def claim(session: Session, withdrawal_id: UUID) -> Poll | None:
-    """The look that a completed payout is due for, if it is."""
+    """The look that a completed payout is due for, if any. While RazorpayX asks for patience it stays due."""
     withdrawal = session.scalar(
         select(Withdrawal)
         .where(Withdrawal.id == withdrawal_id, Withdrawal.status == Status.COMPLETED)
@@ -23,8 +24,11 @@ def claim(session: Session, withdrawal_id: UUID) -> Poll | None:
     )
     attempt = session.scalar(
         select(PayoutAttempt).where(
-            PayoutAttempt.withdrawal_id == withdrawal_id, PayoutAttempt.recheck_at <= func.now()
-        )
+            PayoutAttempt.withdrawal_id == withdrawal_id,
+            PayoutAttempt.recheck_at <= func.now(),
+            ~pace.is_long(),
+        ),
+        pace.bounds(),
     )
     if withdrawal is None or attempt is None:
         return None

@@ -176,9 +176,9 @@ def _is_overtaken(
     """Whether someone went on while this worker was away: its lack of an answer then says nothing more."""
     if isinstance(step, Send):
         return attempt.sends != step.sends or attempt.state != AttemptState.SENDING
-    # A look-up that slept over its lease would call absent what may have come since.
+    # A look-up that slept over its lease, or over another send, would call absent what may have come since.
     in_time = session.scalar(select(func.now() <= withdrawal.due_at))
-    return attempt.checks != step.checks or not in_time
+    return attempt.checks != step.checks or attempt.state != AttemptState.UNKNOWN or not in_time
 
 
 def _evidence(attempt: PayoutAttempt, answer: Answer) -> dict[str, Any]:

@@ -50,8 +50,8 @@ MEANING: dict[tuple[str, Outcome], Effect] = {
 
 
 def meaning(state: str, outcome: Outcome, *, on_peoples_word: bool) -> Effect:
-    """What a report does to an attempt. `on_peoples_word`: its withdrawal is completed, and no attempt of it was
-    paid. Then two people named what was, and news that it ended otherwise may be about just that.
+    """What a report does to an attempt. `on_peoples_word`: its withdrawal is completed, and no attempt of it
+    was paid. Then two people said what was, and news that it ended otherwise may be about just that.
     """
     effect = MEANING[AttemptState(state), outcome]
     return "conflict" if on_peoples_word and effect == "late" and outcome != "waiting" else effect

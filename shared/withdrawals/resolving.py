@@ -152,8 +152,6 @@ def cannot(session: Session, withdrawal: Withdrawal, decision: Decision) -> str 
     """Why this cannot be proposed now, in words; None when it can, with a UTR where one is needed."""
     if _open_proposal(session, withdrawal.id):
         return "A proposal waits; approve or reject it first"
-    if decision == Decision.GO_ON and withdrawal.review is None:
-        return "Nothing contradicts; it goes on by itself"
     try:
         _must_be_possible(session, withdrawal, decision, utr="given later")
     except BadRequest as error:
@@ -204,6 +202,9 @@ def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decisi
     if session.scalar(sending):
         # Going on neither: another worker would take it up beside the one that is on the wire.
         raise Conflict("A worker is sending it", "Wait until the lease is over", code="being_sent")
+    if decision == Decision.GO_ON and withdrawal.review is None:
+        # It would be looked at before its time: inside the user's time to cancel, or before a retry is due.
+        raise BadRequest("It goes on by itself", "Nothing contradicts it", code="goes_on")
 
 
 def _must_not_pay_anew(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:

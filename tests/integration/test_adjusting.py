@@ -156,6 +156,12 @@ def test_a_credit_counts_once_for_its_reference_and_makes_the_wallet(world: Worl
     assert world.balance("new") == 5500
 
 
+def test_who_may_be_a_user_may_be_given_coins(world: World) -> None:
+    family = "\U0001f469\u200d\U0001f469\u200d\U0001f467"  # joined by what nobody can print
+    propose(500, user_id=family, reference="goodwill-1")
+    assert world.balance(family) == 500
+
+
 @pytest.mark.parametrize(
     ("coins", "about", "code"),
     [
@@ -165,6 +171,7 @@ def test_a_credit_counts_once_for_its_reference_and_makes_the_wallet(world: Worl
         (5, {"reference": "x" * 201}, "invalid_field"),
         (5, {"reference": " "}, "invalid_field"),
         (5, {"user_id": "u" * 501, "reference": "x"}, "invalid_field"),
+        (5, {"user_id": "a\x1fb", "reference": "x"}, "invalid_field"),
     ],
 )
 def test_what_makes_no_sense_is_refused(world: World, coins: int, about: dict[str, str], code: str) -> None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sandbox.dotenv import filled
 from shared import certificates, proofs, sealing, withdrawals
 from shared.cli import main
+from shared.clock import INDIA
 from tests.world import World, forget_settings
 
 # Which day is over must not change in the middle of a test.
@@ -41,7 +42,7 @@ def payouts(*words: str) -> Result:
 
 def today(world: World) -> datetime:
     """The day in India, by the database's clock."""
-    return world.sql("SELECT now() AS now")[0].now.astimezone(certificates.INDIA)
+    return world.sql("SELECT now() AS now")[0].now.astimezone(INDIA)
 
 
 def over(world: World) -> date:

@@ -200,6 +200,18 @@ def test_while_all_are_patient_nothing_is_claimed_and_it_can_be_cancelled(world:
     assert world.finish(paid) == "completed"
 
 
+def test_a_look_at_what_is_paid_waits_for_the_end_of_patience_too(world: World) -> None:
+    """Else it would hold a thread that has webhooks to apply, and be lost for a day."""
+    withdrawal_id = world.paid()
+    world.sql("UPDATE payout_attempts SET recheck_at = now()")
+    due = world.attempts(withdrawal_id)[0].recheck_at
+    pace.hold(60)
+    assert withdrawals.claim(withdrawal_id) is None
+    assert world.attempts(withdrawal_id)[0].recheck_at == due
+    world.advance()
+    assert withdrawals.claim(withdrawal_id) is not None
+
+
 def test_a_slow_pace_is_no_patience(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAYOUTS_PER_SECOND", "0.1")
     world.forget_settings()

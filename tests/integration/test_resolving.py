@@ -190,6 +190,16 @@ def test_nothing_is_decided_while_a_worker_sends(world: World) -> None:
             propose(send.withdrawal_id, decision, utr)
 
 
+def test_what_waits_for_its_time_is_not_explained_into_going_on(world: World) -> None:
+    """Its user may still cancel: two people cannot send it before."""
+    world.credit()
+    withdrawal_id = world.request()
+    due_at = world.read(withdrawal_id).due_at
+    with pytest.raises(BadRequest, match="by itself"):
+        propose(withdrawal_id, Decision.GO_ON)
+    assert world.read(withdrawal_id).due_at == due_at
+
+
 @pytest.mark.parametrize(
     ("decision", "utr"), [(Decision.REFUND, None), (Decision.PAID, None), (Decision.PAID, "1")]
 )

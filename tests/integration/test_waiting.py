@@ -139,3 +139,25 @@ def _finds_none(world: World, send: Send) -> None:
     look_up = claim(send.withdrawal_id)
     assert isinstance(look_up, LookUp)
     record_answer(look_up, Found(()))
+
+
+def test_a_look_that_slept_while_it_was_sent_again_says_nothing(
+    rich: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found none in a pause, and its worker froze; the pause ended, and another worker is on the wire."""
+    monkeypatch.setenv("RESEND_SECONDS", "60")
+    rich.forget_settings()
+    send = rich.first_send()
+    record_answer(send, Unknown("the wire broke"))
+    withdrawals.pause("payouts", reason="to look", actor="operator:asha")
+    rich.advance()
+    slept = claim(send.withdrawal_id)
+    assert isinstance(slept, LookUp)
+    withdrawals.resume("payouts", reason="seen", actor="operator:asha")
+    sent_again(rich, send)
+    due_at = rich.read(send.withdrawal_id).due_at
+    record_answer(slept, Found(()))
+    [attempt] = rich.attempts(send.withdrawal_id)
+    assert (attempt.state, attempt.absent_looks, attempt.absent_since) == ("sending", 0, None)
+    assert rich.read(send.withdrawal_id).due_at == due_at
+    assert rich.story(send.withdrawal_id)[-1] == "too_late"

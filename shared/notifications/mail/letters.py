@@ -1,6 +1,6 @@
 """The words of a mail, made from what its row tells when it is sent. Text and HTML; no image, no link."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -11,12 +11,10 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from shared.clock import from_iso
+from shared.clock import INDIA, from_iso
 from shared.money import rupees_text
 from shared.notifications.mail.recipients import address_of
 from shared.settings import settings
-
-INDIA = timezone(timedelta(hours=5, minutes=30))
 
 # Kind of exception record -> what it means. Others are told by their own word.
 KINDS = {

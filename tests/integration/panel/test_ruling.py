@@ -83,6 +83,26 @@ def test_nobody_approves_their_own(reviewed: World, signed_in: Signed) -> None:
     assert reviewed.finish(withdrawal_id) == "completed"
 
 
+def test_a_blank_in_an_id_counts_wherever_one_acts(panel: World, signed_in: Signed) -> None:
+    """Apps choose their ids: to "bob" and "bob " belong two wallets."""
+    for user_id in ("bob", "bob "):
+        panel.credit(user_id=user_id, coins=5000)
+    bobs, the_others = panel.request(user_id="bob"), panel.request(user_id="bob ")
+    asha = signed_in("asha", Role.ADMIN)
+    asha.get("/admin/users/?user=bob%20")
+    told = confirmed(asha, "/admin/ruling/turn/", word="freeze", reason="stolen phone")
+    assert "The wallet of bob  is frozen." in told
+    asha.get("/admin/users/?user=bob%20")
+    confirmed(asha, "/admin/ruling/coins/", coins="-100", reason="a gift too much")
+    assert (panel.balance("bob"), panel.balance("bob ")) == (4500, 4400)
+    assert [row.subject for row in panel.sql("SELECT subject FROM blocks")] == ["bob "]
+    listed = asha.get("/admin/withdrawals/?user=bob%20").text
+    assert str(the_others) in listed and str(bobs) not in listed
+    # What is pasted with a blank, and is nobody's id, means the one without.
+    panel.credit(user_id="eve")
+    assert asha.get("/admin/users/?user=%20eve%20").status_code == 200
+
+
 def test_ten_are_approved_at_once_and_two_rejected(reviewed: World, signed_in: Signed) -> None:
     ids = [reviewed.request(coins=100, upi_id=f"name{n}@okaxis") for n in range(12)]
     asha = signed_in()
