@@ -48,7 +48,6 @@ MEANING: dict[tuple[str, Outcome], Effect] = {
 }
 
 
-
 def meaning(state: str, outcome: Outcome, *, on_peoples_word: bool) -> Effect:
     """What a report does to an attempt. `on_peoples_word`: its withdrawal is completed, and no attempt of it
     was paid. Then two people said what was, and news that it ended otherwise may be about just that.
