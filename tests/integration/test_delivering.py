@@ -201,9 +201,9 @@ def test_what_a_server_says_instead_of_http_is_shown_harmlessly(world: World, an
 
 
 def test_nobody_listens(world: World) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
-    row = try_once(world, url)
+    with socket.socket() as nobody:  # bound, so that nobody else can listen there either
+        nobody.bind(("127.0.0.1", 0))
+        row = try_once(world, f"http://127.0.0.1:{nobody.getsockname()[1]}/")
     assert row.state == "waiting" and "refused" in row.last_error
 
 

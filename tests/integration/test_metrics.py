@@ -11,6 +11,7 @@ import requests
 from flask.testing import FlaskClient
 
 from api.app import create_app
+from sandbox.services import free_port
 from shared import gauges, queues, spot_checks, withdrawals
 from shared.metrics import MOVES, REGISTRY
 from shared.settings import settings
@@ -262,8 +263,7 @@ def test_what_apps_and_users_are_still_to_be_told(
 ) -> None:
     listen("https://app.example/hook")
     known(world)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     assert ("payouts_news_unseen_seconds", frozenset({("to", "users")})) not in scrape().samples, (
         "mail is off"
     )
@@ -368,11 +368,10 @@ def test_the_answers_serve_all_scrapes_of_some_seconds(world: World, client: Fla
 
 @pytest.fixture
 def port(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
+    number = free_port()
     monkeypatch.setenv("METRICS_PORT", str(number))
     world.forget_settings()
-    return int(number)
+    return number
 
 
 def test_a_worker_tells_itself_on_its_port(port: int, world: World) -> None:
