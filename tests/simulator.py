@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from sandbox.processes import wait_until
+from sandbox.processes import READY_SECONDS, wait_until
 
 KEY_ID, KEY_SECRET = "rzp_test_simulator", "simulator-secret-0123456789"
 ACCOUNT, WEBHOOK_SECRET, OLD_SECRET = (
@@ -47,7 +47,7 @@ class Simulator:
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            wait_until(ready.exists, 15)
+            wait_until(ready.exists, READY_SECONDS)
             yield cls(json.loads(ready.read_text())["url"])
         finally:
             process.terminate()
