@@ -46,7 +46,7 @@ def test_its_settings_are_right_for_real_data(postgres: Postgres) -> None:
     wanted = {
         "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_connections": "200",
         "TimeZone": "UTC", "server_encoding": "UTF8", "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "", "password_encryption": "scram-sha-256",
+        "unix_socket_directories": "", "password_encryption": "scram-sha-256", "scram_iterations": "4096",
     }  # fmt: skip
     assert {name: one(postgres.url, f"SHOW {name}") for name in wanted} == wanted
     locale = (
@@ -58,6 +58,8 @@ def test_its_settings_are_right_for_real_data(postgres: Postgres) -> None:
 def test_fast_is_for_tests_only() -> None:
     with Postgres(fast=True) as server:
         assert one(server.url, "SHOW fsync") == "off"
+        kept = "SELECT split_part(rolpassword, ':', 1) FROM pg_authid WHERE rolname = current_user"
+        assert one(server.url, kept) == "SCRAM-SHA-256$1"
 
 
 def test_nobody_enters_without_the_password(postgres: Postgres) -> None:
