@@ -54,8 +54,8 @@ class Simulator:
             process.wait(10)
 
     def reset(self) -> None:
+        """As it was started, its speed too."""
         self.post("reset", {})
-        self.post("speed", {"speed": FAST})
 
     def scenario(self, name: str, **where: Any) -> None:
         """Choose a scenario: `next=N`, `vpa=…`, `reference_id=…` or `default=True`."""
