@@ -10,6 +10,7 @@ which take DATABASE_URL and REDIS_URL when set.
 import importlib.util
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -32,6 +33,9 @@ LOOPBACK = "127.0.0.1"
 SUPERUSER = "payouts"
 PORT_ATTEMPTS = 5  # a free port may be taken by another process before we listen on it
 PORT_TAKEN = "address already in use"
+KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT, HIGHEST_PORT = 11_000, 32_767  # browsers refuse to call 10080
+CHOICES = 100
 INITDB_SECONDS = 60.0
 
 # The C.UTF-8 is PostgreSQL's own: the operating system's is missing on macOS and old Linuxes.
@@ -48,11 +52,31 @@ SETTINGS = {
     "full_page_writes": "on",
 }
 # For unit tests: loses data in a power cut, not when PostgreSQL is killed.
+# Its password is random and soon forgotten: the rounds that would slow down who guesses only slow us down.
+FAST_INITDB = ["--no-sync", "--set=scram_iterations=1"]
 FAST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+def _ports_to_choose() -> range:
+    """The ports that the kernel gives to nobody who asks for any, nor to the near end of a connection."""
+    try:
+        lowest = int(KERNELS_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):  # not Linux
+        return range(0)
+    return range(LOWEST_PORT, min(lowest, HIGHEST_PORT + 1))
+
+
+PORTS = _ports_to_choose()
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on now. Somebody may a moment later: be ready to retry."""
+    """A loopback port that nobody listens on now. Somebody may a moment later: be ready to retry.
+
+    Of PORTS where there are any: between now and its use, the kernel gives none of these to somebody else.
+    """
+    for port in random.sample(PORTS, min(len(PORTS), CHOICES)):
+        if is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -230,7 +254,7 @@ class Postgres(Service, Databases):
     def _initdb(self) -> None:
         options = [f"--pgdata={self._argument}", f"--username={SUPERUSER}", *INITDB.split()]
         if self.settings["fsync"] == "off":
-            options.append("--no-sync")
+            options += FAST_INITDB
         command = guarded([str(self._programs / "initdb"), *options], user=self.user)
         with tempfile.TemporaryFile("w+") as password:  # not a pipe: `nobody` may not reopen root's
             password.write(self.password)

@@ -23,7 +23,6 @@ from functools import partial
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from sandbox.processes import Part, PartFailed
 from sandbox.readiness import status, waits_for_messages
@@ -198,7 +197,7 @@ class Stack:
 
     def _add_simulator(self) -> Part:
         told = self.directory / "simulator.json"
-        arguments = ["--host", LOOPBACK, "--port", "0", "--ready-file", str(told)]
+        arguments = ["--host", LOOPBACK, "--port", str(free_port()), "--ready-file", str(told)]
         part = self._part("simulator", "sandbox.razorpayx", *arguments)
         part.ready = lambda: self._simulator_answers(part, told)
         self.parts["simulator"] = part
@@ -212,7 +211,6 @@ class Stack:
             return False
         if said["pid"] != part.pid:  # the file of the process before
             return False
-        part.argv[part.argv.index("--port") + 1] = str(urlsplit(said["url"]).port)  # for a restart
         self.env["RAZORPAYX_BASE_URL"] = self.settings.get("RAZORPAYX_BASE_URL", said["url"])
         return True
 

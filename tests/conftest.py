@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import services
 from sandbox.services import Databases, broker, database
 from tests.browser import browser  # noqa: F401  a fixture for every room
 from tests.databases import EmptyDatabases
@@ -15,6 +16,11 @@ from tests.world import World
 # Whatever is set on the developer's machine must not reach a test by accident.
 for name in ("API_KEYS", "API_AUTH", "RAZORPAYX_BASE_URL", "CANCEL_WINDOW_SECONDS", "SMTP_HOST"):
     os.environ.pop(name, None)
+
+# A port that one process of the tests chose, and nobody listens at yet, is never the other's choice.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    services.PORTS = services.PORTS[int(worker.removeprefix("gw")) :: workers]
 
 
 # What stays together in one process: what shares a running system, which costs a dozen CPU seconds to start.

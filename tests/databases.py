@@ -15,10 +15,26 @@ from sandbox.services import Databases
 from shared.migrations import migrate
 
 OURS = "SELECT relname FROM pg_stat_user_tables WHERE relname <> 'alembic_version' ORDER BY relname"
-NUMBERED = (
-    "SELECT quote_ident(relname) FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
-)
+WITHOUT_RULES = sql.SQL("SET session_replication_role = replica")  # they forbid to delete
+DELETE = sql.SQL("DELETE FROM {table}")
+AS_MIGRATED = sql.SQL("INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, {rows})")
+# Not ALTER SEQUENCE, which makes a new file for each.
+FROM_THE_START = sql.SQL("SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence")
 _numbers = count(1)
+
+
+def emptying(tables: dict[str, list[dict[str, Any]]]) -> sql.Composed:
+    """What makes a database as if it were new, where these are the tables and the rows of a new one.
+
+    Many statements in one message, which is one transaction: a busy machine takes its time over each message.
+    """
+    delete = [DELETE.format(table=sql.Identifier(table)) for table in tables]
+    again = [
+        AS_MIGRATED.format(table=sql.Identifier(table), rows=sql.Literal(Jsonb(rows)))
+        for table, rows in tables.items()
+        if rows
+    ]
+    return sql.SQL("; ").join([WITHOUT_RULES, *delete, *again, FROM_THE_START])
 
 
 class EmptyDatabases:
@@ -29,7 +45,7 @@ class EmptyDatabases:
         self._template = f"template_{os.getpid()}"
         migrate(server.create_database(self._template).replace("postgresql://", "postgresql+psycopg://", 1))
         self._empty: list[str] = []
-        self._tables = self._rows_of_a_new_one()
+        self._emptying = emptying(self._rows_of_a_new_one())
 
     def take(self) -> str:
         """The name of one."""
@@ -47,20 +63,8 @@ class EmptyDatabases:
         if not as_it_was:
             self._server.drop_database(name)
             return
-        with psycopg.connect(self.url(name)) as connection:
-            connection.execute("SET session_replication_role = replica")  # the rules forbid to delete
-            # Many statements in one message: a busy machine takes its time over each.
-            delete = sql.SQL("DELETE FROM {}")
-            connection.execute(
-                sql.SQL("; ").join(delete.format(sql.Identifier(table)) for table in self._tables)
-            )
-            for table, rows in self._tables.items():
-                again = "INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, %s)"
-                if rows:
-                    connection.execute(sql.SQL(again).format(table=sql.Identifier(table)), [Jsonb(rows)])
-            restart = sql.SQL("ALTER SEQUENCE {} RESTART")
-            numbered = connection.execute(NUMBERED).fetchall()
-            connection.execute(sql.SQL("; ").join(restart.format(sql.SQL(name)) for (name,) in numbered))
+        with psycopg.connect(self.url(name), autocommit=True) as connection:
+            connection.execute(self._emptying)
         self._empty.append(name)
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """A mail server: it takes what it is told to take, over a line that is encrypted or not."""
 
 import asyncio
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from sandbox.services import free_port
 from tests.certificates import certificate
 
 
@@ -143,13 +143,6 @@ class MailServer:
         if "after" in self.answers:
             server.transport.close()  # it has the mail; its yes is lost
         return "250 OK"
-
-
-def free_port() -> int:
-    """One that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from sandbox.processes import wait_until
+from sandbox.processes import READY_SECONDS, wait_until
 
 KEY_ID, KEY_SECRET = "rzp_test_simulator", "simulator-secret-0123456789"
 ACCOUNT, WEBHOOK_SECRET, OLD_SECRET = (
@@ -47,15 +47,15 @@ class Simulator:
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            wait_until(ready.exists, 15)
+            wait_until(ready.exists, READY_SECONDS)
             yield cls(json.loads(ready.read_text())["url"])
         finally:
             process.terminate()
             process.wait(10)
 
     def reset(self) -> None:
+        """As it was started, its speed too."""
         self.post("reset", {})
-        self.post("speed", {"speed": FAST})
 
     def scenario(self, name: str, **where: Any) -> None:
         """Choose a scenario: `next=N`, `vpa=…`, `reference_id=…` or `default=True`."""

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -28,7 +29,7 @@ from shared.steps import Prepare, Send, Step
 from tests import simulator as outside
 from tests.databases import EmptyDatabases
 from tests.simulator import Simulator
-from worker.tasks import bring_on
+from worker import tasks
 
 KEY = "test-app-key-0123456789"
 RATE_LIMITS = (
@@ -103,7 +104,8 @@ class World:
         for variable, value in environment.items():
             patch.setenv(variable, value)
         forget_settings()
-        queues.broker().delete(*queues.EVERY_QUEUE)  # no more: the server may be somebody's own
+        broker = queues.broker()  # it may be somebody's own: of theirs nothing is deleted
+        broker.delete(*queues.EVERY_QUEUE, *broker.scan_iter("nudged:*", count=1000))
         world, whole = cls(simulator), False
         try:
             yield world
@@ -133,7 +135,7 @@ class World:
 
     def bring_on(self, withdrawal_id: UUID) -> None:
         """One message of a worker."""
-        bring_on(withdrawal_id, RazorpayX(settings()))
+        tasks.bring_on(withdrawal_id, RazorpayX(settings()))
 
     def perform(self, step: Step) -> Answer:
         """The call of a step, without what goes before and after."""
@@ -208,6 +210,11 @@ class World:
             result = connection.execute(text(statement), values)
             return list(result) if result.returns_rows else []
 
+    def clock(self) -> datetime:
+        """The database's, now. What it wrote down lies between two such moments, however slow the machine is."""
+        at: datetime = self.sql("SELECT clock_timestamp() AS at")[0].at
+        return at
+
     def sql_without_rules(self, statement: str) -> None:
         """A statement that no trigger and no foreign key sees: what an intruder or a bad disk could do."""
         with db.engine().begin() as connection:
@@ -273,6 +280,7 @@ def forget_settings() -> None:
         queues.broker,
         gauges.of_books,
         gauges.of_queues,
+        tasks._razorpayx,
     ):
         remembered.cache_clear()
     queues._quiet_until = queues._swept_at = 0.0

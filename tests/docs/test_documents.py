@@ -24,7 +24,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "api.md").read_text()
 EXAMPLE_ID = "01a208a5-b724-779f-a85a-7688d7fa28bd"
-PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "sandbox" / "razorpayx" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "sandbox" / "razorpayx" / "README.md",
+]
 
 
 def blocks(language: str, text: str = README) -> list[str]:

@@ -64,7 +64,7 @@ class Command:
         family = self.family()
         self._process.send_signal(number)
         code = self._process.wait(END_SECONDS)
-        left = [process for process in family if lives(process.pid)]
+        left = [process for process in family if lives(process)]
         assert not left, f"left behind: {left}"
         return code
 
@@ -84,8 +84,8 @@ def running(*arguments: str, output: Path, env: dict[str, str] | None = None) ->
         command.abandon()
 
 
-def lives(pid: int) -> bool:
-    """Whether a process with this id runs; one that waits to be buried does not."""
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs, and not another that got its id; one that waits to be buried does not."""
     with suppress(psutil.Error):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

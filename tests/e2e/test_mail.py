@@ -7,10 +7,11 @@ import psycopg
 import pytest
 
 from sandbox.processes import wait_until
+from sandbox.services import free_port
 from sandbox.stack import Stack
 from tests.e2e.conftest import QUICK, SPEED
 from tests.e2e.system import System
-from tests.mailbox import MailServer, free_port, serving
+from tests.mailbox import MailServer, serving
 
 pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
 PAYOUTS = 24

@@ -38,12 +38,13 @@ class Sandbox:
         self.command, self.ready_file = command, ready_file
         command.wait_for(ready_file, START_SECONDS)
         self.ready: dict[str, Any] = json.loads(ready_file.read_text())
+        self.parts = {name: psutil.Process(pid) for name, pid in self.ready["pids"].items()}
         self.app = App(self.ready["api"], self.ready["api_key"])
 
     def end(self) -> None:
         """At SIGTERM it ends well, and of all the recorded processes none lives."""
         assert self.command.end(signal.SIGTERM) == 0, self.command.said()
-        assert [name for name, pid in self.ready["pids"].items() if lives(pid)] == []
+        assert [name for name, part in self.parts.items() if lives(part)] == []
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_ready_file_has_every_field_and_is_for_its_owner_only(sandbox: Sandb
     ready = sandbox.ready
     assert set(ready) == FIELDS
     assert set(ready["pids"]) == PARTS
-    assert all(lives(pid) for pid in ready["pids"].values())
+    assert all(map(lives, sandbox.parts.values()))
     assert all(isinstance(ready[name], str) and ready[name] for name in FIELDS - {"pids"})
     assert ready["admin"] == ready["api"] + "/admin/"
     assert stat.S_IMODE(sandbox.ready_file.stat().st_mode) == 0o600

@@ -387,7 +387,8 @@ def test_a_proof_leads_from_every_row_to_the_signature(
 ) -> None:
     result = verified(tmp_path, proof, "--public-key", PUBLIC)
     assert result.exit_code == 0, result.output
-    rows = world.sql(f"SELECT id FROM withdrawal_events WHERE withdrawal_id = '{proof['withdrawal_id']}'")
+    about = f"withdrawal_id = '{proof['withdrawal_id']}'"
+    rows = world.sql(f"SELECT id FROM withdrawal_events WHERE {about} ORDER BY id")
     shown = [line.split("  ")[:2] for line in result.output.splitlines() if line.startswith("source=")]
     assert shown == [["source=journal", "id=5"], *(["source=events", f"id={row.id}"] for row in rows)]
     assert "signed the books of" in result.output

@@ -295,7 +295,6 @@ def test_want_of_money_is_told_with_its_sum_and_the_providers_own_end_of_it_refu
     world.simulator.post("balance", {"paise": 2000})
     queued, waits = world.request(coins=500), world.request(coins=700)
     world.step(queued)
-    tasks._razorpayx.cache_clear()
     tasks.watch.run()
     [low] = [record for record in records(world) if record.kind == "low_balance"]
     assert (low.ours, low.theirs) == (

@@ -19,7 +19,7 @@ def client(world: World) -> FlaskClient:
 
 
 def events(world: World) -> list[str]:
-    return [row.event_id for row in world.sql("SELECT event_id FROM webhook_events")]
+    return [row.event_id for row in world.sql("SELECT event_id FROM webhook_events ORDER BY received_at")]
 
 
 @pytest.mark.failure(13)

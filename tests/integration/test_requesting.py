@@ -215,9 +215,12 @@ def test_a_lost_reply_and_a_lost_database_say_that_nobody_knows_and_under_which_
         def close_the_door() -> None:
             server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
 
-        with CutAfter("WITH taken AS", times=1, then=close_the_door), pytest.raises(OutcomeUnknown) as told:
-            world.request(coins=500)
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        cut = CutAfter("WITH taken AS", times=1, then=close_the_door)
+        try:
+            with cut, pytest.raises(OutcomeUnknown) as told:
+                world.request(coins=500)
+        finally:  # else it could not be emptied for the next test
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     assert told.value.code == "outcome_unknown"
     assert [str(row.id) for row in world.sql("SELECT id FROM withdrawals")] == [
         told.value.extra["withdrawal_id"]

@@ -1,6 +1,5 @@
 """One mail's way to the server: encrypted, in time, tried for a day, and told when it does not go."""
 
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sandbox.services import free_port
 from shared import db, exception_records
 from shared.cli import main
 from shared.models import ExceptionRecord
@@ -219,8 +219,7 @@ def test_an_address_that_the_server_cannot_take_is_refused_for_good(
 def test_a_server_that_is_down_rests_and_gets_all_when_it_is_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     turn_on(world, monkeypatch, port)
     known(world)
     for _ in range(5):

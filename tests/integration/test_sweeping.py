@@ -96,7 +96,7 @@ def test_who_waits_for_a_turn_is_told_until_when(rich: World, monkeypatch: pytes
     withdrawals.sweep()
     assert rich.read(ids[0]).status_reason == "cancel_window"
     rich.advance(30)
-    before = rich.sql("SELECT clock_timestamp() AS at")[0].at
+    before = rich.clock()
     withdrawals.sweep()
     rows = [rich.read(one) for one in ids]
     assert {row.status_reason for row in rows} == {"paced"}

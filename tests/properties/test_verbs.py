@@ -335,12 +335,16 @@ def stage(
     empty_databases: EmptyDatabases, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     # A hundred thousand log lines, which nobody reads.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    before = structlog.get_config()
+    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=quiet, cache_logger_on_first_use=False)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    with World.made(empty_databases, redis_url, NoProvider(), monkeypatch) as world:  # type: ignore[arg-type]
-        yield world
-    structlog.reset_defaults()
+    try:
+        with World.made(empty_databases, redis_url, NoProvider(), monkeypatch) as world:  # type: ignore[arg-type]
+            yield world
+    finally:
+        structlog.configure(**before)
 
 
 @pytest.mark.timeout(0 if PROFILE == "thorough" else 900)

@@ -20,6 +20,8 @@ import psutil
 import pytest
 import requests
 
+from sandbox.processes import READY_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY_ID, KEY_SECRET, ACCOUNT = "rzp_test_sim", "a-test-secret", "4564560000000001"
 SECRET, OLD_SECRET = "hook-secret-now", "hook-secret-before"
@@ -145,7 +147,7 @@ def start(directory: Path, **extra: str) -> tuple[subprocess.Popen[bytes], str]:
         env=environment(**extra),
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: ready.exists() or process.poll() is not None, "the ready file", 15)
+    wait_until(lambda: ready.exists() or process.poll() is not None, "the ready file", READY_SECONDS)
     assert process.poll() is None, "the simulator did not start"
     said = json.loads(ready.read_text())
     assert said["pid"] == process.pid

@@ -41,15 +41,16 @@ def test_a_part_starts_restarts_and_stops(tmp_path: Path) -> None:
     sample = part(tmp_path)
     sample.ready = lambda: "up" in sample.log_text()
     with sample:
-        first = sample.pid
+        first = psutil.Process(sample.pid)
         assert sample.alive
         sample.restart()
         assert sample.alive
-        assert sample.pid != first
-        assert not psutil.pid_exists(first)
+        second = psutil.Process(sample.pid)
+        assert second != first
+        assert not first.is_running()
     assert not sample.alive
     assert sample.returncode == -signal.SIGTERM
-    assert not psutil.pid_exists(sample.pid)
+    assert not second.is_running()
 
 
 def test_the_log_of_a_restart_is_told_from_the_one_before(tmp_path: Path) -> None:

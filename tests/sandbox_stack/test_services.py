@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import psycopg
 import pytest
 import redis
 
-from sandbox.services import Databases, Postgres, Redis, broker, database
+from sandbox import services
+from sandbox.services import Databases, Postgres, Redis, broker, database, free_port, is_free
 from tests.sandbox_stack.programs import lives, running
 
 AS_ANYBODY = """
@@ -44,7 +46,7 @@ def test_its_settings_are_right_for_real_data(postgres: Postgres) -> None:
     wanted = {
         "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_connections": "200",
         "TimeZone": "UTC", "server_encoding": "UTF8", "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "", "password_encryption": "scram-sha-256",
+        "unix_socket_directories": "", "password_encryption": "scram-sha-256", "scram_iterations": "4096",
     }  # fmt: skip
     assert {name: one(postgres.url, f"SHOW {name}") for name in wanted} == wanted
     locale = (
@@ -56,6 +58,8 @@ def test_its_settings_are_right_for_real_data(postgres: Postgres) -> None:
 def test_fast_is_for_tests_only() -> None:
     with Postgres(fast=True) as server:
         assert one(server.url, "SHOW fsync") == "off"
+        kept = "SELECT split_part(rolpassword, ':', 1) FROM pg_authid WHERE rolname = current_user"
+        assert one(server.url, kept) == "SCRAM-SHA-256$1"
 
 
 def test_nobody_enters_without_the_password(postgres: Postgres) -> None:
@@ -182,6 +186,23 @@ def test_redis_keeps_its_port_and_nothing_else() -> None:
         assert server.pid != first
         assert client.get("key") is None
         client.close()
+
+
+@pytest.mark.skipif(not services.KERNELS_PORTS.exists(), reason="not Linux")
+def test_a_free_port_is_none_that_the_kernel_gives_away() -> None:
+    """Else it may be somebody's before its server listens: both ends of every connection have a port."""
+    lowest, _ = map(int, services.KERNELS_PORTS.read_text().split())
+    ports = {free_port() for _ in range(50)}
+    assert len(ports) > 1 and all(is_free(port) and port < lowest for port in ports)
+
+
+def test_a_free_port_is_free_also_where_there_is_none_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on another system, or where every one that we would choose is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        for none_is_free in (range(0), range(number, number + 1)):
+            monkeypatch.setattr(services, "PORTS", none_is_free)
+            assert is_free(port := free_port()) and port != number
 
 
 def test_given_services_are_used(monkeypatch: pytest.MonkeyPatch, postgres: Postgres) -> None:

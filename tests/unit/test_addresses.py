@@ -116,5 +116,5 @@ def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch: pytest.Monk
     begun = time.monotonic()
     with pytest.raises(TimeoutError):
         look_up(TARGET, allow_private=False, seconds=0.1)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5  # and not its ten seconds
     over.set()

@@ -28,7 +28,8 @@ def outcomes(world: World, action: str) -> list[str]:
 
 def reasons(world: World, action: str) -> list[str]:
     """Why it was done, as the audit log keeps it."""
-    rows = world.sql("SELECT reason FROM audit_log WHERE action = :a AND outcome = 'done'", a=action)
+    done = "SELECT reason FROM audit_log WHERE action = :a AND outcome = 'done' ORDER BY id"
+    rows = world.sql(done, a=action)
     return [row.reason for row in rows]
 
 
