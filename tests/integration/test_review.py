@@ -201,6 +201,7 @@ def test_one_that_nobody_looks_at_becomes_an_exception_record(reviewed: World) -
 
 def test_two_people_who_let_it_go_on_do_not_approve_it(reviewed: World) -> None:
     withdrawal_id = reviewed.request()
+    reviewed.sql("UPDATE withdrawals SET review = 'two_payouts'")
     made = withdrawals.propose(withdrawal_id, Decision.GO_ON, evidence="seen", actor=ASHA)
     withdrawals.approve(made.id, actor=RAVI)
     reviewed.bring_on(withdrawal_id)
