@@ -22,6 +22,12 @@ def test_the_layers_hold() -> None:
     assert done.returncode == 0, f"A module imports from its own layer or below (DESIGN §3).\n{done.stdout}"
 
 
+def test_what_belongs_together_runs_in_one_process(request: pytest.FixtureRequest) -> None:
+    """A pytest that is newer than pytest-xdist forgets the groups of conftest.py: every system starts twice."""
+    if hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@tests/unit/test_house.py"), "no group: see pyproject.toml"
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_is_one_room(path: Path) -> None:
     lines = len(path.read_text().splitlines())
