@@ -99,7 +99,7 @@ def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
         evidence |= {"amount_paise": report.amount_paise, "reference_id": report.reference_id}
         journey.flag(session, withdrawal, fault, actor=channel, **evidence)
         return "conflict"
-    on_word = _is_paid_on_peoples_word(session, withdrawal)
+    on_word = _is_paid_on_peoples_word(session, withdrawal, attempt)
     effect = meaning(attempt.state, report.outcome, on_peoples_word=on_word)
     if effect == "reverse" and journey.is_blocked(withdrawal):
         effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
@@ -194,8 +194,8 @@ def _contradiction(
     return None
 
 
-def _is_paid_on_peoples_word(session: Session, withdrawal: Withdrawal) -> bool:
-    if withdrawal.status != Status.COMPLETED:
+def _is_paid_on_peoples_word(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> bool:
+    if withdrawal.status != Status.COMPLETED or attempt.state == AttemptState.PAID:
         return False
     paid = select(PayoutAttempt.id).where(
         PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state == AttemptState.PAID

@@ -118,11 +118,7 @@ def test_absent_before_it_was_sent_again_says_nothing_after_it(
     rich: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looked for in a pause of nearly an hour, and then sent again: that one may be on its way."""
-    monkeypatch.setenv("RESEND_SECONDS", "60")
-    rich.forget_settings()
-    send = rich.first_send()
-    record_answer(send, Unknown("the wire broke"))
-    withdrawals.pause("payouts", reason="to look", actor="operator:asha")
+    send = _unanswered_in_a_pause(rich, monkeypatch)
     for _ in range(8):
         _finds_none(rich, send)
     rich.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '59 minutes'")
@@ -132,6 +128,15 @@ def test_absent_before_it_was_sent_again_says_nothing_after_it(
     _finds_none(rich, send)
     assert rich.read(send.withdrawal_id).status == "processing"
     assert rich.refunds(send.withdrawal_id) == 0
+
+
+def _unanswered_in_a_pause(world: World, monkeypatch: pytest.MonkeyPatch) -> Send:
+    monkeypatch.setenv("RESEND_SECONDS", "60")
+    world.forget_settings()
+    send = world.first_send()
+    record_answer(send, Unknown("the wire broke"))
+    withdrawals.pause("payouts", reason="to look", actor="operator:asha")
+    return send
 
 
 def _finds_none(world: World, send: Send) -> None:
@@ -145,11 +150,7 @@ def test_a_look_that_slept_while_it_was_sent_again_says_nothing(
     rich: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It found none in a pause, and its worker froze; the pause ended, and another worker is on the wire."""
-    monkeypatch.setenv("RESEND_SECONDS", "60")
-    rich.forget_settings()
-    send = rich.first_send()
-    record_answer(send, Unknown("the wire broke"))
-    withdrawals.pause("payouts", reason="to look", actor="operator:asha")
+    send = _unanswered_in_a_pause(rich, monkeypatch)
     rich.advance()
     slept = claim(send.withdrawal_id)
     assert isinstance(slept, LookUp)
