@@ -35,8 +35,6 @@ def _settings() -> dict[str, Any]:
         "worker_send_task_events": settings().task_events == "on",
         "task_track_started": True,
         "worker_hijack_root_logger": False,
-        # There are no results that could expire. Without this beat sends a task that removes them.
-        "result_expires": None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # What was begun is finished; a message that comes twice meanwhile finds nothing due.
