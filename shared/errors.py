@@ -10,10 +10,31 @@ PayoutsError
 └── SettingsError      mend the environment, then start again
 """
 
-from typing import Any
+from typing import Any, TypeVar
+
+Error = TypeVar("Error", bound=BaseException)
 
 
-class PayoutsError(Exception):
+class Portable(Exception):
+    """An error that can be copied and pickled, whatever its constructor takes.
+
+    Python calls the class again with `args` only, which fails for a constructor that needs more. Celery
+    pickles what a task raises; an error that it cannot pickle it takes for one that nobody expected.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """All that it holds, past its constructor."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[Error], args: tuple[Any, ...], state: dict[str, Any]) -> Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class PayoutsError(Portable):
     """Something that a caller is told about.
 
     `error` is the short sentence, `details` one more, `code` the word for machines,

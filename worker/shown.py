@@ -1,9 +1,11 @@
-"""What Flower is shown of a task, beside its name and its one argument, the id."""
+"""The class of every task: what Flower is shown of it, and what it may raise."""
 
 from typing import Any
 
 from celery import Task
 from celery.worker.request import Request
+
+from shared.errors import Unavailable
 
 
 class ShownRequest(Request):  # type: ignore[misc]
@@ -22,3 +24,5 @@ class ShownTask(Task):  # type: ignore[misc]
     """A task of ours."""
 
     Request = "worker.shown:ShownRequest"
+    # A database that is away is nobody's fault in here: each task logs it as a sentence, without a traceback.
+    throws = (Unavailable,)

@@ -1,7 +1,7 @@
 """The tasks. Each takes an id, may run twice, and finds out from the row what there is to do."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from uuid import UUID
 
 import structlog
@@ -20,36 +20,34 @@ from worker.app import celery
 from worker.reconcile import nightly
 
 log = structlog.get_logger()
-# A database that is away is nobody's fault in here: it is logged as a sentence, not as a traceback.
-task = partial(celery.task, throws=(Unavailable,))
 
 
-@task(name=queues.SUBMIT)
+@celery.task(name=queues.SUBMIT)
 def submit_withdrawal(withdrawal_id: str) -> None:
     """Bring a withdrawal that is due one step on: send it, send it again, or look for it."""
     _go_on(withdrawal_id)
 
 
-@task(name=queues.POLL)
+@celery.task(name=queues.POLL)
 def poll_payout(withdrawal_id: str) -> None:
     """Ask how an accepted payout stands. The same story, on a queue where it delays nobody's payment."""
     _go_on(withdrawal_id)
 
 
-@task(name=queues.APPLY)
+@celery.task(name=queues.APPLY)
 def apply_webhook(event_id: str) -> None:
     """Let a kept webhook do what it means."""
     queues.taken(event_id)
     inbox.apply(event_id)
 
 
-@task(name=queues.SWEEP)
+@celery.task(name=queues.SWEEP)
 def sweep() -> None:
     """Nudge everything that is due."""
     withdrawals.sweep()
 
 
-@task(name=queues.WATCH)
+@celery.task(name=queues.WATCH)
 def watch() -> None:
     """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?
 
@@ -89,19 +87,19 @@ WATCHED = (
 )
 
 
-@task(name=queues.SEAL)
+@celery.task(name=queues.SEAL)
 def seal() -> None:
     """Seal what was written since: from then on any change of it can be proved."""
     sealing.seal()
 
 
-@task(name=queues.RECONCILE)
+@celery.task(name=queues.RECONCILE)
 def reconcile() -> None:
     """Compare yesterday's books with the provider's, once a night."""
     nightly()
 
 
-@task(name=queues.COUNT)
+@celery.task(name=queues.COUNT)
 def count() -> None:
     """Keep the totals of days that are over."""
     totals.keep()
@@ -121,14 +119,14 @@ def deliver(place: str) -> None:
     turns.take_turn(place)
 
 
-@task(name=queues.MAIL)
+@celery.task(name=queues.MAIL)
 def mail() -> None:
     """Write down a mail for all that users and operators are to be told, and nudge what is due."""
     mail_following.follow()
     mail_turns.nudge_due()
 
 
-@task(name=queues.SEND_MAIL)
+@celery.task(name=queues.SEND_MAIL)
 def send_mail(place: str) -> None:
     """Send mail for a while; what is then left waits for its next turn."""
     queues.taken(place)

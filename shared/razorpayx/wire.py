@@ -12,19 +12,20 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
+from shared.errors import Portable
 from shared.razorpayx.answers import Reply
 
 MAX_ANSWER_BYTES = 1024 * 1024  # a page of a hundred payouts is a tenth of this
 
 
-class Answered(Exception):
+class Answered(Portable):
     """The provider answered; carries the reply past the SDK, which would lose its status."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
 
 
-class NoReply(Exception):
+class NoReply(Portable):
     """The wire broke. `sent` is False only where no byte of the request can have left."""
 
     def __init__(self, cause: Exception, *, sent: bool) -> None:
