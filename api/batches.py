@@ -44,7 +44,7 @@ def batch() -> dict[str, Any]:
         )
     request.max_content_length = BODY_TIMES * current_app.config["SETTINGS"].max_body_bytes
     given = schemas.body(schemas.BatchIn)
-    idempotency.hold(actor=g.actor, key=f"{key} batch", operation="batch", fingerprint=_places(given.items))
+    idempotency.hold(actor=g.actor, key=key, operation="batch", fingerprint=_places(given.items))
     results: list[dict[str, Any]] = []
     for place, item in enumerate(given.items):
         results.append(_result(place, item, key) if _goes_on(results) else _told(place, NOT_TRIED))

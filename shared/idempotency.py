@@ -4,6 +4,9 @@ A request is written down before it is done and its answer afterwards, in a stat
 in between leaves a request without an answer; the next with that key does it anew. That is safe because each
 verb knows for itself what was done under the key: a withdrawal by its row, a cancellation by its event, a
 credit by its reference. So nothing that moves coins depends on what is kept here, and a day later it may go.
+
+A key belongs to the operation that used it first. For a day the row here says so, to all operations of that
+caller; for good the database does (`one_operation_per_key`), of withdrawals, batches and imports for a user.
 """
 
 import hashlib
@@ -14,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 
 from shared.db import one_statement, told_plainly
 from shared.errors import BadRequest, Conflict
@@ -23,17 +27,20 @@ KEPT_HOURS = 24
 # No request runs so long (shared/db.py); who has no answer by then died, and its key is free again.
 RUNNING_SECONDS = 60
 FORGET_AT_ONCE = 10_000
+ONE_OPERATION = "one_operation_per_key"  # the trigger that keeps a key to its first operation, for good
 
 
 class Reused(BadRequest):
-    """The key was used for something else."""
+    """The key was used for something else: with another body, or for another operation."""
 
     http_status = 422
 
-    def __init__(self) -> None:
+    def __init__(self, *, elsewhere: bool = False) -> None:
+        self.elsewhere = elsewhere
         super().__init__(
             "Idempotency-Key already used",
-            "This key was sent before with another request; a new wish needs a new key",
+            f"This key was sent before {'to another endpoint' if elsewhere else 'with another request'}; "
+            "use a new key for a new request",
             code="idempotency_key_reused",
         )
 
@@ -88,7 +95,7 @@ def begin(*, actor: str, key: str, operation: str, fingerprint: str) -> Answered
     if first is None:
         raise StillRunning  # given up at this very moment: free when it is sent again
     if first.fingerprint != fingerprint:
-        raise Reused
+        raise Reused(elsewhere=first.operation != operation)
     if first.http_status is None:
         raise StillRunning
     return Answered(first.http_status, first.answer)
@@ -107,9 +114,16 @@ def hold(*, actor: str, key: str, operation: str, fingerprint: str) -> None:
         set_={"started_at": func.now()},
         where=IdempotentRequest.fingerprint == fingerprint,
     )
+    theirs = select(IdempotentRequest.operation).filter_by(actor=actor, key=key)
     with told_plainly(), one_statement() as connection:
         if connection.execute(mine.returning(IdempotentRequest.key)).one_or_none() is None:
-            raise Reused
+            raise Reused(elsewhere=connection.scalar(theirs) != operation)
+
+
+def must_be_free(error: IntegrityError) -> None:
+    """Raises Reused when the database refused a withdrawal because of its key's first operation."""
+    if getattr(getattr(error.orig, "diag", None), "constraint_name", None) == ONE_OPERATION:
+        raise Reused(elsewhere=True) from error
 
 
 def finish(*, actor: str, key: str, http_status: int, answer: dict[str, Any]) -> None:

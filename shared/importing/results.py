@@ -31,7 +31,9 @@ class Result:
 
 def refused(row: Row, error: BadRequest) -> Result:
     """A row that is not taken, with the reason in the API's words."""
-    if isinstance(error, Reused):
+    if isinstance(error, Reused) and error.elsewhere:
+        words = "Reference already used: An app used it as its Idempotency-Key for this user"
+    elif isinstance(error, Reused):
         words = "Reference already used: It was imported before with another amount or UPI id"
     else:
         words = error.error if error.details == error.error else f"{error.error}: {error.details}"
@@ -39,10 +41,12 @@ def refused(row: Row, error: BadRequest) -> Result:
 
 
 def of_before(row: Row, wish: Wish, before: Before) -> Result | None:
-    """What is known of a row whose reference was imported before; None of one that is new."""
+    """What is known of a row whose reference was used before; None of one that is new."""
     first = before.get((wish.user_id, wish.key))
     if first is None:
         return None
+    if first.idempotency_key != wish.key:
+        return refused(row, Reused(elsewhere=True))
     if first.request_fingerprint != wish.fingerprint:
         return refused(row, Reused())
     return Result(row, Outcome.BEFORE, withdrawal_id=str(first.id))

@@ -14,17 +14,20 @@ from shared.importing.rows import Row
 from shared.importing.scratch import Scratch, plain
 from shared.settings import settings
 
-# No key that an app sends begins with a blank, and none of a batch's (api/batches.py): they never meet.
+# No key that an app sends begins with a blank. What the app used as a key for this user is no reference for
+# another withdrawal of theirs, though: the database refuses it (one_operation_per_key).
 PREFIX = " import "
 AT_ONCE = 500  # rows for which the database is asked together
 
 TAKEN_BEFORE = text("""
-    SELECT w.user_id, w.idempotency_key, w.request_fingerprint, w.id
+    SELECT asked.user_id, asked.key, w.idempotency_key, w.request_fingerprint, w.id
     FROM unnest(CAST(:users AS text[]), CAST(:keys AS text[])) AS asked (user_id, key)
-    JOIN withdrawals w ON w.user_id = asked.user_id AND w.idempotency_key = asked.key
+    JOIN withdrawals w ON w.user_id = asked.user_id AND w.idempotency_key IS NOT NULL
+         AND given_key(w.idempotency_key) = given_key(asked.key)
+    ORDER BY w.idempotency_key = asked.key
 """)
 
-# (user_id, key) -> the withdrawal, with its fingerprint
+# (user_id, key) -> the withdrawal, with its own key and fingerprint
 Before = dict[tuple[str, str], Any]
 
 
@@ -75,9 +78,9 @@ def asked(rows: Iterable[Row], scratch: Scratch) -> Iterator[list[tuple[Row, Wis
 
 
 def taken_before(session: Session, wishes: list[Wish]) -> Before:
-    """Those of them whose reference was imported before, with whatever content."""
+    """Those of them whose reference was used for this user before, with whatever content and by whomever."""
     named = {"users": [wish.user_id for wish in wishes], "keys": [wish.key for wish in wishes]}
-    return {(found.user_id, found.idempotency_key): found for found in session.execute(TAKEN_BEFORE, named)}
+    return {(found.user_id, found.key): found for found in session.execute(TAKEN_BEFORE, named)}
 
 
 def _asked_for(row: Row, scratch: Scratch) -> Wish | BadRequest:

@@ -101,6 +101,13 @@ class Withdrawal(Base):
             postgresql_where=text("status_reason IS NOT NULL"),
         ),
         Index("ix_withdrawals_review", "review", *NEWEST, postgresql_where=text("review IS NOT NULL")),
+        # Which operation used a key first (one_operation_per_key, a trigger).
+        Index(
+            "ix_withdrawals_given_key",
+            "user_id",
+            text("given_key(idempotency_key)"),
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
         Index("ix_withdrawals_utr", "utr", postgresql_where=text("utr IS NOT NULL")),
     )
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shared import metrics, queues, wallet
 from shared.db import one_statement, told_plainly, transaction
 from shared.errors import BadRequest, Unavailable
-from shared.idempotency import Reused
+from shared.idempotency import Reused, must_be_free
 from shared.ids import new_id
 from shared.models import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.money import coins_to_paise
@@ -108,7 +108,7 @@ def request(
     OutcomeUnknown.
 
     Under a `key` of the app's own it is done once: the first with this key is returned again, or Reused is
-    raised when its `fingerprint` was another (idempotency.py).
+    raised when its `fingerprint` was another, or the key belongs to another operation (idempotency.py).
     """
     withdrawal_id, amount_paise = new_id(), coins_to_paise(coins, settings().coin_value_paise)
     values = {
@@ -172,13 +172,14 @@ def cancel(
 def _taken_once(values: dict[str, Any]) -> Any:
     """Run the statement. Where a connection breaks under it, its end is not known: it is run again under
     its id, which the database accepts only if the first run left nothing. Raises OutcomeUnknown when that
-    breaks too.
+    breaks too, and Reused.
     """
     try:
         return _take(values)
-    except IntegrityError:
+    except IntegrityError as error:
         if values["idempotency_key"] is None:
             raise
+        must_be_free(error)
         return None  # somebody was here with this key
     except ConnectionLost:
         log.warning("[WITHDRAW] connection lost, asking again", withdrawal_id=str(values["id"]))
@@ -192,7 +193,8 @@ def _take_again(values: dict[str, Any]) -> Any:
     try:
         # No row the second time may mean that the first run has taken the coins that are missing now.
         return _take(values) or _already_taken(values["id"])
-    except IntegrityError:
+    except IntegrityError as error:
+        must_be_free(error)
         return _already_taken(values["id"])
 
 

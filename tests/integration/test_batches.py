@@ -2,6 +2,9 @@
 
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -9,7 +12,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
-from shared import db
+from shared import db, withdrawals
+from shared.idempotency import Reused
 from tests.integration.app import BATCH, GOOD, WITHDRAW, assert_refused
 from tests.world import World
 
@@ -117,12 +121,46 @@ def test_the_same_wish_twice_in_a_batch_is_two_withdrawals(world: World, client:
     assert world.balance() == 1000
 
 
-def test_an_item_does_not_meet_a_single_request_under_the_same_key(world: World, client: FlaskClient) -> None:
-    world.credit(coins=2000)
-    key = str(uuid.uuid4())
-    alone = client.post(WITHDRAW, json=GOOD, headers={"Idempotency-Key": key}).get_json()
-    [result] = send(client, [GOOD], key=key).get_json()["results"]
-    assert result["data"]["withdrawal_id"] != alone["data"]["withdrawal_id"]
+@pytest.mark.failure(7)
+def test_the_same_wish_alone_and_in_a_batch_under_one_key_is_one_withdrawal(
+    world: World, client: FlaskClient
+) -> None:
+    for order in ("alone first", "batch first"):
+        user, key = {**GOOD, "user_id": order}, {"Idempotency-Key": str(uuid.uuid4())}
+        world.credit(order)
+        ways = [
+            lambda user=user, key=key: client.post(WITHDRAW, json=user, headers=key),
+            lambda user=user, key=key: send(client, [user], key=key["Idempotency-Key"]),
+        ]
+        first, second = ways if order == "alone first" else reversed(ways)
+        assert first().get_json()["success"]
+        told = assert_refused(second(), 422, "Idempotency-Key already used")
+        assert "to another endpoint" in told["details"]
+        # Nor when the day is over for which the first answer is kept.
+        world.sql("DELETE FROM idempotent_requests")
+        assert "to another endpoint" in second().get_data(as_text=True)
+        assert world.balance(order) == 1500
+        world.sql("DELETE FROM idempotent_requests")
+        assert first().get_json()["success"], "whoever was first goes on to be answered"
+    assert len(world.sql("SELECT FROM withdrawals")) == 2
+
+
+@pytest.mark.failure(7)
+def test_alone_and_in_a_batch_at_the_same_moment_make_one(world: World) -> None:
+    world.credit(coins=100_000)
+    barrier = Barrier(2)
+
+    def ask(number: int) -> None:
+        key = f"k{number // 2}" if number % 2 else f"k{number // 2} 0"
+        barrier.wait(10)
+        with suppress(Reused):
+            about = {"user_id": "user123", "coins": 500, "upi_id": "user@okhdfcbank", "actor": "app:test"}
+            withdrawals.request(**about, key=key, fingerprint=key)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(ask, range(40)))
+    assert len(world.sql("SELECT FROM withdrawals")) == 20
+    assert world.balance() == 90_000
 
 
 def test_a_batch_without_a_key_is_refused(world: World, client: FlaskClient) -> None:
