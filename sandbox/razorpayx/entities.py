@@ -169,6 +169,22 @@ def collection(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"entity": "collection", "count": len(items), "items": items}
 
 
+def contradicted(page: dict[str, Any], how: str) -> dict[str, Any]:
+    """The same list without its rows, in one of the ways of `lists` that show that it is no true answer."""
+    empty = {**page, "items": []}
+    match how:
+        case "count":
+            return {**empty, "count": 1}
+        case "entity":
+            return {"items": []}
+        case "error":
+            return {**empty, "count": 0, "error": {"code": "SERVER_ERROR", "description": "Partial result"}}
+        case "has_more":
+            return {**empty, "count": 0, "has_more": True}
+        case _:
+            return page
+
+
 def event_envelope(name: str, kind: str, entity: dict[str, Any], now: float) -> dict[str, Any]:
     """`MD:webhooks/payouts.md`."""
     return {

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from . import creates, errors, faults, rules
 from .core import SIM, Sim
-from .entities import collection, contact_entity, fund_account_entity, payout_entity
+from .entities import collection, contact_entity, contradicted, fund_account_entity, payout_entity
 from .reasons import STATUSES
 from .state import Payout, contact_identity
 
@@ -36,16 +36,16 @@ def _whole(query: Mapping[str, str], name: str, default: int | None, high: int |
 
 
 def _page(
-    items: Iterable[Any], query: Mapping[str, str], render: Callable[[Any], dict[str, Any]]
+    request: web.Request, items: Iterable[Any], render: Callable[[Any], dict[str, Any]]
 ) -> web.Response:
     """`count` (10, at most 100) after `skip` (`MD:api/understand.md`)."""
+    query = request.query
     count, skip = _whole(query, "count", 10, 100), _whole(query, "skip", 0)
     assert count is not None and skip is not None
     if count < 1:
         raise errors.ApiError("The count must be at least 1.", field="count")
-    return faults.json_reply(
-        collection([render(item) for item in itertools.islice(items, skip, skip + count)])
-    )
+    rows = [render(item) for item in itertools.islice(items, skip, skip + count)]
+    return faults.json_reply(contradicted(collection(rows), request.app[SIM].settings.lists))
 
 
 def _newest_first(items: Iterable[Any], query: Mapping[str, str]) -> list[Any]:
@@ -97,7 +97,7 @@ async def list_payouts(request: web.Request) -> web.Response:
     fault = _lookup_fault(request)
     if fault is not None:
         return fault
-    return _page(_found(sim, query), query, lambda p: payout_entity(p, sim.config.account_number))
+    return _page(request, _found(sim, query), lambda p: payout_entity(p, sim.config.account_number))
 
 
 def _found(sim: Sim, query: Mapping[str, str]) -> Iterable[Payout]:
@@ -163,7 +163,7 @@ async def list_contacts(request: web.Request) -> web.Response:
         for c in _newest_first(sim.world.contacts.values(), query)
         if active in (None, c.active) and all(query[f] == c.fields[f] for f in filters if f in query)
     )
-    return _page(some, query, contact_entity)
+    return _page(request, some, contact_entity)
 
 
 async def get_contact(request: web.Request) -> web.Response:
@@ -204,7 +204,7 @@ async def list_fund_accounts(request: web.Request) -> web.Response:
         if query.get("contact_id", a.contact.id) == a.contact.id
         and query.get("account_type", a.kind) == a.kind
     )
-    return _page(some, query, fund_account_entity)
+    return _page(request, some, fund_account_entity)
 
 
 async def get_fund_account(request: web.Request) -> web.Response:
@@ -234,7 +234,7 @@ async def list_transactions(request: web.Request) -> web.Response:
     rules.known_fields(query, ("account_number", *PAGING))
     _our_account(sim, query)
     start, end = _whole(query, "from", None), _whole(query, "to", None)
-    return _page(sim.world.transactions_between(start, end)[::-1], query, dict)
+    return _page(request, sim.world.transactions_between(start, end)[::-1], dict)
 
 
 async def get_transaction(request: web.Request) -> web.Response:
@@ -262,7 +262,7 @@ async def balances(request: web.Request) -> web.Response:
         "refreshed_at": int(sim.clock.now()),
     }
     wanted = query.get("account_type", kind) == kind and query.get("bank_code", "YESB") == "YESB"
-    return _page([item] if wanted else [], query, dict)
+    return _page(request, [item] if wanted else [], dict)
 
 
 ROUTES = (

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+LISTS = ("ok", "count", "entity", "error", "has_more")
+
 
 @dataclass(slots=True)
 class Settings:
@@ -23,6 +25,7 @@ class Settings:
     webhooks_enabled: bool = True  # switched off by 24 h of failures; only a person switches it on
     webhook_timeout_ms: int = 5000  # a slower receiver has failed
     lookups: str = "ok"  # GET /payouts and /payouts/:id: ok | 500 | empty | drop
+    lists: str = "ok"  # every list: ok, or a page that contradicts itself: count | entity | error | has_more
     rate_limit_per_second: int | None = None
     down: str | None = None  # the whole API: 500 | drop | 503html
     latency_ms: int = 0
@@ -42,6 +45,7 @@ _LIMIT, _LATENCY, _FEES = _whole(1, 1_000_000), _whole(0, 600_000), _whole(0, 1_
 
 _ACCEPTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lookups": (lambda v: v in ("ok", "500", "empty", "drop"), "one of ok, 500, empty, drop"),
+    "lists": (lambda v: v in LISTS, f"one of {', '.join(LISTS)}"),
     "down": (lambda v: v is None or v in ("500", "drop", "503html"), "one of 500, drop, 503html, or null"),
     "rate_limit_per_second": (lambda v: v is None or _LIMIT(v), "a whole number from 1, or null"),
     "latency_ms": (_LATENCY, "a whole number from 0 to 600000"),

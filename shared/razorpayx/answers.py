@@ -125,20 +125,6 @@ def read_payout(reply: Reply, *, reference_id: str | None, amount_paise: int) ->
     return Accepted(report)
 
 
-def read_list(reply: Reply, *, reference_id: str) -> Found | NotTaken:
-    """The answer to a look-up by `reference_id`."""
-    if not 200 <= reply.status < 300:
-        return read_error(reply)
-    page = read_json(reply.body)
-    items = page.get("items") if isinstance(page, dict) else None
-    if not isinstance(items, list):
-        return Unknown("The answer is not a list", reply.status)
-    reports = [parse_report(item) for item in items]
-    if any(report is None or report.reference_id != reference_id for report in reports):
-        return Unknown("The list has something else in it", reply.status)
-    return Found(tuple(report for report in reports if report))
-
-
 def read_id(reply: Reply, *, prefix: str) -> str | NotTaken:
     """The id of the contact (`cont_`) or fund account (`fa_`) that a create answered with."""
     if not 200 <= reply.status < 300:
@@ -148,20 +134,6 @@ def read_id(reply: Reply, *, prefix: str) -> str | NotTaken:
     if isinstance(found, str) and found.startswith(prefix):
         return found
     return Unknown(f"The answer names no {prefix}…", reply.status)
-
-
-def read_balance(reply: Reply, *, account_number: str) -> int | NotTaken:
-    """What one account can pay, in paise, from the list of balances."""
-    if not 200 <= reply.status < 300:
-        return read_error(reply)
-    page = read_json(reply.body)
-    items = page.get("items") if isinstance(page, dict) else None
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and item.get("account_number") == account_number:
-            available = paise(item.get("available_amount"))
-            if available is not None:
-                return available
-    return Unknown("The answer does not tell our balance", reply.status)
 
 
 def read_error(reply: Reply) -> NotTaken:
@@ -198,7 +170,7 @@ def _read_refusal(error: dict[str, Any], description: str) -> NotTaken:
 
 def parse_report(entity: Any) -> PayoutReport | None:
     """A payout entity, or None when it lacks what we need. Unknown keys and odd nulls are usual there."""
-    if not isinstance(entity, dict):
+    if not isinstance(entity, dict) or entity.get("entity") not in (None, "payout"):
         return None
     payout_id, status, amount = word(entity.get("id")), word(entity.get("status")), entity.get("amount")
     if not payout_id or not PAYOUT_ID.fullmatch(payout_id) or type(amount) is not int:

@@ -14,7 +14,7 @@ import certifi
 import razorpay
 
 from shared import metrics, pace
-from shared.razorpayx import answers, bodies
+from shared.razorpayx import answers, bodies, lists
 from shared.razorpayx.answers import Answer, Found, NotTaken, Prepared, Reply, Throttled, Unknown
 from shared.razorpayx.wire import Answered, NoReply, Wire
 from shared.settings import Settings
@@ -72,7 +72,7 @@ class RazorpayX:
         reference_id = str(step.attempt_id)
         query = {"account_number": step.account_number, "reference_id": reference_id}
         reply = self._call("look_up", "get", "/v1/payouts", params=query)
-        return answers.read_list(reply, reference_id=reference_id) if isinstance(reply, Reply) else reply
+        return lists.read_list(reply, reference_id=reference_id) if isinstance(reply, Reply) else reply
 
     def poll(self, step: Poll) -> Answer:
         """The payout as it stands."""
@@ -86,7 +86,7 @@ class RazorpayX:
         reply = self._call("balance", "get", "/v1/banking_balances", params={"count": 100})
         if not isinstance(reply, Reply):
             return reply
-        return answers.read_balance(reply, account_number=self._settings.razorpayx_account_number)
+        return lists.read_balance(reply, account_number=self._settings.razorpayx_account_number)
 
     def get(self, path: str, query: dict[str, str | int]) -> Reply | Throttled | Unknown:
         """One page of a list, or one payout: what `listing.py` asks for."""

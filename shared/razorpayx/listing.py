@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from shared.razorpayx.answers import NotTaken, Refused, Reply, Throttled, Unknown, read_error, read_json
+from shared.razorpayx.answers import (
+    NotTaken,
+    Refused,
+    Reply,
+    Throttled,
+    Unknown,
+    read_error,
+    read_json,
+)
+from shared.razorpayx.lists import says_absent
 from shared.razorpayx.statements import (
     Line,
     Listed,
@@ -71,7 +80,7 @@ class Listing:
                 found = parse_payout(read_json(reply.body))
                 return found if found and found.id == payout_id else Unknown("Not the payout asked for")
             error = read_error(reply)
-            return None if isinstance(error, Refused) else error
+            return None if says_absent(error) else error
 
         return self._ask(f"/v1/payouts/{payout_id}", {}, read)
 

@@ -16,10 +16,9 @@ from shared.razorpayx.answers import (
     moment,
     paise,
     parse_report,
-    read_error,
-    read_json,
     word,
 )
+from shared.razorpayx.lists import read_items
 
 Source = Literal["payout", "reversal", "bank_transfer", "other"]
 SOURCES: tuple[Source, ...] = ("payout", "reversal", "bank_transfer")
@@ -61,12 +60,9 @@ Listed = TypeVar("Listed", ListedPayout, Line)
 
 def read_page(reply: Reply, parse: Callable[[Any], Listed | None]) -> list[Listed] | NotTaken:
     """The rows of one page of a list; Unknown when any of them is not understood."""
-    if not 200 <= reply.status < 300:
-        return read_error(reply)
-    page = read_json(reply.body)
-    items = page.get("items") if isinstance(page, dict) else None
+    items = read_items(reply)
     if not isinstance(items, list):
-        return Unknown("The answer is not a list", reply.status)
+        return items
     rows = [row for item in items if (row := parse(item)) is not None]
     if len(rows) != len(items):
         return Unknown("The list holds a row that is not understood", reply.status)

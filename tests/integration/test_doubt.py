@@ -67,6 +67,24 @@ def test_one_look_up_without_an_answer_starts_the_hour_anew(world: World) -> Non
     assert world.refunds(withdrawal_id) == 0
 
 
+@pytest.mark.failure(2)
+def test_look_ups_that_contradict_themselves_never_give_coins_back(world: World) -> None:
+    """The payout is alive, and for hours each look-up brings an empty page that cannot be true."""
+    world.credit()
+    withdrawal_id = world.request(upi_id="drop@sim")
+    world.step(withdrawal_id)
+    world.sql("UPDATE payout_attempts SET sends = 9")  # from now on it is only looked up
+    for how in ("count", "entity", "error", "has_more"):
+        world.simulator.settings(lists=how)
+        for _ in range(7):
+            assert world.step(withdrawal_id) == "processing"
+            world.sql("UPDATE payout_attempts SET absent_since = absent_since - interval '1 hour'")
+        assert world.attempts(withdrawal_id)[0].absent_looks == 0
+    world.simulator.settings(lists="ok")
+    assert world.finish(withdrawal_id) == "completed"
+    assert (world.refunds(withdrawal_id), len(world.simulator.payouts())) == (0, 1)
+
+
 def test_a_look_up_that_slept_over_its_lease_says_nothing(world: World) -> None:
     """Asked before the payout was there, told an hour later."""
     world.simulator.scenario("500.always", default=True)

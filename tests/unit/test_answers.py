@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.razorpayx import answers, bodies
+from shared.razorpayx import answers, bodies, lists, statements
 from shared.razorpayx.answers import Accepted, Found, Refused, Reply, Throttled, Unknown
 from shared.razorpayx.signature import is_signed
 from tests.world import sign
@@ -125,26 +125,83 @@ def test_retry_after(header: str | None, seconds: float | None) -> None:
     assert answer.retry_after_seconds == seconds
 
 
+def page(*items: Any, **other: Any) -> dict[str, Any]:
+    return {"entity": "collection", "count": len(items), "items": list(items), **other}
+
+
 @pytest.mark.parametrize(
     ("body", "count"),
     [
-        ({"items": []}, 0),
-        ({"items": [PAYOUT]}, 1),
-        ({"items": [PAYOUT, {**PAYOUT, "id": "pout_2"}]}, 2),
-        ({"items": [{**PAYOUT, "reference_id": "another"}]}, None),
-        ({"items": [{}]}, None),
-        ({"items": None}, None),
+        (page(), 0),
+        (page(has_more=False, error=None), 0),
+        (page(PAYOUT), 1),
+        (page(PAYOUT, {**PAYOUT, "id": "pout_2"}), 2),
+        (page({**PAYOUT, "reference_id": "another"}), None),
+        (page({**PAYOUT, "entity": "reversal"}), None),
+        (page({}), None),
+        (page(items=None), None),
         ({}, None),
         ([], None),
     ],
 )
 def test_look_ups(body: Any, count: int | None) -> None:
-    answer = answers.read_list(Reply(200, json.dumps(body).encode()), reference_id=REFERENCE)
+    answer = lists.read_list(Reply(200, json.dumps(body).encode()), reference_id=REFERENCE)
     assert (
         isinstance(answer, Unknown)
         if count is None
         else isinstance(answer, Found) and len(answer.reports) == count
     )
+
+
+CONTRADICTIONS = [
+    page(count=1),
+    page(PAYOUT, count=0),
+    page(count=None),
+    page(count="0"),
+    page(count=False),
+    page(entity="error"),
+    page(error={"code": "SERVER_ERROR"}),
+    page(error="partial"),
+    page(has_more=True),
+    page(PAYOUT, PAYOUT),
+    {"items": []},
+    {"entity": "collection", "items": []},
+    {"count": 0, "items": []},
+]
+
+
+@pytest.mark.parametrize("body", CONTRADICTIONS)
+def test_a_list_that_contradicts_itself_is_no_answer(body: Any) -> None:
+    """After an hour an empty look-up gives coins back: only a whole, consistent, empty list is an absence."""
+    reply = Reply(200, json.dumps(body).encode())
+    assert isinstance(lists.read_list(reply, reference_id=REFERENCE), Unknown)
+    assert isinstance(statements.read_page(reply, statements.parse_payout), Unknown)
+    assert isinstance(lists.read_balance(reply, account_number="1"), Unknown)
+
+
+def test_a_page_of_a_long_list_may_promise_more_and_a_look_up_may_not() -> None:
+    row = {**PAYOUT, "created_at": 1767000101}
+    reply = Reply(200, json.dumps(page(row, has_more=True)).encode())
+    assert isinstance(statements.read_page(reply, statements.parse_payout), list)
+    assert isinstance(lists.read_list(reply, reference_id=REFERENCE), Unknown)
+
+
+BALANCE = {"account_number": "1", "available_amount": 500}
+
+
+@pytest.mark.parametrize(
+    ("items", "balance"),
+    [
+        ([BALANCE], 500),
+        ([{**BALANCE, "account_number": "2"}, BALANCE], 500),
+        ([BALANCE, {**BALANCE, "available_amount": 0}], None),
+        ([{**BALANCE, "available_amount": "500"}], None),
+        ([], None),
+    ],
+)
+def test_our_balance_is_told_once_or_not_known(items: list[Any], balance: int | None) -> None:
+    answer = lists.read_balance(Reply(200, json.dumps(page(*items)).encode()), account_number="1")
+    assert isinstance(answer, Unknown) if balance is None else answer == balance
 
 
 @given(st.binary(max_size=300))

@@ -24,6 +24,10 @@ def payout(number: int, second: int | None = None) -> dict[str, Any]:
     }
 
 
+def collection(rows: list[Any]) -> dict[str, Any]:
+    return {"entity": "collection", "count": len(rows), "items": rows}
+
+
 class Provider:
     """A list behind offsets, newest first; `meanwhile` runs before each answer."""
 
@@ -42,7 +46,7 @@ class Provider:
             return self.answers[self.calls]
         within = [row for row in self.rows if query["from"] <= row["created_at"] <= query["to"]]
         page = self.order(within)[query["skip"] :][: min(query["count"], self.most)]
-        return Reply(200, json.dumps({"items": page}).encode())
+        return Reply(200, json.dumps(collection(page)).encode())
 
 
 def read(provider: Provider) -> set[str]:
@@ -117,7 +121,8 @@ def test_a_busy_provider_is_asked_again() -> None:
     [
         (Reply(503, b"<html>"), "Not an answer of RazorpayX"),
         (Reply(401, b'{"error": {"description": "Authentication failed"}}'), "Authentication failed"),
-        (Reply(200, b'{"items": [{"id": "pout_1"}]}'), "not understood"),
+        (Reply(200, json.dumps(collection([{"id": "pout_1"}])).encode()), "not understood"),
+        (Reply(200, b'{"items": []}'), "contradicts itself"),
         (Reply(200, b"[]"), "not a list"),
     ],
 )
@@ -141,6 +146,14 @@ def test_no_such_payout_is_an_answer_and_no_answer_is_none() -> None:
     refusal = {"error": {"code": "BAD_REQUEST_ERROR", "description": "The id provided does not exist"}}
     provider.answers = {1: Reply(400, json.dumps(refusal).encode())}
     assert Listing(provider, "1").payout("pout_1") is None
+    refusal["error"]["description"] = "The requested URL was not found on the server."
+    provider.answers[2] = Reply(400, json.dumps(refusal).encode())
+    with pytest.raises(NotReadable):
+        Listing(provider, "1").payout("pout_1")
+    refusal["error"]["description"] = "The count may not be greater than 100"
+    provider.answers[3] = Reply(400, json.dumps(refusal).encode())
+    with pytest.raises(NotReadable):
+        Listing(provider, "1").payout("pout_1")
     provider.answers = dict.fromkeys(range(1, 100), Reply(500, b""))
     with pytest.raises(NotReadable):
         Listing(provider, "1").payout("pout_1")
