@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, Select, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -108,6 +108,16 @@ def one_statement() -> Iterator[Connection]:
     """A connection on which each statement is a transaction of its own: no BEGIN, no COMMIT on the wire."""
     with engine().connect() as plain:
         yield plain.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def locked_once(rows: Select[Any]) -> Select[Any]:
+    """The rows of a query with LIMIT and FOR UPDATE, for `column.in_(…)` of the statement that changes them.
+
+    Written as a plain subquery, PostgreSQL may plan it as the inner side of a nested loop and run it once for
+    each row of the table: each run skips what the one before changed, and LIMIT 1 changes them all.
+    """
+    chosen = rows.cte("chosen").prefix_with("MATERIALIZED")
+    return select(*chosen.c)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def forget_old() -> int:
         IdempotentRequest.started_at < func.now() - timedelta(hours=KEPT_HOURS)
     )
     with told_plainly(), one_statement() as connection:
-        pairs = old.limit(FORGET_AT_ONCE).subquery()
+        pairs = old.limit(FORGET_AT_ONCE).cte("old").prefix_with("MATERIALIZED")
         gone = delete(IdempotentRequest).where(
             IdempotentRequest.actor == pairs.c.actor, IdempotentRequest.key == pairs.c.key
         )

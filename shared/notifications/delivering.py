@@ -53,9 +53,10 @@ WORKS_AGAIN = text("""
 """)
 # What waits for a server that was away goes at once, and not when its own wait is over: that may be hours.
 AT_ONCE = text("""
-    UPDATE deliveries SET due_at = now() WHERE id IN
+    WITH soon AS MATERIALIZED
         (SELECT id FROM deliveries WHERE endpoint_id = :endpoint_id AND state = 'waiting' AND due_at > now()
            AND leased_until IS NULL ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED)
+    UPDATE deliveries SET due_at = now() WHERE id IN (SELECT id FROM soon)
 """)
 DELIVERED = text("""
     UPDATE deliveries SET state = 'delivered', delivered_at = now(), due_at = NULL, leased_until = NULL,

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from shared.clock import iso
-from shared.db import one_statement, told_plainly
+from shared.db import locked_once, one_statement, told_plainly
 from shared.errors import Conflict, NotFound
 from shared.models import Delivery, Endpoint
 
@@ -28,7 +28,7 @@ ANEW = {
 }
 # A delivery is what says that a change was told: none is forgotten that the follower may still look for.
 FORGET = text("""
-    DELETE FROM deliveries WHERE id IN (
+    WITH old AS MATERIALIZED (
         SELECT d.id FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id
         WHERE (e.removed_at IS NOT NULL OR d.event_id <= e.followed_to)
           AND (d.state = 'delivered' AND d.created_at < now() - make_interval(days => :delivered_days)
@@ -36,6 +36,7 @@ FORGET = text("""
             OR d.state = 'failed' AND d.created_at < now() - make_interval(days => :failed_days)
                AND d.began_at < now() - make_interval(days => :failed_days))
         LIMIT :most)
+    DELETE FROM deliveries WHERE id IN (SELECT id FROM old)
 """)
 
 STANDING = text("""
@@ -109,7 +110,7 @@ def replay_failed(session: Session, endpoint: Endpoint) -> int:
     """Tell an endpoint all that was given up; how many. Call it until that is 0."""
     failed = select(Delivery.id).where(Delivery.endpoint_id == endpoint.id, Delivery.state == "failed")
     chosen = failed.limit(FORGET_AT_ONCE).with_for_update()
-    anew = update(Delivery).where(Delivery.id.in_(chosen)).values(ANEW).returning(Delivery.id)
+    anew = update(Delivery).where(Delivery.id.in_(locked_once(chosen))).values(ANEW).returning(Delivery.id)
     return len(session.execute(anew).all())
 
 

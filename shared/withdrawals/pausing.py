@@ -11,7 +11,7 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from shared import exception_records, switches
-from shared.db import transaction
+from shared.db import locked_once, transaction
 from shared.models import PayoutAttempt, Switch, Withdrawal
 from shared.razorpayx import reasons
 from shared.razorpayx.answers import Accepted, Answer, PayoutReport, Refused, Throttled, Unknown
@@ -112,7 +112,7 @@ def wake(session: Session, switch: str, *, limit: int = WAKE_AT_ONCE) -> int:
     # Only the time changes, and only of rows that nobody holds: no version is needed for that.
     woken = session.execute(
         update(Withdrawal)
-        .where(Withdrawal.id.in_(waiting))
+        .where(Withdrawal.id.in_(locked_once(waiting)))
         .values(due_at=func.now())
         .returning(Withdrawal.id)
         .execution_options(synchronize_session=False)
@@ -139,7 +139,7 @@ def wake_forgotten(session: Session) -> None:
     )
     session.execute(
         update(Withdrawal)
-        .where(Withdrawal.id.in_(forgotten))
+        .where(Withdrawal.id.in_(locked_once(forgotten)))
         .values(due_at=func.now())
         .execution_options(synchronize_session=False)
     )

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from sandbox.processes import wait_until
 from shared import db, exception_records, switches, withdrawals
@@ -10,6 +11,7 @@ from shared.errors import NotFound
 from shared.razorpayx.answers import Refused, Throttled
 from shared.settings import settings
 from shared.steps import Prepare
+from shared.withdrawals import pausing
 from tests.world import World
 
 BANK_IS_AWAY = "beneficiary_psp_offline"
@@ -180,6 +182,18 @@ def test_the_sweep_lets_the_oldest_try_when_a_probe_is_due(rich: World) -> None:
     withdrawals.sweep()
     due = rich.sql("SELECT id FROM withdrawals WHERE due_at <= now() AND status_reason = 'paused'")
     assert [row.id for row in due] == [ids[0]]
+
+
+def test_waking_one_wakes_one_whatever_postgresql_plans(rich: World) -> None:
+    """Statistics of a moment when there was one row make it run the inner query once for each row."""
+    withdrawals.pause(switches.PAYOUTS, reason="bank holiday", actor="operator:asha")
+    for _ in range(3):
+        rich.step(rich.request())
+    rich.sql("ANALYZE withdrawals")
+    with db.transaction() as session:
+        for plan in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
+            session.execute(text(f"SET LOCAL enable_{plan} = off"))
+        assert pausing.wake(session, switches.PAYOUTS, limit=1) == 1
 
 
 def test_unknowns_in_a_row_pause_and_a_good_answer_between_them_does_not(rich: World) -> None:

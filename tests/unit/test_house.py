@@ -35,6 +35,15 @@ def test_a_file_is_one_room(path: Path) -> None:
         assert lines <= FILE_LINES, f"{path.name} has {lines} lines: which room in it wants its own door?"
 
 
+def test_a_limit_is_kept_whatever_postgresql_plans() -> None:
+    for path in PRODUCT:
+        source = path.read_text()
+        plain = re.findall(r"\bIN\s*\(\s*SELECT\b[^()]*(?:\([^()]*\)[^()]*)*\bLIMIT\b", source, re.I)
+        assert not plain, (
+            f"{path.name}: select the rows in a MATERIALIZED CTE (db.locked_once says why): {plain}"
+        )
+
+
 def test_only_the_wallet_writes_coins() -> None:
     for path in PRODUCT:
         writes = re.findall(

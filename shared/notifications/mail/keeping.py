@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared import exception_records
 from shared.clock import iso
-from shared.db import one_statement, told_plainly, transaction
+from shared.db import locked_once, one_statement, told_plainly, transaction
 from shared.errors import Conflict, NotFound
 from shared.models import Email
 from shared.notifications.mail.operators import BROKEN
@@ -43,7 +43,7 @@ GIVE_UP = text("""
 """)
 # A row is what says that an event was told: none is forgotten that the follower may still look for.
 FORGET = text("""
-    DELETE FROM emails WHERE id IN (
+    WITH old AS MATERIALIZED (
         SELECT m.id FROM emails m
         WHERE (m.event_id IS NULL
                OR m.event_id <= (SELECT l.followed_to FROM mail_listeners l WHERE l.name = 'users'))
@@ -52,6 +52,7 @@ FORGET = text("""
             OR m.state = 'failed' AND m.created_at < now() - make_interval(days => :failed_days)
                AND m.began_at < now() - make_interval(days => :failed_days))
         LIMIT :most)
+    DELETE FROM emails WHERE id IN (SELECT id FROM old)
 """)
 # Above `followed_to` the rows say which records were told; below, `followed_to` itself does.
 FORGET_RECORDS = text("""
@@ -120,7 +121,7 @@ def retry(session: Session, email_ids: Sequence[UUID]) -> int:
 def retry_failed(session: Session) -> int:
     """Send what failed as if it were new; how many. Call it until that is 0."""
     chosen = select(Email.id).where(Email.state == "failed").limit(AT_ONCE).with_for_update()
-    anew = update(Email).where(Email.id.in_(chosen)).values(ANEW).returning(Email.id)
+    anew = update(Email).where(Email.id.in_(locked_once(chosen))).values(ANEW).returning(Email.id)
     return len(session.execute(anew).all())
 
 
