@@ -16,6 +16,9 @@ from shared.db import patient_engine, told_plainly
 from shared.models import one_of
 from shared.states import LIVE, OPEN
 
+# Which rows a spot check reads of a question's tables (spot_checks.SLICES): always all that are compared.
+Rows = Literal["journals", "credits", "limits", "freezes", "withdrawals", "adjustments", "open"]
+
 # A sweep and its workers get this long before due work counts as forgotten.
 OVERDUE_SECONDS = 600
 
@@ -26,13 +29,14 @@ LIVE_STATES, OPEN_STATUSES = one_of("state", LIVE), one_of("status", OPEN)
 class Check:
     """One question: which promise it is about, what is true when nothing comes back, and the SQL.
 
-    `of` says whose rows answer it: spot checks ask for some users, some withdrawals, or what is open.
+    `of` has no default: a spot check that reads other rows than those compared is wrong or blind.
+    None: it is asked of the whole database only.
     """
 
     promise: int
     truth: str
     sql: str
-    of: Literal["users", "withdrawals", "open"] = "withdrawals"
+    of: Rows | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ CHECKS = (
         """SELECT w.user_id FROM wallets w LEFT JOIN
              (SELECT user_id, sum(coins) AS coins FROM coin_transactions GROUP BY user_id) j USING (user_id)
            WHERE w.balance_coins <> coalesce(j.coins, 0)""",
-        of="users",
+        of="journals",
     ),
     Check(
         1,
@@ -74,7 +78,7 @@ CHECKS = (
         """SELECT id::text FROM (SELECT id, coins, balance_after, coalesce(lag(balance_after) OVER
              (PARTITION BY user_id ORDER BY id), 0) AS before FROM coin_transactions) lines
            WHERE balance_after <> before + coins""",
-        of="users",
+        of="journals",
     ),
     Check(
         1,
@@ -82,7 +86,7 @@ CHECKS = (
         """SELECT w.user_id FROM wallets w LEFT JOIN
              (SELECT user_id, sum(coins) AS coins FROM coin_transactions WHERE kind = 'credit' GROUP BY user_id) j
              USING (user_id) WHERE w.lifetime_coins <> coalesce(j.coins, 0)""",
-        of="users",
+        of="credits",
     ),
     Check(
         1,
@@ -90,12 +94,14 @@ CHECKS = (
         """SELECT w.id::text FROM withdrawals w LEFT JOIN coin_transactions j
              ON j.withdrawal_id = w.id AND j.kind = 'withdrawal'
            GROUP BY w.id, w.coins_amount HAVING count(j.id) <> 1 OR min(-j.coins) <> w.coins_amount""",
+        of="withdrawals",
     ),
     Check(
         2,
         "no withdrawal has two live payouts",
         f"""SELECT withdrawal_id::text FROM payout_attempts WHERE {LIVE_STATES}
            GROUP BY 1 HAVING count(*) > 1""",
+        of="withdrawals",
     ),
     Check(
         2,
@@ -106,6 +112,7 @@ CHECKS = (
              AND NOT (w.status = 'completed' AND count(a.id) = 0 AND EXISTS
                (SELECT FROM resolutions r WHERE r.withdrawal_id = w.id AND r.decision = 'paid'
                 AND r.outcome = 'approved'))""",
+        of="withdrawals",
     ),
     Check(
         3,
@@ -114,12 +121,14 @@ CHECKS = (
              ON j.withdrawal_id = w.id AND j.kind = 'refund'
            GROUP BY w.id, w.status, w.coins_amount HAVING count(j.id) <> CASE WHEN w.status IN ('failed', 'cancelled') THEN 1 ELSE 0 END
              OR min(j.coins) <> w.coins_amount""",
+        of="withdrawals",
     ),
     Check(
         3,
         "nothing was refunded while a payout may still succeed",
         f"""SELECT a.withdrawal_id::text FROM payout_attempts a JOIN coin_transactions j
              ON j.withdrawal_id = a.withdrawal_id AND j.kind = 'refund' WHERE {LIVE_STATES}""",
+        of="withdrawals",
     ),
     Check(
         5,
@@ -128,6 +137,7 @@ CHECKS = (
              ON e.withdrawal_id = w.id AND e.from_status IS NULL
            WHERE (e.data ->> 'upi_id', e.data ->> 'amount_paise')
              IS DISTINCT FROM (w.upi_id, w.amount_paise::text)""",
+        of="withdrawals",
     ),
     Check(
         5,
@@ -137,6 +147,7 @@ CHECKS = (
              OR (SELECT count(*) FROM withdrawal_events e WHERE e.withdrawal_id = w.id AND e.data ? 'awaits_approval')
              > (SELECT count(*) FROM reviews r WHERE r.withdrawal_id = w.id AND r.outcome = 'approved'
                 AND (r.coins_amount, r.upi_id) = (w.coins_amount, w.upi_id)))""",
+        of="withdrawals",
     ),
     Check(
         5,
@@ -144,6 +155,7 @@ CHECKS = (
         """SELECT w.user_id FROM wallets w LEFT JOIN blocks b
              ON b.kind = 'wallet' AND b.subject = w.user_id AND b.removed_at IS NULL
            WHERE w.is_frozen <> (b.id IS NOT NULL)""",
+        of="freezes",
     ),
     Check(
         5,
@@ -152,6 +164,7 @@ CHECKS = (
              AND a.kind = 'adjustment' AND a.outcome = 'approved' AND (a.user_id, a.coins) = (j.user_id, j.coins)
              AND (NOT a.needs_two OR a.proposed_by <> a.decided_by)
            WHERE j.kind = 'adjustment' AND a.id IS NULL""",
+        of="adjustments",
     ),
     Check(
         5,
@@ -159,10 +172,12 @@ CHECKS = (
         """SELECT w.user_id FROM wallets w LEFT JOIN withdrawals d ON d.user_id = w.user_id
              AND d.status NOT IN ('failed', 'cancelled')
              AND date_trunc('month', d.counted_on) = date_trunc('month', w.used_on)
-           WHERE w.used_on IS NOT NULL GROUP BY w.user_id
+           WHERE w.used_on IS NOT NULL GROUP BY w.user_id, w.used_on, w.month_withdrawals, w.month_coins,
+             w.day_withdrawals, w.day_coins
            HAVING (w.month_withdrawals, w.month_coins, w.day_withdrawals, w.day_coins) IS DISTINCT FROM
              (count(d.id), coalesce(sum(d.coins_amount), 0), count(d.id) FILTER (WHERE d.counted_on = w.used_on),
               coalesce(sum(d.coins_amount) FILTER (WHERE d.counted_on = w.used_on), 0))""",
+        of="limits",
     ),
     Check(
         5,
@@ -170,6 +185,7 @@ CHECKS = (
         """SELECT DISTINCT withdrawal_id::text FROM (SELECT withdrawal_id, reason, from_status, lag(to_status) OVER
              (PARTITION BY withdrawal_id ORDER BY id) AS before FROM withdrawal_events) told
            WHERE from_status IS DISTINCT FROM before OR (before IS NULL AND reason <> 'requested')""",
+        of="withdrawals",
     ),
     Check(
         5,
@@ -177,6 +193,7 @@ CHECKS = (
         """SELECT w.id::text FROM withdrawals w LEFT JOIN LATERAL
              (SELECT to_status FROM withdrawal_events e WHERE e.withdrawal_id = w.id ORDER BY id DESC LIMIT 1) e
              ON true WHERE e.to_status IS DISTINCT FROM w.status""",
+        of="withdrawals",
     ),
     Check(
         6,
@@ -203,8 +220,8 @@ TOTALS = """
            count(*) AS withdrawals
     FROM withdrawals
 """
-CONSERVED = Check(1, "credited = balances + held + paid", "the totals")
-SEALED = tuple(Check(5, truth, "the seals") for truth in seal_checks.TRUTHS)
+CONSERVED = Check(1, "credited = balances + held + paid", "the totals", of=None)
+SEALED = tuple(Check(5, truth, "the seals", of=None) for truth in seal_checks.TRUTHS)
 EVERY = (*CHECKS, CONSERVED, *SEALED)
 
 

@@ -3,38 +3,12 @@
 import pytest
 from click.testing import CliRunner
 
-from shared import checks
+from shared import checks, db, sealing
 from shared.cli import main
+from tests.plants import FOUND_BY_BOTH, FOUND_BY_THE_WHOLE, Plant, plant
 from tests.world import World
 
-# what is planted (as a superuser, with the triggers off) -> the truth that then does not hold
-PLANTS = {
-    "UPDATE wallets SET balance_coins = balance_coins + 1": "every balance is the sum of its journal",
-    "UPDATE coin_transactions SET balance_after = 7 WHERE kind = 'credit'": "every line of the journal continues the one before it",
-    "UPDATE wallets SET lifetime_coins = 1": "lifetime coins are the sum of the credits",
-    "DELETE FROM coin_transactions WHERE kind = 'withdrawal'": "every withdrawal took its coins, once",
-    "UPDATE payout_attempts SET state = 'accepted', recheck_at = NULL WHERE state = 'paid'": "a completed withdrawal has one paid payout, or two people's word, and only it has one",
-    "DELETE FROM coin_transactions WHERE kind = 'refund'": "failed and cancelled withdrawals were refunded once, others never",
-    "UPDATE payout_attempts SET state = 'accepted', ended_at = NULL WHERE state = 'failed'": "nothing was refunded while a payout may still succeed",
-    "UPDATE withdrawals SET status = 'cancelled', failure_reason = NULL WHERE status = 'failed'": "the last event of every withdrawal tells its status",
-    "UPDATE withdrawals SET upi_id = 'thief@okaxis' WHERE status = 'pending'": "payee and amount are those of the request",
-    "UPDATE withdrawals SET amount_paise = 100 WHERE status = 'pending'": "payee and amount are those of the request",
-    "UPDATE withdrawal_events SET data = '{}' WHERE reason = 'requested'": "payee and amount are those of the request",
-    """UPDATE withdrawal_events SET data = '{"upi_id": "user@okhdfcbank", "amount_paise": "much"}' WHERE from_status IS NULL""": "payee and amount are those of the request",
-    "UPDATE withdrawals SET awaits_approval = 'amount' WHERE status = 'failed'": "nothing that awaited approval was sent without it",
-    "UPDATE withdrawal_events SET data = '{\"awaits_approval\": \"every\"}' WHERE reason = 'paid'": "nothing that awaited approval was sent without it",
-    "UPDATE wallets SET is_frozen = true": "a wallet is frozen exactly while somebody's word says so",
-    "INSERT INTO blocks (kind, subject, reason, added_by) VALUES ('wallet', 'user123', 'x', 'x')": "a wallet is frozen exactly while somebody's word says so",
-    "UPDATE coin_transactions SET kind = 'adjustment', withdrawal_id = NULL WHERE kind = 'refund'": "adjustments are those that people decided on",
-    "UPDATE wallets SET day_coins = 100": "what counts for a user's limits is what was asked for and not given back",
-    "UPDATE withdrawals SET counted_on = NULL WHERE status = 'pending'": "what counts for a user's limits is what was asked for and not given back",
-    "DELETE FROM withdrawal_events WHERE from_status = 'pending' AND to_status = 'processing'": "the events of every withdrawal are one unbroken story from its request on",
-    "DELETE FROM withdrawal_events WHERE from_status IS NULL": "the events of every withdrawal are one unbroken story from its request on",
-    "UPDATE withdrawal_events SET from_status = 'cancelled' WHERE reason = 'paid'": "the events of every withdrawal are one unbroken story from its request on",
-    "UPDATE withdrawal_events SET reason = 'paid' WHERE from_status IS NULL": "the events of every withdrawal are one unbroken story from its request on",
-    "UPDATE withdrawals SET due_at = now() - interval '1 hour' WHERE status = 'pending'": "nothing due was left lying for 600 seconds",
-    "DELETE FROM wallets": "credited = balances + held + paid",
-}
+EVERY_PLANT = (*FOUND_BY_BOTH, *FOUND_BY_THE_WHOLE)
 
 
 @pytest.fixture
@@ -42,42 +16,21 @@ def eventful(world: World) -> World:
     world.paid()
     world.paid(upi_id="fail.bank_account_closed@sim")
     world.request()
+    sealing.seal()
     return world
 
 
-@pytest.mark.parametrize("plant", PLANTS)
-def test_a_planted_fault_is_found(eventful: World, plant: str) -> None:
+@pytest.mark.parametrize("planted", EVERY_PLANT, ids=lambda one: one.truth)
+def test_a_planted_fault_is_found(eventful: World, planted: Plant) -> None:
     assert checks.run().holds
-    eventful.sql_without_rules(plant)
-    told = [finding.check.truth for finding in checks.run().findings]
-    assert PLANTS[plant] in told
+    with db.engine().begin() as connection:
+        plant(connection, planted)
     eventful.broken_on_purpose = True
+    assert planted.truth in [finding.check.truth for finding in checks.run().findings]
 
 
-def test_two_live_payouts_are_found(eventful: World) -> None:
-    eventful.sql("DROP INDEX uq_one_live_attempt_per_withdrawal")
-    eventful.sql(
-        "INSERT INTO payout_attempts (id, withdrawal_id, number, request_body, state, sent_as)"
-        " SELECT gen_random_uuid(), withdrawal_id, 2, '', 'unknown', '' FROM payout_attempts WHERE state = 'paid'"
-    )
-    assert "no withdrawal has two live payouts" in [finding.check.truth for finding in checks.run().findings]
-    eventful.broken_on_purpose = True
-
-
-@pytest.mark.parametrize(
-    ("rule", "change"),
-    [
-        ("ck_withdrawals_due_iff_not_final", "due_at = NULL"),
-        ("ck_withdrawals_waits_for_a_reason", "status_reason = NULL"),
-        ("ck_withdrawals_waits_until_a_time", "expected_by = NULL"),
-    ],
-)
-def test_what_waits_without_a_word_is_found(eventful: World, rule: str, change: str) -> None:
-    eventful.sql(f"ALTER TABLE withdrawals DROP CONSTRAINT {rule}")
-    eventful.sql_without_rules(f"UPDATE withdrawals SET {change} WHERE status = 'pending'")
-    told = [finding.check.truth for finding in checks.run().findings]
-    assert told == ["everything that waits says why and until when"]
-    eventful.broken_on_purpose = True
+def test_every_check_has_a_fault_that_it_finds() -> None:
+    assert {planted.truth for planted in EVERY_PLANT} == {check.truth for check in checks.EVERY}
 
 
 def test_a_promise_without_a_time_is_given_one_by_the_migration(eventful: World) -> None:

@@ -439,13 +439,3 @@ def test_spot_checks_ask_every_truth_and_find_a_broken_one(world: World, scrape)
     world.sql_without_rules("UPDATE wallets SET balance_coins = balance_coins - 1 WHERE user_id = 'other'")
     spot_checks.run()
     assert scrape()("payouts_check_faults", promise="1") == 0
-
-
-def test_of_a_long_journal_the_spot_checks_read_nothing(world: World) -> None:
-    world.credit("other")
-    world.sql_without_rules(
-        "INSERT INTO coin_transactions (user_id, kind, coins, balance_after, reference, actor)"
-        " SELECT 'other', 'credit', 1, 2000 + n, 'r' || n, 'app:test' FROM generate_series(1, 1001) n"
-    )
-    world.broken_on_purpose = True  # the wallet does not know of them; a whole check would say so
-    assert spot_checks.run() == 0
