@@ -117,6 +117,19 @@ class World:
 
     # --- what people do
 
+    def operators(self, *names: str, role: str = "admin", added_by: str = "shell:test", **about: Any) -> None:
+        """Let these operators exist. Their password is nobody's: who signs in is made by `add_operator`."""
+        columns = {"role": role, "password_hash": "none", "created_by": added_by, **about}
+        told, given = ", ".join(columns), ", ".join(f":{column}" for column in columns)
+        changed = ", ".join(f"{column} = :{column}" for column in columns)
+        for name in names:
+            self.sql(
+                f"INSERT INTO operators (name, {told}) VALUES (:name, {given})"
+                f" ON CONFLICT (name) DO UPDATE SET {changed}",
+                name=name,
+                **columns,
+            )
+
     def credit(self, user_id: str = "user123", coins: int = 2000, reference: str = "start") -> None:
         with db.transaction() as session:
             wallet.credit(session, user_id=user_id, coins=coins, reference=reference, actor="app:test")

@@ -13,7 +13,7 @@ from shared.models.operations import (
     SpotCheck,
     Switch,
 )
-from shared.models.operators import AuditEntry, Operator
+from shared.models.operators import AuditEntry, Operator, OperatorToken
 from shared.models.proof import DayCertificate, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
@@ -38,6 +38,7 @@ __all__ = [
     "IdempotentRequest",
     "MailListener",
     "Operator",
+    "OperatorToken",
     "Pace",
     "PayoutAttempt",
     "ProviderBalance",

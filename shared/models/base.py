@@ -21,6 +21,11 @@ def one_of(column: str, words: Any) -> str:
     return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
 
 
+def is_another(one: str, other: str) -> str:
+    """SQL: two columns name two people, however they are spelt (`names.folded`)."""
+    return " <> ".join(f"lower(btrim(normalize({column}, NFKC)))" for column in (one, other))
+
+
 NOW = func.now()
 
 

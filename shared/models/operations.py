@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.models.base import NOW, Base, one_of
+from shared.models.base import NOW, Base, is_another, one_of
 from shared.states import Decision
 
 
@@ -103,7 +103,8 @@ class Resolution(Base):
         CheckConstraint(one_of("decision", Decision), name="decision"),
         CheckConstraint("length(evidence) > 0", name="has_evidence"),
         CheckConstraint(
-            "decided_by IS NULL OR outcome <> 'approved' OR decided_by <> proposed_by", name="two_people"
+            f"decided_by IS NULL OR outcome <> 'approved' OR {is_another('decided_by', 'proposed_by')}",
+            name="two_people",
         ),
         CheckConstraint("outcome IN ('approved', 'rejected')", name="outcome"),
         CheckConstraint(

@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.models.base import NOW, Base, one_of
+from shared.models.base import NOW, Base, is_another, one_of
 from shared.states import Awaits
 
 BLOCKED_KINDS, ADJUSTMENT_KINDS = ("upi_id", "wallet"), ("adjustment", "credit")
@@ -21,7 +21,9 @@ class Review(Base):
         CheckConstraint("outcome IN ('approved', 'rejected')", name="outcome"),
         CheckConstraint(one_of("why", Awaits), name="why"),
         CheckConstraint("length(reason) > 0", name="has_a_reason"),
-        CheckConstraint("outcome <> 'approved' OR decided_by <> requested_by", name="not_their_own"),
+        CheckConstraint(
+            f"outcome <> 'approved' OR {is_another('decided_by', 'requested_by')}", name="not_their_own"
+        ),
         Index("ix_reviews_withdrawal", "withdrawal_id"),
     )
 
@@ -86,7 +88,8 @@ class Adjustment(Base):
             name="decided_by_someone",
         ),
         CheckConstraint(
-            "NOT needs_two OR decided_by IS NULL OR outcome <> 'approved' OR decided_by <> proposed_by",
+            "NOT needs_two OR decided_by IS NULL OR outcome <> 'approved'"
+            f" OR {is_another('decided_by', 'proposed_by')}",
             name="two_people",
         ),
         Index("ix_adjustments_open", "proposed_at", postgresql_where=text("decided_at IS NULL")),

@@ -12,6 +12,7 @@ from shared.settings.mailing import Mailing, mail_faults
 from shared.settings.observing import Observing
 from shared.settings.panel import Panel
 from shared.settings.paying import Paying
+from shared.settings.people import People
 from shared.settings.provider import Provider
 from shared.settings.telling import Telling
 from shared.settings.values import is_loopback, of_32_bytes
@@ -22,7 +23,7 @@ MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpa
 ABSENT_LIVE_SECONDS = 3600
 
 
-class Settings(Access, Panel, Paying, Provider, Telling, Mailing, Observing):
+class Settings(Access, Panel, People, Paying, Provider, Telling, Mailing, Observing):
     """The system's settings; a field's name in capitals is its environment variable."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", allow_inf_nan=False)

@@ -1,0 +1,228 @@
+"""Two people must be two: the one rule for whatever one operator proposes and another approves.
+
+Who decides calls it inside the transaction that decides, after locking what is decided on:
+
+    matter = Matter(Permission.COINS, user_id=made.user_id)
+    maker = maker_checker.must_be_maker(session, actor, matter)
+    checker = maker_checker.must_be_checker(session, actor, matter, maker=made.proposed_by)
+
+Both return the actor as it is to be recorded (`operator:asha`) and lock the operators' rows FOR SHARE: who is
+disabled at the same time is disabled before or after the decision, never in the middle. The checker
+
+    is a known (`unknown_operator`), enabled (`operator_disabled`) operator with the role (`role_needed`)
+    is not the maker, and has not the same app account, e-mail address or phone (`same_person`)
+    is not the beneficiary (`own_wallet`): by name or by what is linked to them, compared with user id, e-mail
+      address, phone and name of the wallet, and of all wallets that were paid to the same UPI id
+    is not the requester (`own_request`)
+    is not the operator whom it is about (`own_account`)
+    did not add the maker, and was not added by them, in the last MAKER_CHECKER_INDEPENDENCE_DAYS
+      (`not_independent`)
+
+and the maker is still an enabled operator (`maker_disabled`) who would not gain by it (`makers_own`). To
+propose, they need the role as well: nobody proposes anything for their own wallet or account. The database
+refuses the simplest case by itself, maker = checker (the constraints `two_people`).
+
+On a fresh system, the first admin adds the second one, and for those days the two cannot approve each other's
+proposals. Operators whom one admin added are independent of each other.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared import names
+from shared.errors import Conflict
+from shared.models import Operator, Wallet, Withdrawal
+from shared.names import folded
+from shared.roles import NEEDS, Permission, Role
+from shared.settings import settings
+
+# Of those who were paid to one UPI id, so many of the newest withdrawals are looked at.
+PAID_TO_IT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """What is decided on: the permission that it takes, and whom it would serve."""
+
+    needs: Permission
+    user_id: str | None = None  # whose wallet, or whose withdrawal
+    upi_id: str | None = None  # who is paid
+    requested_by: str | None = None  # an actor: `user:123`, `operator:asha`, `app:quiz`
+    operator: str | None = None  # the name of the operator whom it is about
+
+
+def must_be_maker(session: Session, actor: str, matter: Matter) -> str:
+    """Who may propose it; returns the actor as it is recorded. Raises Conflict with the rule's code."""
+    maker = _known(session, actor)
+    _must_hold(maker, matter.needs)
+    _must_not_gain(session, maker, matter)
+    return names.actor_of(maker.name)
+
+
+def must_be_checker(session: Session, actor: str, matter: Matter, *, maker: str) -> str:
+    """Who may approve what `maker` proposed; returns the actor as it is recorded.
+
+    Raises Conflict with the rule's code.
+    """
+    checker = _known(session, actor, maker)
+    _must_hold(checker, matter.needs)
+    proposer = _must_be_another(session, checker, maker)
+    _must_not_gain(session, checker, matter)
+    if _gains(session, proposer, matter):
+        raise Conflict("The proposal does not count", f"{maker} would gain by it", code="makers_own")
+    _must_be_independent(session, checker, proposer)
+    return names.actor_of(checker.name)
+
+
+def must_be_independent(session: Session, actor: str, matter: Matter) -> str:
+    """Who may say yes to what no operator proposed, such as a withdrawal before it is sent.
+
+    Returns the actor as it is recorded. Raises Conflict with the rule's code.
+    """
+    other = names.operator_of(matter.requested_by or "")
+    checker = _known(session, actor, matter.requested_by or "")
+    _must_hold(checker, matter.needs)
+    _must_not_gain(session, checker, matter)
+    if other is not None and (requester := session.get(Operator, other)) is not None:
+        _must_be_independent(session, checker, requester)
+    return names.actor_of(checker.name)
+
+
+def must_hold(session: Session, actor: str, needs: Permission) -> str:
+    """Who may do what one operator does alone, such as reject; returns the actor as it is recorded.
+
+    Raises Conflict with the rule's code.
+    """
+    operator = _known(session, actor)
+    _must_hold(operator, needs)
+    return names.actor_of(operator.name)
+
+
+def refusal(session: Session, actor: str, matter: Matter, *, maker: str | None = None) -> str | None:
+    """For a page: why this operator may not approve it (with no `maker`: propose it); None when they may."""
+    try:
+        if maker is None:
+            must_be_maker(session, actor, matter)
+        else:
+            must_be_checker(session, actor, matter, maker=maker)
+    except Conflict as error:
+        return f"{error.error}: {error.details}"
+    return None
+
+
+def _known(session: Session, actor: str, *others: str) -> Operator:
+    """The operator who stands in the books as `actor`. All who are named are locked, by name."""
+    wanted = sorted({name for one in (actor, *others) if (name := names.operator_of(one)) is not None})
+    query = select(Operator).where(Operator.name.in_(wanted)).order_by(Operator.name)
+    locked = session.scalars(query.with_for_update(read=True).execution_options(populate_existing=True))
+    found = {operator.name: operator for operator in locked}
+    # Names in the table are folded already: its check allows no other.
+    operator = found.get(names.operator_of(actor) or "")
+    if operator is None:
+        raise Conflict("Not an operator", f"There is no operator {actor[:60]}", code="unknown_operator")
+    return operator
+
+
+def _must_hold(operator: Operator, needs: Permission) -> None:
+    if operator.disabled_at is not None:
+        raise Conflict("Disabled", f"{operator.name} was disabled", code="operator_disabled")
+    if not Role(operator.role).may(NEEDS[needs]):
+        raise Conflict(
+            "Your role may not do that",
+            f"{operator.name} is {operator.role}; it takes {NEEDS[needs]}",
+            code="role_needed",
+        )
+
+
+def _must_be_another(session: Session, checker: Operator, maker: str) -> Operator:
+    """The maker, who is another person than the checker."""
+    name = names.operator_of(maker)
+    if name == checker.name:
+        raise Conflict("A second person is needed", f"{maker} proposed it", code="same_person")
+    proposer = session.get(Operator, name) if name is not None else None
+    if proposer is None or proposer.disabled_at is not None:
+        raise Conflict(
+            "The proposal does not count",
+            f"{maker} is not an enabled operator: reject it, then propose it anew",
+            code="maker_disabled",
+        )
+    if _about(checker) & _about(proposer):
+        raise Conflict(
+            "A second person is needed",
+            f"{checker.name} and {proposer.name} have the same app account, e-mail address or phone",
+            code="same_person",
+        )
+    return proposer
+
+
+def _must_not_gain(session: Session, operator: Operator, matter: Matter) -> None:
+    if matter.operator is not None and folded(matter.operator) == operator.name:
+        raise Conflict("It is your own", "It is about your own account", code="own_account")
+    if matter.requested_by is not None:
+        kind, _, who = matter.requested_by.partition(":")
+        if kind in ("operator", "user") and folded(who) in _identity(operator):
+            raise Conflict(
+                "It is your own", "Somebody else must decide: you asked for it", code="own_request"
+            )
+    if _gains(session, operator, matter):
+        raise Conflict("It is your own", "Somebody else must decide: the coins are yours", code="own_wallet")
+
+
+def _gains(session: Session, operator: Operator, matter: Matter) -> bool:
+    """Whether it serves this operator, as far as names, addresses and phones tell."""
+    if matter.operator is not None and folded(matter.operator) == operator.name:
+        return True
+    theirs = _identity(operator)
+    user_ids = _beneficiaries(session, matter)
+    if any(folded(user_id) in theirs for user_id in user_ids):
+        return True
+    wallets = session.scalars(select(Wallet).where(Wallet.user_id.in_(user_ids)))
+    return any(_of_wallet(wallet) & theirs for wallet in wallets)
+
+
+def _beneficiaries(session: Session, matter: Matter) -> set[str]:
+    """The user whom it is about, and all who were paid to the same UPI id lately."""
+    found = {matter.user_id} if matter.user_id is not None else set()
+    if matter.upi_id is not None:
+        newest = (
+            select(Withdrawal.user_id)
+            .where(func.lower(Withdrawal.upi_id) == matter.upi_id.lower())
+            .order_by(Withdrawal.created_at.desc(), Withdrawal.id.desc())
+            .limit(PAID_TO_IT)
+            .subquery()
+        )
+        found |= set(session.scalars(select(newest.c.user_id).distinct()))
+    return found
+
+
+def _must_be_independent(session: Session, one: Operator, other: Operator) -> None:
+    days = settings().maker_checker_independence_days
+    since = session.scalars(select(func.now() - timedelta(days=days))).one()
+    for maker, made in ((one, other), (other, one)):
+        if names.operator_of(made.created_by) == maker.name and made.created_at > since:
+            raise Conflict(
+                "They are not independent",
+                f"{maker.name} added {made.name} less than {days:g} days ago: somebody else must decide",
+                code="not_independent",
+            )
+
+
+def _identity(operator: Operator) -> set[str]:
+    """All that an operator is known by, folded."""
+    return {operator.name} | _about(operator)
+
+
+def _about(operator: Operator) -> set[str]:
+    return _known_by(operator.user_id, operator.email, phone=operator.phone)
+
+
+def _of_wallet(wallet: Wallet) -> set[str]:
+    return _known_by(wallet.user_id, wallet.email, wallet.phone, wallet.name, phone=wallet.phone)
+
+
+def _known_by(*words: str | None, phone: str | None) -> set[str]:
+    digits = names.phone_of(phone) if phone else None
+    return {folded(word) for word in words if word and folded(word)} | ({digits} if digits else set())
