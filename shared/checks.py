@@ -199,7 +199,8 @@ CHECKS = (
         6,
         f"nothing due was left lying for {OVERDUE_SECONDS} seconds",
         f"""SELECT id::text FROM withdrawals
-           WHERE {OPEN_STATUSES} AND due_at < now() - interval '{OVERDUE_SECONDS} seconds'""",
+           WHERE {OPEN_STATUSES} AND due_at < now() - interval '{OVERDUE_SECONDS} seconds'
+             AND NOT (status_reason = 'paced' AND trying_since IS NULL AND expected_by >= now())""",
         of="open",
     ),
     Check(

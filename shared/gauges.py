@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from shared import queues, switches
 from shared.db import transaction
+from shared.gauge_questions import CHECKED, LATENESS, MAILED, THE_BALANCE, TOLD, UNSEEN, WEBHOOKS
 from shared.metrics import OTHER, known
 from shared.overview import EXCEPTIONS, WAITING
 from shared.reconciliation import standing
@@ -54,7 +55,10 @@ OPEN_NUMBER = Gauge("withdrawals_open", "Withdrawals that are not final", ("stat
 OPEN_PAISE = Gauge("withdrawals_open_paise", "What they come to", ("status", "reason"))
 OPEN_OLDEST = Gauge("withdrawals_oldest_seconds", "Age of the oldest of them", ("status", "reason"))
 DUE = Gauge("withdrawals_due", "Withdrawals that are due and in nobody's hands")
-LATE = Gauge("withdrawals_late_seconds", "How long the latest of them has been due")
+LATE = Gauge(
+    "withdrawals_late_seconds",
+    "How long the latest of them has been due; in a burst, since its promise was over",
+)
 QUEUE = Gauge("queue_messages", "Messages that wait", ("queue",))
 WEBHOOKS_WAITING = Gauge("webhooks_waiting", "Webhooks of the provider that are kept and not applied")
 WEBHOOK_LAST = Gauge("webhook_last_timestamp_seconds", "When the last webhook of the provider came")
@@ -81,42 +85,6 @@ EVERY = (
     PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES, RECONCILED,
     DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING, CHECK_FAULTS, CHECK_AT,
 )  # fmt: skip
-
-LATENESS = text("""
-    SELECT count(*) AS number, coalesce(extract(epoch FROM now() - min(due_at)), 0) AS seconds
-    FROM withdrawals WHERE status IN ('pending', 'processing') AND due_at <= now()
-""")
-WEBHOOKS = text("""
-    SELECT (SELECT count(*) FROM webhook_events WHERE applied_at IS NULL) AS waiting,
-           (SELECT extract(epoch FROM max(received_at)) FROM webhook_events) AS last
-""")
-THE_BALANCE = text("""
-    SELECT available_paise, extract(epoch FROM seen_at) AS seen_at FROM provider_balances
-    WHERE account_number = :account
-""")
-TOLD = text("""
-    SELECT (SELECT count(*) FROM deliveries WHERE state = 'waiting') AS waiting,
-           (SELECT count(*) FROM deliveries WHERE state = 'failed') AS failed,
-           (SELECT extract(epoch FROM now() - min(created_at)) FROM deliveries WHERE state = 'waiting')
-               AS oldest,
-           (SELECT count(*) FROM endpoints WHERE failing_since IS NOT NULL AND removed_at IS NULL) AS failing
-""")
-# Where nobody listens there is no row, or no id, and nothing waits.
-UNSEEN = text("""
-    SELECT "to", extract(epoch FROM now() - (SELECT e.created_at FROM withdrawal_events e
-                                             WHERE e.id > followed_to ORDER BY e.id LIMIT 1)) AS seconds
-    FROM (SELECT 'apps' AS "to", min(followed_to) AS followed_to FROM endpoints WHERE removed_at IS NULL
-          UNION ALL SELECT 'users', followed_to FROM mail_listeners WHERE name = 'users' AND :mails) listening
-""")
-MAILED = text("""
-    SELECT (SELECT count(*) FROM emails WHERE state = 'waiting') AS waiting,
-           (SELECT count(*) FROM emails WHERE state = 'failed') AS failed,
-           EXISTS (SELECT FROM emails WHERE server_failed_at IS NOT NULL) AS is_failing
-""")
-CHECKED = text("""
-    SELECT promise, sum(faults) AS faults, extract(epoch FROM min(asked_at)) AS asked_at
-    FROM spot_checks GROUP BY promise
-""")
 
 Found = dict[Gauge, Sequence[Sample]]
 

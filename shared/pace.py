@@ -33,7 +33,7 @@ HOLD_SECONDS = 1.0
 LONG_SECONDS = 5
 
 TAKE_TURN = text("""
-    UPDATE pace SET next_at = make_interval(secs => :turn) + CASE
+    UPDATE pace SET calls = calls + 1, next_at = make_interval(secs => :turn) + CASE
             WHEN next_at > clock_timestamp() + make_interval(secs => :absurd) THEN clock_timestamp()
             ELSE greatest(next_at, clock_timestamp()) END
     WHERE name = 'razorpayx' AND (next_at < clock_timestamp() + make_interval(secs => :ahead)
@@ -46,6 +46,22 @@ HOLD = text("""
     WHERE name = 'razorpayx' AND (next_at < clock_timestamp() + make_interval(secs => :seconds)
         OR next_at > clock_timestamp() + make_interval(secs => :absurd))
 """)
+# How often it is measured how much of the pace is used.
+SAMPLE_SECONDS = 30
+MEASURED = text("""
+    WITH anew AS (
+        UPDATE pace SET sampled_at = now(), sampled_calls = calls,
+               per_second = (calls - sampled_calls) / extract(epoch FROM now() - sampled_at)
+        WHERE name = 'razorpayx' AND sampled_at <= now() - make_interval(secs => :sample)
+        RETURNING per_second)
+    SELECT coalesce((SELECT per_second FROM anew), (SELECT per_second FROM pace WHERE name = 'razorpayx'), 0)
+""")
+
+
+def measured() -> float:
+    """How many calls a second all workers together have lately made. Raises Unavailable."""
+    with told_plainly(), one_statement() as connection:
+        return float(connection.execute(MEASURED, {"sample": SAMPLE_SECONDS}).scalar_one())
 
 
 def wait_for_turn(patience_seconds: float) -> float | None:

@@ -16,7 +16,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from api.admin.showing import many, percent, span
-from shared import adjusting, gauges, overview, switches, watching
+from shared import adjusting, gauge_questions, gauges, overview, switches, watching
 from shared.clock import INDIA
 from shared.models import Switch
 from shared.money import rupees_text
@@ -108,7 +108,7 @@ def look(session: Session) -> Facts:
         last_hour=summing.total(count(session, now - timedelta(hours=1), now)),
         just_now=summing.total(count(session, now - timedelta(minutes=PACE_MINUTES), now)),
         handles=overview.handles(session, hours=HOURS),
-        late_seconds=float(session.execute(gauges.LATENESS).one().seconds),
+        late_seconds=float(session.execute(gauge_questions.LATENESS).one().seconds),
         money=watching.money(session),
         webhooks=watching.webhooks(session, hours=HOURS),
         apps=keeping.standings(session),

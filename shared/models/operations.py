@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, text
+from sqlalchemy import CheckConstraint, Double, ForeignKey, Identity, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -31,12 +31,16 @@ class Switch(Base):
 
 
 class Pace(Base):
-    """When the next call to the provider may begin: one row, shared by all workers."""
+    """When the next call to the provider may begin, and how many were made: one row for all workers."""
 
     __tablename__ = "pace"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     next_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    calls: Mapped[int] = mapped_column(server_default=text("0"))  # turns that were given out
+    sampled_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    sampled_calls: Mapped[int] = mapped_column(server_default=text("0"))
+    per_second: Mapped[float] = mapped_column(Double, server_default=text("0"))  # until `sampled_at`
 
 
 class ProviderBalance(Base):

@@ -9,17 +9,14 @@ from typing import Any
 
 import redis
 import structlog
-from sqlalchemy import CTE, Select, exists, func, select, text, union_all
+from sqlalchemy import CTE, Select, exists, func, select, union_all
 
 from shared import metrics, pace, queues, switches
 from shared.db import transaction
 from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
 from shared.settings import settings
 from shared.states import OPEN, AttemptState, Reason, Status
-from shared.withdrawals import pausing
-
-# What has waited so long after its time waits for its turn, and is told so.
-PACED_AFTER_SECONDS, PACED_AT_ONCE = 5, 5000
+from shared.withdrawals import pausing, promising
 
 log = structlog.get_logger()
 
@@ -52,7 +49,7 @@ def sweep() -> Swept:
             webhooks=webhooks,
         )
     )
-    _tell_who_waits_for_a_turn()
+    promising.tell_who_waits_for_a_turn()
     if swept != Swept(0, 0, 0):
         log.info("[SWEEP] nudged", submits=swept.submits, polls=swept.polls, webhooks=swept.webhooks)
     return swept
@@ -134,38 +131,3 @@ def _wake() -> None:
         for switch in switches.half_open(session):
             pausing.wake(session, switch, limit=1)
         pausing.wake_forgotten(session)
-
-
-# MATERIALIZED: the planner, told of few rows before a burst, would count anew for each of them.
-TELL = text("""
-    WITH late AS MATERIALIZED
-        (SELECT id, due_at FROM withdrawals
-         WHERE status = :pending AND status_reason IN (:window, :new_upi)
-           AND due_at <= now() - make_interval(secs => :after)
-         ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED),
-    before AS MATERIALIZED
-        (SELECT count(*) AS them FROM withdrawals WHERE status = :pending AND status_reason = :paced),
-    waiting AS MATERIALIZED
-        (SELECT id, before.them + row_number() OVER (ORDER BY due_at) AS place FROM late, before)
-    UPDATE withdrawals SET status_reason = :paced, updated_at = now(),
-        expected_by = now() + make_interval(secs => 60 + waiting.place / :per_second)
-    FROM waiting WHERE withdrawals.id = waiting.id
-""")
-
-
-def _tell_who_waits_for_a_turn() -> None:
-    """What is due and in nobody's hands waits for its turn, and can be told until about when.
-
-    Only the words change, of rows that nobody holds: no version is needed for that.
-    """
-    values = {
-        "paced": Reason.PACED,
-        "window": Reason.CANCEL_WINDOW,
-        "new_upi": Reason.NEW_UPI_ID,
-        "pending": Status.PENDING,
-        "after": PACED_AFTER_SECONDS,
-        "most": PACED_AT_ONCE,
-        "per_second": settings().payouts_per_second,
-    }
-    with transaction() as session:
-        session.execute(TELL, values)

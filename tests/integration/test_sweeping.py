@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from shared import queues, watching, withdrawals
+from shared import pace, queues, watching, withdrawals
 from shared.razorpayx.answers import Throttled, Unknown
 from shared.steps import Prepare, Send
+from shared.withdrawals import promising
 from tests.world import World
 
 
@@ -101,11 +102,14 @@ def test_who_waits_for_a_turn_is_told_until_when(rich: World, monkeypatch: pytes
     rows = [rich.read(one) for one in ids]
     assert {row.status_reason for row in rows} == {"paced"}
     told = rich.sql("SELECT expected_by, clock_timestamp() AS after FROM withdrawals ORDER BY due_at")
-    for turn, row in enumerate(told, 1):  # to the second, from some moment between the two
+    a_call = 2 * pace.SPARE * promising.MARGIN
+    for calls, row in enumerate(
+        told, 3
+    ):  # the first makes the payee known: three calls, and one for each other
         longest, shortest = ((row.expected_by - at).total_seconds() - 60 for at in (before, row.after))
-        assert longest >= 2 * turn - 1 and shortest <= 2 * turn + 1
+        assert longest >= calls * a_call - 1 and shortest <= calls * a_call + 1
     gaps = [(later.expected_by - one.expected_by).total_seconds() for one, later in pairwise(told)]
-    assert gaps == pytest.approx([2] * 4, abs=0.2)
+    assert gaps == pytest.approx([a_call] * 4, abs=0.2)
     # And those that come later stand behind them.
     late = rich.request(coins=100)
     rich.advance(30)

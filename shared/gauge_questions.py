@@ -1,0 +1,43 @@
+"""What the gauges ask of the database. Each is answered from an index over what is open or last."""
+
+from sqlalchemy import text
+
+# What waits for its turn at the pace is late once its promise is over, or when nobody calls at all.
+LATENESS = text("""
+    SELECT count(*) AS number, greatest(0, coalesce(extract(epoch FROM now() - min(CASE
+        WHEN status_reason = 'paced' AND trying_since IS NULL THEN greatest(due_at, least(expected_by,
+            (SELECT next_at FROM pace WHERE name = 'razorpayx')))
+        ELSE due_at END)), 0)) AS seconds
+    FROM withdrawals WHERE status IN ('pending', 'processing') AND due_at <= now()
+""")
+WEBHOOKS = text("""
+    SELECT (SELECT count(*) FROM webhook_events WHERE applied_at IS NULL) AS waiting,
+           (SELECT extract(epoch FROM max(received_at)) FROM webhook_events) AS last
+""")
+THE_BALANCE = text("""
+    SELECT available_paise, extract(epoch FROM seen_at) AS seen_at FROM provider_balances
+    WHERE account_number = :account
+""")
+TOLD = text("""
+    SELECT (SELECT count(*) FROM deliveries WHERE state = 'waiting') AS waiting,
+           (SELECT count(*) FROM deliveries WHERE state = 'failed') AS failed,
+           (SELECT extract(epoch FROM now() - min(created_at)) FROM deliveries WHERE state = 'waiting')
+               AS oldest,
+           (SELECT count(*) FROM endpoints WHERE failing_since IS NOT NULL AND removed_at IS NULL) AS failing
+""")
+# Where nobody listens there is no row, or no id, and nothing waits.
+UNSEEN = text("""
+    SELECT "to", extract(epoch FROM now() - (SELECT e.created_at FROM withdrawal_events e
+                                             WHERE e.id > followed_to ORDER BY e.id LIMIT 1)) AS seconds
+    FROM (SELECT 'apps' AS "to", min(followed_to) AS followed_to FROM endpoints WHERE removed_at IS NULL
+          UNION ALL SELECT 'users', followed_to FROM mail_listeners WHERE name = 'users' AND :mails) listening
+""")
+MAILED = text("""
+    SELECT (SELECT count(*) FROM emails WHERE state = 'waiting') AS waiting,
+           (SELECT count(*) FROM emails WHERE state = 'failed') AS failed,
+           EXISTS (SELECT FROM emails WHERE server_failed_at IS NOT NULL) AS is_failing
+""")
+CHECKED = text("""
+    SELECT promise, sum(faults) AS faults, extract(epoch FROM min(asked_at)) AS asked_at
+    FROM spot_checks GROUP BY promise
+""")
