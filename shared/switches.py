@@ -43,7 +43,7 @@ def of_payouts_to(upi_id: str) -> tuple[str, str, str]:
     return PAYOUTS, NETWORK, of_handle(upi_id)
 
 
-def off_for(session: Session, upi_id: str, withdrawal_id: UUID) -> str | None:
+def off_for(session: Session, upi_id: str, withdrawal_id: UUID, *, may_probe: bool = True) -> str | None:
     """The switch that keeps this withdrawal from being sent; None when it may go, perhaps as a probe."""
     names = of_payouts_to(upi_id)
     found = {s.name: s for s in session.execute(THESE, {"names": names, "withdrawal_id": withdrawal_id})}
@@ -54,7 +54,7 @@ def off_for(session: Session, upi_id: str, withdrawal_id: UUID) -> str | None:
     # of these the payouts that could go would never have one. The narrowest reason is told, for whoever ends
     # a wider pause wakes those that wait for that.
     for switch in reversed(off):
-        if not switch.may_be_probed:
+        if not (may_probe and switch.may_be_probed):
             return str(switch.name)
     # Always in this order, so that two who probe both cannot wait for each other.
     for switch in off:

@@ -128,6 +128,9 @@ class Withdrawal(Base):
     request_fingerprint: Mapped[str | None]
     review: Mapped[str | None]  # why a person must look (journey.flag)
     awaits_approval: Mapped[str | None]  # why one must say yes before anything is sent (reviewing.py)
+    refused_at: Mapped[
+        datetime | None
+    ]  # when RazorpayX first refused its request as it refuses wrong settings
     not_before: Mapped[datetime | None]  # where `due_at` does not say it: nothing is sent before
     counted_on: Mapped[date | None]  # the day in India on which it counts for the limits
     version: Mapped[int] = mapped_column(server_default=text("1"))

@@ -23,6 +23,7 @@ REVERSED = "reversed"
 PAYOUT_ID = re.compile(r"pout_[A-Za-z0-9]{1,35}")
 
 # Fields of a payout that come from our settings: refused for one of them, the user has done nothing wrong.
+# `mode` may still be refused for a single payee ("not valid for the fund account type").
 OURS = frozenset({"account_number", "purpose", "narration", "mode", "currency", "queue_if_low_balance"})
 
 Outcome = Literal["waiting", "paid", "not_paid", "reversed"]
@@ -70,9 +71,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The provider did not look at it: the same key and body may go again later."""
+    """The provider did not look at it: the same key and body may go again later.
 
-    because: Literal["busy", "refuses_us", "unreachable", "paced"]
+    `refuses_us`: our key or address. `refuses_request`: for a field that our settings fill in, or without a
+    reason; then the settings are wrong, or this request is.
+    """
+
+    because: Literal["busy", "refuses_us", "refuses_request", "unreachable", "paced"]
     description: str
     retry_after_seconds: float | None = None
 
@@ -145,8 +150,10 @@ def read_error(reply: Reply) -> NotTaken:
     if not isinstance(error, dict):
         return Unknown("Not an answer of RazorpayX", reply.status)
     description = word(error.get("description")) or "No description"
-    if reply.status in (401, 403):
+    if reply.status == 401:
         return Throttled("refuses_us", description)
+    if reply.status == 403:
+        return Throttled("refuses_request", description)
     if reply.status == 400 and error.get("code") == "BAD_REQUEST_ERROR":
         return _read_refusal(error, description)
     # A 409 says that this key is in flight or was used: there may be a payout.
@@ -159,8 +166,10 @@ def _read_refusal(error: dict[str, Any], description: str) -> NotTaken:
     if "idempotency" in words:
         # Whatever went wrong with the key, something may stand behind it: look before anything else.
         return Unknown(description, 400)
-    if where in OURS or "not found on the server" in words or "from this ip" in words:
+    if "not found on the server" in words or "from this ip" in words:
         return Throttled("refuses_us", description)
+    if where in OURS:
+        return Throttled("refuses_request", description)
     if where == "fund_account_id":
         reason = "fund_account_invalid"
     if "enough balance" in words:

@@ -25,20 +25,26 @@ def fund_account(contact_id: str, upi_id: str) -> bytes:
 def payout(*, settings: Settings, attempt_id: str, fund_account_id: str, amount_paise: int) -> bytes:
     """The exact bytes of a payout request (razorpayx.md §1.3). Made once, stored, sent unchanged."""
     assert amount_paise >= 100, "RazorpayX pays no less than one rupee"
-    return _bytes(
-        {
-            "account_number": settings.razorpayx_account_number,
-            "fund_account_id": fund_account_id,
-            "amount": amount_paise,
-            "currency": "INR",
-            "mode": "UPI",
-            "purpose": settings.razorpayx_purpose,
-            # With too little balance the payout waits at the provider instead of failing.
-            "queue_if_low_balance": True,
-            "reference_id": attempt_id,
-            "narration": settings.razorpayx_narration,
-        }
-    )
+    of_this = {"fund_account_id": fund_account_id, "amount": amount_paise, "reference_id": attempt_id}
+    return _bytes({**_same_for_all(settings), **of_this})
+
+
+def is_of(settings: Settings, body: bytes) -> bool:
+    """Whether a stored payout request says what these settings say today."""
+    sent: dict[str, object] = json.loads(body)
+    return _same_for_all(settings).items() <= sent.items()
+
+
+def _same_for_all(settings: Settings) -> dict[str, object]:
+    return {
+        "account_number": settings.razorpayx_account_number,
+        "currency": "INR",
+        "mode": "UPI",
+        "purpose": settings.razorpayx_purpose,
+        # With too little balance the payout waits at the provider instead of failing.
+        "queue_if_low_balance": True,
+        "narration": settings.razorpayx_narration,
+    }
 
 
 def _payee_name(name: str) -> str:

@@ -163,7 +163,7 @@ class Listing:
             if not isinstance(answer, (Refused, Throttled, Unknown)):
                 return answer
             if isinstance(answer, Refused) or (
-                isinstance(answer, Throttled) and answer.because == "refuses_us"
+                isinstance(answer, Throttled) and answer.because in ("refuses_us", "refuses_request")
             ):
                 break
         raise NotReadable(f"{path} was not answered: {_words(answer)}")

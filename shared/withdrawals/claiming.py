@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from shared import blocks, ids, pace, switches
+from shared import blocks, ids, pace
 from shared.db import transaction
 from shared.models import Destination, PayoutAttempt, Wallet, WebhookEvent, Withdrawal
 from shared.razorpayx import bodies
@@ -80,9 +80,9 @@ def claim(withdrawal_id: UUID) -> Step | None:
 
 def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
     attempt = _unsettled_attempt(session, withdrawal)
-    if attempt is not None and _never_taken_by_another(attempt):
+    if attempt is not None and (why := _never_taken(withdrawal, attempt)):
         attempt.state, attempt.ended_at = AttemptState.REFUSED, func.now()
-        journey.note(session, withdrawal, "sent_as_another", actor=WORKER, attempt_id=str(attempt.id))
+        journey.note(session, withdrawal, why, actor=WORKER, attempt_id=str(attempt.id))
         attempt = None
     if attempt is None:
         return begin(session, withdrawal)
@@ -94,7 +94,7 @@ def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
         attempt.state = AttemptState.UNKNOWN
         journey.note(session, withdrawal, "worker_lost", actor=WORKER, attempt_id=str(attempt.id))
     if _may_send_again(session, withdrawal, attempt) and not _is_forbidden(session, withdrawal):
-        off = switches.off_for(session, withdrawal.upi_id, withdrawal.id)
+        off = pausing.off_for(session, withdrawal)
         if off is None:
             return _send(session, withdrawal, attempt)
         if not attempt.in_doubt:
@@ -115,7 +115,7 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     destination, forbidden = _payee(session, withdrawal)
     if not _may_be_begun(session, withdrawal, forbidden):
         return None
-    if (off := switches.off_for(session, withdrawal.upi_id, withdrawal.id)) is not None:
+    if (off := pausing.off_for(session, withdrawal)) is not None:
         pausing.hold_back(session, withdrawal, off)
         return None
     if destination is None or destination.known_to != settings().razorpayx_identity:
@@ -204,10 +204,17 @@ def _request(attempt: PayoutAttempt) -> dict[str, Any]:
     }
 
 
-def _never_taken_by_another(attempt: PayoutAttempt) -> bool:
-    """Whether the provider told another identity of ours that it did not look at it: it can be begun anew."""
-    other = attempt.sent_as != settings().razorpayx_identity
-    return other and attempt.state == AttemptState.THROTTLED and not attempt.in_doubt
+def _never_taken(withdrawal: Withdrawal, attempt: PayoutAttempt) -> str | None:
+    """Why a new attempt may replace this one: the provider never took it, and would not take these bytes now.
+
+    It told another identity of ours so, or refused settings that have been mended since.
+    """
+    if attempt.state != AttemptState.THROTTLED or attempt.in_doubt:
+        return None
+    if attempt.sent_as != settings().razorpayx_identity:
+        return "sent_as_another"
+    mended = withdrawal.refused_at is not None and not bodies.is_of(settings(), attempt.request_body)
+    return "settings_changed" if mended else None
 
 
 def _may_send_again(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> bool:

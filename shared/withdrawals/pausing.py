@@ -5,6 +5,7 @@ nothing is sent; what may have been paid is looked up, what was accepted is foll
 """
 
 import random
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import exists, func, select, update
@@ -21,7 +22,10 @@ from shared.withdrawals import journey
 
 LOOK_SECONDS = 300  # how often a paused withdrawal looks for itself; the end of a pause wakes it at once
 WAKE_AT_ONCE = 5000
-LOW_BALANCE = "low_balance"
+LOW_BALANCE, REFUSES_US = "low_balance", "provider_refuses_us"
+# Whoever was taken within this time shows that our settings are right: a refusal is then about one request.
+PASSED_SECONDS = 600
+REFUSED_ALONE = f"{journey.HELD}refused_alone"
 
 
 def pause(name: str, *, reason: str, actor: str, seen: str | None = None) -> Switch:
@@ -60,6 +64,15 @@ def resume_if_nobody_waits(session: Session, name: str, *, reason: str) -> None:
         _goes_on(session, name, actor=switches.SYSTEM)
 
 
+def off_for(session: Session, withdrawal: Withdrawal) -> str | None:
+    """The switch that keeps this withdrawal from being sent; None when it may go, perhaps as a probe.
+
+    Whose request was refused is no probe while another could be: refused again, it would stop all again.
+    """
+    may_probe = withdrawal.refused_at is None or not _another_waits(session, withdrawal)
+    return switches.off_for(session, withdrawal.upi_id, withdrawal.id, may_probe=may_probe)
+
+
 def hold_back(session: Session, withdrawal: Withdrawal, switch: str) -> None:
     """This withdrawal is not sent while the switch is off: it waits, and says why."""
     why = _reason(switch)
@@ -72,6 +85,7 @@ def learn_from_answer(session: Session, withdrawal: Withdrawal, answer: Answer) 
     """What the answer to a call says about the provider and us: is it time to pause, or to go on?"""
     match answer:
         case Accepted(report=report) if not is_low_balance(report):
+            withdrawal.refused_at = None
             _went_well(session, withdrawal, (switches.PAYOUTS,))
         case Refused(reason=reason) if reasons.policy(reason).whose == "ours":
             _trip(session, withdrawal, LOW_BALANCE, answer.description)
@@ -80,7 +94,9 @@ def learn_from_answer(session: Session, withdrawal: Withdrawal, answer: Answer) 
             if not switches.is_off_for(session, switches.PAYOUTS, LOW_BALANCE):
                 _went_well(session, withdrawal, (switches.PAYOUTS,))
         case Throttled(because="refuses_us"):
-            _trip(session, withdrawal, "provider_refuses_us", answer.description)
+            _trip(session, withdrawal, REFUSES_US, answer.description)
+        case Throttled(because="refuses_request"):
+            _learn_from_refused_request(session, withdrawal, answer.description)
         case Unknown() | Throttled(because="unreachable"):
             limit = settings().auto_pause_unknowns
             _strike(session, withdrawal, switches.PAYOUTS, limit, "no_answers", answer.description)
@@ -108,7 +124,9 @@ def wake(session: Session, switch: str, *, limit: int = WAKE_AT_ONCE) -> int:
     if why is Reason.HANDLE_PAUSED:
         handle = func.lower(func.split_part(Withdrawal.upi_id, "@", 2))
         waiting = waiting.where(handle == switch.removeprefix(switches.HANDLE))
-    waiting = waiting.order_by(Withdrawal.created_at).limit(limit).with_for_update(skip_locked=True)
+    # Whose own request was refused comes last: the first of them may be the probe.
+    order = (Withdrawal.refused_at.is_not(None), Withdrawal.created_at)
+    waiting = waiting.order_by(*order).limit(limit).with_for_update(skip_locked=True)
     # Only the time changes, and only of rows that nobody holds: no version is needed for that.
     woken = session.execute(
         update(Withdrawal)
@@ -147,6 +165,42 @@ def wake_forgotten(session: Session) -> None:
 
 def _reason(switch: str) -> Reason:
     return Reason.HANDLE_PAUSED if switch.startswith(switches.HANDLE) else Reason.PAUSED
+
+
+def _learn_from_refused_request(session: Session, withdrawal: Withdrawal, description: str) -> None:
+    """Either our settings are wrong, or this request is: what RazorpayX takes of others says which.
+
+    Refused a second time while others pass, it is set aside for a person. Where nobody passes, all pause.
+    """
+    refused_before = withdrawal.refused_at
+    if refused_before is None:
+        withdrawal.refused_at = func.now()
+    if not _others_pass(session, withdrawal, refused_before):
+        _trip(session, withdrawal, REFUSES_US, description)
+    elif refused_before is not None:
+        journey.flag(session, withdrawal, REFUSED_ALONE, actor="reply", description=description)
+
+
+def _others_pass(session: Session, withdrawal: Withdrawal, since: datetime | None) -> bool:
+    """Whether RazorpayX has taken a payout of somebody else from us since then, or lately."""
+    passed = exists().where(
+        PayoutAttempt.created_at >= (since or func.now() - timedelta(seconds=PASSED_SECONDS)),
+        PayoutAttempt.withdrawal_id != withdrawal.id,
+        PayoutAttempt.payout_id.is_not(None),
+        PayoutAttempt.sent_as == settings().razorpayx_identity,
+    )
+    return bool(session.scalar(select(passed)))
+
+
+def _another_waits(session: Session, withdrawal: Withdrawal) -> bool:
+    """Whether somebody is held back whose own request was never refused."""
+    other = exists().where(
+        Withdrawal.status.in_(OPEN),
+        Withdrawal.status_reason == Reason.PAUSED,
+        Withdrawal.refused_at.is_(None),
+        Withdrawal.id != withdrawal.id,
+    )
+    return bool(session.scalar(select(other)))
 
 
 def _learn_from_failure(session: Session, withdrawal: Withdrawal, reason: str | None) -> None:

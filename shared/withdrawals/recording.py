@@ -34,7 +34,11 @@ MAX_WAIT_SECONDS, PUT_OFF_SECONDS, ERRORS_UNTIL_TOLD = 600, 300, 3
 RECHECK_AGAIN_SECONDS, LAST_RECHECK_SECONDS = 3600, 10 * 86_400
 
 
-WAITS_FOR = {"refuses_us": Reason.PROVIDER_REFUSES_US, "paced": Reason.PACED}
+WAITS_FOR = {
+    "refuses_us": Reason.PROVIDER_REFUSES_US,
+    "refuses_request": Reason.PROVIDER_REFUSES_US,
+    "paced": Reason.PACED,
+}
 
 
 LOCKED = select(Withdrawal).where(Withdrawal.id == bindparam("withdrawal_id")).with_for_update()

@@ -165,6 +165,7 @@ def test_reasons_and_kinds_are_those_of_the_code() -> None:
     )
     of_the_code = {BROKEN, SILENT, endpoints.FAILING, mail_to_operators.BROKEN, pausing.LOW_BALANCE}
     of_the_code |= journey.TOLD_ONLY | {NOT_RECONCILED, claiming.CONTRADICTED, comparing.REFERENCE}
+    of_the_code.add(pausing.REFUSED_ALONE)
     assert of_the_code <= kinds
     assert kinds - of_the_code == {
         "two_payouts",

@@ -40,6 +40,8 @@ REFUSED = Outcome("failed", payouts=0, keys=1, refunds=1)
 REFUSED_THRICE = Outcome("failed", payouts=0, keys=3, refunds=1)
 # Not this payout's fault but ours: it waits until somebody has mended our account.
 OURS_TO_MEND = Outcome("processing", 0, 1, 0, waits_for="provider_refuses_us", asked=2)
+# Refused as wrong settings are, while others are paid: this one waits for a person.
+SET_ASIDE = Outcome("processing", 0, 1, 0, waits_for="in_review", asked=2)
 
 EXPECTED = {
     "success": PAID,
@@ -72,9 +74,9 @@ EXPECTED = {
     "fail.server_error_temporary": TRIED_THRICE,
     "refuse.invalid_vpa": REFUSED,
     "refuse.amount_limit": REFUSED,
-    "refuse.mode": OURS_TO_MEND,
+    "refuse.mode": SET_ASIDE,
     "refuse.inactive": REFUSED_THRICE,
-    "refuse.account_number": OURS_TO_MEND,
+    "refuse.account_number": SET_ASIDE,
     "refuse.insufficient_funds": REFUSED_THRICE,
     "refuse.ip": OURS_TO_MEND,
     "refuse.url": OURS_TO_MEND,

@@ -10,6 +10,7 @@ from shared import db, exception_records, switches, withdrawals
 from shared.errors import NotFound
 from shared.razorpayx.answers import Refused, Throttled
 from shared.settings import settings
+from shared.states import Decision
 from shared.steps import Prepare
 from shared.withdrawals import pausing
 from tests.world import World
@@ -143,6 +144,66 @@ def test_a_refusal_of_us_pauses_everything_with_its_reason(rich: World, scenario
     rich.bring_on(waits)
     assert rich.read(waits).status_reason == "paused"
     assert creates(rich) == before
+
+
+@pytest.mark.failure(26)
+def test_a_payee_who_provokes_refusals_is_set_aside_while_others_are_paid(rich: World) -> None:
+    rich.paid()
+    rich.simulator.scenario("refuse.mode", vpa="bad@okaxis")
+    bad = rich.request(coins=100, upi_id="bad@okaxis")
+    rich.step(bad)
+    assert (rich.read(bad).status_reason, switch(rich).is_on) == ("provider_refuses_us", True)
+    rich.paid()
+    rich.step(bad)
+    row = rich.read(bad)
+    assert (row.status, row.review, switch(rich).is_on) == ("processing", "held:refused_alone", True)
+    assert (open_records(rich, "held:refused_alone"), rich.refunds(bad)) == (1, 0)
+    rich.paid()
+    held = withdrawals.propose(bad, Decision.REFUND, evidence="Razorpay: not a UPI id", actor="operator:asha")
+    withdrawals.approve(held.id, actor="operator:ravi")
+    assert (rich.read(bad).status, rich.refunds(bad)) == ("failed", 1)
+
+
+def test_a_refused_payee_pauses_a_quiet_system_once_and_is_no_probe_while_another_waits(rich: World) -> None:
+    rich.simulator.scenario("refuse.mode", vpa="bad@okaxis")
+    bad = rich.request(coins=100, upi_id="bad@okaxis")
+    rich.step(bad)
+    assert switch(rich).reason.startswith("provider_refuses_us: Payout mode is not valid")
+    goes = rich.request(coins=100)
+    rich.advance()
+    rich.sql("UPDATE switches SET probe_at = now() + interval '1 minute' WHERE NOT is_on")
+    rich.bring_on(goes)
+    rich.step(bad)
+    assert (rich.read(bad).status_reason, creates(rich)) == ("paused", 1)
+    rich.sql("UPDATE withdrawals SET due_at = now() + interval '1 hour' WHERE due_at IS NOT NULL")
+    withdrawals.sweep()  # wakes one, and not the oldest
+    due = rich.sql("SELECT id FROM withdrawals WHERE due_at <= now()")
+    assert [row.id for row in due] == [goes]
+    rich.bring_on(goes)
+    assert switch(rich).is_on
+    rich.step(bad)
+    assert (rich.read(bad).review, switch(rich).is_on) == ("held:refused_alone", True)
+
+
+def test_wrong_settings_pause_everything_and_once_mended_all_are_paid(
+    rich: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others passed until a moment ago; then each is refused, and it is nobody's own request."""
+    rich.paid()
+    mended = settings().razorpayx_account_number
+    monkeypatch.setenv("RAZORPAYX_ACCOUNT_NUMBER", "9999999999999999")
+    rich.forget_settings()
+    ids = [rich.request(coins=100) for _ in range(3)]
+    for withdrawal_id in ids:
+        rich.step(withdrawal_id)
+    assert switch(rich).is_on, "the first refusal of each may be its own"
+    rich.step(ids[0])
+    assert switch(rich).reason.startswith("provider_refuses_us")
+    monkeypatch.setenv("RAZORPAYX_ACCOUNT_NUMBER", mended)
+    rich.forget_settings()
+    assert [rich.finish(withdrawal_id) for withdrawal_id in ids] == ["completed"] * 3
+    assert [row.kind for row in rich.sql("SELECT kind FROM exception_records")] == ["paused"]
+    assert "settings_changed" in rich.story(ids[0])
 
 
 def test_one_probe_at_a_time_and_its_good_end_resumes_all(rich: World) -> None:

@@ -43,6 +43,7 @@ FATES = {
     "no_money": "taken, and waits for money of ours",
     "busy": "not looked at: too many requests",
     "refuses_us": "not looked at: our credentials",
+    "refuses_request": "not looked at: our settings, or this payee",
     "unreachable": "no connection at all",
 }
 BANK = {  # (a payout's status, what the bank does) -> its next status
@@ -218,6 +219,8 @@ def _not_taken(fate: str) -> Answer:
             return Throttled("busy", "Too many requests", 20)
         case "refuses_us":
             return Throttled("refuses_us", "Authentication failed")
+        case "refuses_request":
+            return Throttled("refuses_request", "Payout mode is not valid")
         case "unreachable":
             return Throttled("unreachable", "No connection")
     return Unknown("No reply")
@@ -225,7 +228,11 @@ def _not_taken(fate: str) -> Answer:
 
 def _silence(fate: str) -> Answer | None:
     """What a call that asks is told when it is not told the truth; None when it is."""
-    return _not_taken(fate) if fate in ("never", "busy", "refuses_us", "unreachable") else None
+    return (
+        _not_taken(fate)
+        if fate in ("never", "busy", "refuses_us", "refuses_request", "unreachable")
+        else None
+    )
 
 
 @dataclass

@@ -77,6 +77,7 @@ def error(description: str = "No", code: str = "BAD_REQUEST_ERROR", **more: Any)
         (401, error("Authentication failed"), Throttled),
         (401, b"<html>", Unknown),
         (403, error("no"), Throttled),
+        (400, error("Payout mode is not valid for the fund account type.", field="mode"), Throttled),
         (404, error("no"), Unknown),
         (409, error("Another request is in progress"), Unknown),
         (422, error("no"), Unknown),

@@ -1,0 +1,15 @@
+"""When RazorpayX first refused a withdrawal's own request as it refuses wrong settings."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0018"
+down_revision = "0017"
+
+
+def upgrade() -> None:
+    op.add_column("withdrawals", sa.Column("refused_at", sa.DateTime(timezone=True)))
+
+
+def downgrade() -> None:
+    op.drop_column("withdrawals", "refused_at")
