@@ -21,15 +21,11 @@ def alive() -> dict[str, object]:
 @described(operations.READY)
 def ready() -> Response:
     """200 when withdrawals can be taken. Without the broker they can: the sweep finds them later."""
-    database, broker = db.answers(), queues.answers()
-    status = "ready" if database and broker else "degraded" if database else "unavailable"
-    response = jsonify(
-        success=database,
-        status=status,
-        database="ok" if database else "unavailable",
-        broker="ok" if broker else "unavailable",
-    )
-    if not database:
+    database, broker = db.state(), queues.state()
+    can_serve = database == "ok"
+    status = "unavailable" if not can_serve else "ready" if broker == "ok" else "degraded"
+    response = jsonify(success=can_serve, status=status, database=database, broker=broker)
+    if not can_serve:
         response.status_code = 503
         response.headers["Retry-After"] = "2"
     return response

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import Forbidden, HTTPException
 
-from shared import sentry
+from shared import causes, sentry
 from shared.db import unavailable
 from shared.errors import PayoutsError, Unavailable
 from shared.idempotency import StillRunning
@@ -72,7 +72,7 @@ def _ours(error: PayoutsError) -> Response:
     if isinstance(error, Unavailable | StillRunning):
         response.headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unavailable):
-        log.warning("[API] unavailable", path=request.path, code=error.code)
+        log.warning("[API] unavailable", path=request.path, code=error.code, cause=causes.words_of(error))
     return response
 
 

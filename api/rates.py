@@ -15,8 +15,9 @@ from flask import Flask, Response, current_app, g, request
 from flask_limiter import ApplicationLimit, Limiter
 from redis.exceptions import RedisError
 
-from shared import metrics
+from shared import metrics, queues
 from shared.settings import OFF, Settings
+from shared.settings.places import Redis
 
 # The caller waits for it: a Redis that has not answered by then counts as away.
 REDIS_SECONDS = 0.2
@@ -51,8 +52,8 @@ def count(app: Flask, settings: Settings, limits: list[ApplicationLimit | None],
         key_func=address,
         application_limits=[one for one in limits if one is not None],
         strategy="sliding-window-counter",
-        storage_uri=settings.redis_url.get_secret_value().replace("unix://", "redis+unix://", 1),
-        storage_options={"socket_connect_timeout": REDIS_SECONDS, "socket_timeout": REDIS_SECONDS},  # type: ignore[dict-item]
+        storage_uri=Redis.at(settings.redis_url.get_secret_value()).for_limits,
+        storage_options=queues.redis_options(REDIS_SECONDS),
         in_memory_fallback_enabled=True,
         swallow_errors=True,  # a count that cannot be kept refuses nobody
         key_prefix=prefix,

@@ -1,66 +1,47 @@
 """Connections to PostgreSQL: one engine per process, two ways to use it, and what its absence is called."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
+import structlog
 from sqlalchemy import Connection, Engine, ExceptionContext, Select, create_engine, event, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from shared import tracing
+from shared import causes, sessions, tracing
 from shared.errors import Unavailable
+from shared.sessions import CONNECT_SECONDS, IDLE_SECONDS
 from shared.settings import settings
 
-# A statement or a lock wait longer than this is a fault: give the connection back and say so.
-STATEMENT_SECONDS, LOCK_SECONDS, CONNECT_SECONDS = 10, 3, 3
-# The server keeps the limits above; a server that is frozen keeps none, so the client has its own.
-ANSWER_SECONDS = STATEMENT_SECONDS + 2
-# A process that froze inside a transaction must not keep its locks: the database ends it.
-IDLE_SECONDS = 30
-
-# SQLSTATE classes and codes (PostgreSQL's appendix A): cannot be reached, and reached but cannot now.
+# SQLSTATE classes and codes (PostgreSQL's appendix A): cannot be reached; reached but cannot now; out of disk
+# or memory, or its disk fails.
 AWAY = ("08", "57P", "53300", "25006")  # 25006: read-only, as an old primary is after a failover
 BUSY = ("55P03", "57014", "40P01", "40001")  # lock or statement timeout, deadlock, serialization
-READ_ONLY = "25006"
+FULL = ("53", "58")
+READ_ONLY, TOO_MANY = "25006", "53300"
+MISSING_RIGHT = "42501"
+# Room is made by people, or by a vacuum: there is no use in asking sooner. Readiness tells it for so long,
+# for only a write that needs a new page meets a full disk.
+FULL_SECONDS = 10
 ON_COMMIT = "on_commit"
 
 
-class _Bounded(psycopg.Connection[Any]):
-    """A connection that waits for an answer only so long, even when TCP has nothing to say."""
-
-    def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
-        return super().wait(_until(self, gen, time.monotonic() + ANSWER_SECONDS), *arguments, **named)
-
-
-def _until(connection: _Bounded, gen: Any, deadline: float) -> Generator[Any, Any, Any]:
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
-                gen.close()
-                connection.close()
-                raise psycopg.OperationalError("the database does not answer")
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        return end.value
+log = structlog.get_logger()
+State = Literal["ok", "full", "read_only", "unavailable"]
+_full_at: float = -FULL_SECONDS
 
 
 @cache
 def engine() -> Engine:
-    """This process's connections. No ping before use: it would double the round trips of every request."""
-    limits = {
-        "statement_timeout": f"{STATEMENT_SECONDS}s",
-        "lock_timeout": f"{LOCK_SECONDS}s",
-        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
-        "timezone": "UTC",
-    }
+    """This process's connections. One that was idle is tried before it is used; a busy one is not, for that
+    would double the round trips of every request.
+    """
     made = create_engine(
         settings().database_url.get_secret_value(),
         hide_parameters=True,  # an error may be logged, a UPI id may not
@@ -70,22 +51,54 @@ def engine() -> Engine:
         pool_recycle=1800,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
-            "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
+            "client_encoding": "UTF8",
             "application_name": "coin-payouts",
             "keepalives_idle": IDLE_SECONDS,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
             "tcp_user_timeout": IDLE_SECONDS * 1000,
         },
     )
-    event.listen(made, "do_connect", lambda _dialect, _record, args, named: _Bounded.connect(*args, **named))
-    event.listen(made, "handle_error", _leave_the_old_primary)
+    _prepare(made, sessions.Bounded, sessions.LIMITS)
+    event.listen(made, "handle_error", _notice)
     tracing.of_engine(made)
     return made
 
 
-def patient_engine() -> Engine:
-    """Connections without limits, for a command that reads everything."""
-    url = settings().database_url.get_secret_value()
-    return create_engine(url, poolclass=NullPool, hide_parameters=True)
+def patient_engine(url: str | None = None) -> Engine:
+    """Connections without limits, for a command that reads everything, and for migrations."""
+    made = create_engine(
+        url or settings().database_url.get_secret_value(),
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"client_encoding": "UTF8"},
+    )
+    _prepare(made, psycopg.Connection, dict.fromkeys(sessions.LIMITS, "0"))
+    return made
+
+
+def _prepare(engine: Engine, kind: type[psycopg.Connection[Any]], limits: Mapping[str, str]) -> None:
+    """Make each connection of this engine one of this kind that can be relied on (sessions.py)."""
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, args: Any, named: Any) -> Any:
+        connection = kind.connect(*args, **named)
+        try:
+            sessions.settle(connection, limits)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @event.listens_for(engine, "checkin")
+    def _rests(_connection: Any, record: Any) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _is_taken(connection: Any, record: Any, _fairy: Any) -> None:
+        idle_since = record.info.get("idle_since")  # None of a new one
+        if idle_since is not None and sessions.is_gone(connection, idle_since):
+            raise InvalidatePoolError  # the others went the same way; the pool makes new ones
 
 
 @contextmanager
@@ -135,11 +148,19 @@ def unavailable(error: Exception) -> Unavailable | None:
     """What to tell a caller when `error` is about reaching the database; None when it is not."""
     if isinstance(error, PoolTimeout):
         return Unavailable("Service unavailable", "All connections are in use", code="database_busy")
-    if not isinstance(error, DBAPIError):
-        return None
+    return _of_driver(error) if isinstance(error, DBAPIError) else None
+
+
+def _of_driver(error: DBAPIError) -> Unavailable | None:
     state = getattr(error.orig, "sqlstate", None)
     if state in BUSY:
         return Unavailable("Service unavailable", "The database is busy", code="database_busy")
+    if (state or "").startswith(FULL) and state != TOO_MANY:
+        told = Unavailable("Service unavailable", "The database has no room", code="database_full")
+        told.retry_after = FULL_SECONDS
+        return told
+    if state == MISSING_RIGHT:
+        return Unavailable("Service unavailable", "The database is not set up", code="database_away")
     lost = error.connection_invalidated or (
         state is None and isinstance(error.orig, psycopg.OperationalError)
     )
@@ -148,16 +169,30 @@ def unavailable(error: Exception) -> Unavailable | None:
     return None
 
 
-def answers() -> bool:
-    """Whether the database answers now, and can be written to."""
+def reach() -> State:
+    """Whether the database takes what is written, by asking it now. Raises Unavailable."""
+    if time.monotonic() < _full_at + FULL_SECONDS:
+        return "full"
+    with told_plainly(), one_statement() as connection:
+        is_read_only = connection.execute(text("SHOW transaction_read_only")).scalar() != "off"
+    return "read_only" if is_read_only else "ok"
+
+
+def state() -> State:
+    """The same in a word."""
     try:
-        with one_statement() as connection:
-            return connection.execute(text("SHOW transaction_read_only")).scalar() == "off"
-    except (DBAPIError, PoolTimeout):
-        return False
+        return reach()
+    except Unavailable as error:
+        log.warning("[DATABASE] unavailable", cause=causes.words_of(error))
+        return "unavailable"
 
 
-def _leave_the_old_primary(context: ExceptionContext) -> None:
-    """A connection to a server that became read-only is of no use any more: the pool finds the new one."""
-    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+def _notice(context: ExceptionContext) -> None:
+    """Learn from what the server says, whoever asked it."""
+    global _full_at  # noqa: PLW0603  one fact for the whole process
+    code = getattr(context.original_exception, "sqlstate", None) or ""
+    if code == READ_ONLY:
+        # A connection to a server that became read-only is of no use any more: the pool finds the new one.
         context.is_disconnect = True
+    if code.startswith(FULL) and code != TOO_MANY:
+        _full_at = time.monotonic()

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import redis
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from shared import adjusting, queues, switches, watching
+from shared import adjusting, causes, queues, switches, watching
 from shared.models import Switch
 from shared.money import rupees_text
 from shared.notifications import keeping
@@ -150,9 +151,12 @@ def _mail(now: mail.Standing) -> str:
 
 
 def _queues() -> list[str]:
-    if not queues.answers():
-        return ["Redis does not answer; nothing is lost, the sweep finds it in the database"]
-    return [f"{queue}: {queues.depth(queue)}" for queue in queues.EVERY_QUEUE]
+    try:
+        depths = {queue: queues.depth(queue) for queue in queues.EVERY_QUEUE}
+    except redis.RedisError as error:
+        why = causes.words_of(error)
+        return [f"Redis cannot be used ({why}); nothing is lost, the sweep finds it in the database"]
+    return [f"{queue}: {depth}" for queue, depth in depths.items()]
 
 
 def _when(moment: datetime | None) -> str:

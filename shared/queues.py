@@ -4,15 +4,17 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import redis
 import structlog
 from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from shared import metrics, queue_names
-from shared.settings import settings
+from shared import causes, metrics, queue_names
+from shared.settings import places, settings
 
 PAYOUTS, BACKLOG, WEBHOOKS = queue_names.PAYOUTS, queue_names.BACKLOG, queue_names.WEBHOOKS
 POLLS, MAINTENANCE, SWEEPS = queue_names.POLLS, queue_names.MAINTENANCE, queue_names.SWEEPS
@@ -46,6 +48,11 @@ SWEEP_STEP_SECONDS = 0.25
 BROKER_SECONDS = 0.5
 # After a failure the broker is left alone for so long, or every request would wait for it in vain.
 QUIET_SECONDS = 2.0
+# A connection that was idle for longer is tried before it is used: a firewall may have dropped it silently.
+TRY_AFTER_SECONDS = 5
+TRIED = "tried"  # what is written to see whether writing works
+
+State = Literal["ok", "full", "read_only", "unavailable"]
 
 log = structlog.get_logger()
 _quiet_until = 0.0
@@ -55,7 +62,7 @@ _swept_at = 0.0
 def celery_settings() -> dict[str, Any]:
     """What the sender and the worker must agree on."""
     return {
-        "broker_url": settings().redis_url.get_secret_value(),
+        **_place().for_kombu,
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_SECONDS,
             "socket_connect_timeout": BROKER_SECONDS,
@@ -85,7 +92,12 @@ def sender() -> Celery:
     celery = Celery("coin-payouts", set_as_current=False)
     celery.conf.update(celery_settings())
     # Without the zero kombu tries for four seconds on its own account.
-    hurried = {"socket_timeout": BROKER_SECONDS, "max_retries": 0}
+    hurried = {
+        "socket_timeout": BROKER_SECONDS,
+        "max_retries": 0,
+        "health_check_interval": TRY_AFTER_SECONDS,
+        "retry_on_timeout": True,  # once, on a new connection: a firewall may have dropped the old one
+    }
     celery.conf.broker_transport_options = {**celery.conf.broker_transport_options, **hurried}
     return celery
 
@@ -155,19 +167,34 @@ def depth(queue: str, client: redis.Redis | None = None) -> int:
     return int((client or broker()).llen(queue))
 
 
-def answers(client: redis.Redis | None = None) -> bool:
-    """Whether the broker answers now."""
+def state(client: redis.Redis | None = None) -> State:
+    """Whether the broker answers now and takes what is written, in a word; and if not, why, in the log."""
     try:
-        return bool((client or broker()).ping())
-    except redis.RedisError:
-        return False
+        (client or broker()).set(TRIED, 1, px=1000)
+    except redis.RedisError as error:
+        log.warning("[BROKER] unavailable", cause=causes.words_of(error))
+        if isinstance(error, redis.exceptions.OutOfMemoryError):
+            return "full"
+        return "read_only" if isinstance(error, redis.exceptions.ReadOnlyError) else "unavailable"
+    return "ok"
 
 
 @cache
 def broker() -> redis.Redis:
-    """A plain connection to the broker, for looking at it."""
-    return redis.Redis.from_url(
-        settings().redis_url.get_secret_value(),
-        socket_connect_timeout=BROKER_SECONDS,
-        socket_timeout=BROKER_SECONDS,
-    )
+    """A plain connection to the broker, for looking at it. One that a firewall dropped is replaced."""
+    return redis.Redis.from_url(_place().url, **redis_options(BROKER_SECONDS))
+
+
+def redis_options(seconds: float) -> dict[str, Any]:
+    """How long a caller of redis-py waits; and that it tries a connection that was idle before using it."""
+    return {
+        "socket_connect_timeout": seconds,
+        "socket_timeout": seconds,
+        "socket_keepalive": True,
+        "health_check_interval": TRY_AFTER_SECONDS,
+        "retry": Retry(NoBackoff(), 1),  # a new connection at once: the old one may just have been ended
+    }
+
+
+def _place() -> places.Redis:
+    return places.Redis.at(settings().redis_url.get_secret_value())

@@ -297,3 +297,4 @@ def forget_settings() -> None:
     ):
         remembered.cache_clear()
     queues._quiet_until = queues._swept_at = 0.0
+    db._full_at = -db.FULL_SECONDS

@@ -204,8 +204,8 @@ class Readiness(BaseModel):
 
     success: bool = _is(True)
     status: Literal["ready", "degraded", "unavailable"] = _is("ready")
-    database: Literal["ok", "unavailable"] = _is("ok")
-    broker: Literal["ok", "unavailable"] = _is("ok")
+    database: Literal["ok", "full", "read_only", "unavailable"] = _is("ok")
+    broker: Literal["ok", "full", "read_only", "unavailable"] = _is("ok")
 
 
 class Change(BaseModel):

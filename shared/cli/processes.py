@@ -20,19 +20,23 @@ KILL_SECONDS = 10  # what a process gets to finish what it has in hand
 @click.option("--wait", default=0.0, metavar="SECONDS", help="How long the database may take to appear.")
 def migrate(wait: float) -> None:
     """Bring the database up to date."""
-    from shared import db
+    from shared import causes, db
     from shared.errors import Unavailable
     from shared.migrations import migrate as bring_up
     from shared.settings import settings
 
     deadline = time.monotonic() + wait
-    while not db.answers():
-        if time.monotonic() >= deadline:
-            raise Unavailable(
-                "No database", "The database at DATABASE_URL cannot be reached", code="database_away"
-            )
+    while True:
+        try:
+            db.reach()
+            break
+        except Unavailable as error:
+            cause = causes.of(error)
+            if time.monotonic() >= deadline or (cause and cause.lasts):
+                raise
         time.sleep(0.5)
-    bring_up(settings().database_url.get_secret_value())
+    with db.told_plainly():
+        bring_up(settings().database_url.get_secret_value())
     click.echo("The database is up to date.")
 
 

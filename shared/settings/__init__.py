@@ -13,6 +13,7 @@ from shared.settings.observing import Observing
 from shared.settings.panel import Panel
 from shared.settings.paying import Paying
 from shared.settings.people import People
+from shared.settings.places import Places
 from shared.settings.provider import Provider
 from shared.settings.telling import Telling
 from shared.settings.values import is_loopback, of_32_bytes
@@ -23,36 +24,15 @@ MIN_PAYOUT_PAISE, MAX_PAYOUT_PAISE = 100, 100_00_000  # UPI, one payout (razorpa
 ABSENT_LIVE_SECONDS = 3600
 
 
-class Settings(Access, Panel, People, Paying, Provider, Telling, Mailing, Observing):
+class Settings(Places, Access, Panel, People, Paying, Provider, Telling, Mailing, Observing):
     """The system's settings; a field's name in capitals is its environment variable."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", allow_inf_nan=False)
-
-    # --- where things are
-    database_url: SecretStr = Field(description="PostgreSQL, `postgresql://user:password@host/database`")
-    redis_url: SecretStr = Field(description="Redis, the broker: `redis://host:6379/0`")
-    database_pool_size: int = Field(16, ge=1, le=200, description="Database connections per process")
 
     # --- proof
     certificate_key: SecretStr | None = Field(
         None, description="Signs a day's certificate: base64 of 32 bytes; `payouts certificate-key` makes one"
     )
-
-    @field_validator("database_url", mode="after")
-    @classmethod
-    def _postgresql_by_psycopg(cls, url: SecretStr) -> SecretStr:
-        text = url.get_secret_value()
-        for prefix in ("postgresql+psycopg://", "postgresql://", "postgres://"):
-            if text.startswith(prefix):
-                return SecretStr("postgresql+psycopg://" + text.removeprefix(prefix))
-        raise ValueError("must begin with postgresql://")
-
-    @field_validator("redis_url", mode="after")
-    @classmethod
-    def _redis(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        return url
 
     @field_validator("certificate_key", mode="after")
     @classmethod

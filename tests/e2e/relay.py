@@ -14,6 +14,7 @@ class Relay:
         where = urlsplit(target)
         self._listener, self._target = listener, (where.hostname or "", where.port or 80)
         self._open: list[socket.socket] = []
+        self._forgotten: set[socket.socket] = set()
         self.cut = False
         self.heard: list[bytes] = []
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -26,6 +27,10 @@ class Relay:
             if name.lower() == b"x-payout-idempotency":
                 return value.decode()
         return None
+
+    def forget(self) -> None:
+        """What is open brings nothing on any more and nobody is told, as a firewall does; new ones do."""
+        self._forgotten = set(self._open)
 
     def close(self) -> None:
         for one in (self._listener, *self._open):
@@ -43,7 +48,7 @@ class Relay:
     def _bring(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
-                if self.cut:
+                if self.cut or source in self._forgotten:
                     self.heard.append(data)
                 else:
                     sink.sendall(data)
