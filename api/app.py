@@ -1,4 +1,4 @@
-"""Makes the web application. Run by granian: `granian --interface wsgi --factory api.app:create_app`."""
+"""Makes the web application. `served.py` is what granian runs."""
 
 from threading import BoundedSemaphore
 
@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.config["SETTINGS"] = settings
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.config["WEBHOOK_READERS"] = BoundedSemaphore(max(1, settings.api_threads // 2))
+    app.config["WEBHOOK_READERS"] = BoundedSemaphore(max(1, settings.api_bodies // 2))
     app.json.sort_keys = False  # type: ignore[attr-defined]  # answers in the contract's order
     # With and without the slash at the end, and never a redirect, which would lose a POST's body.
     app.url_map.strict_slashes = False

@@ -18,8 +18,6 @@ from shared.errors import Unavailable
 from shared.razorpayx.signature import is_signed
 from shared.settings import Settings
 
-WAIT_FOR_READER_SECONDS = 0.2
-
 log = structlog.get_logger()
 blueprint = APIBlueprint("provider", __name__, url_prefix="/api/razorpay")
 
@@ -51,7 +49,7 @@ def _one_of_the_readers() -> Iterator[None]:
     RazorpayX sends again what was refused, and polling knows it anyway. Raises Unavailable.
     """
     readers: BoundedSemaphore = current_app.config["WEBHOOK_READERS"]
-    if not readers.acquire(timeout=WAIT_FOR_READER_SECONDS):
+    if not readers.acquire(blocking=False):
         metrics.WEBHOOKS_RECEIVED.labels("too_many").inc()
         raise Unavailable("Service unavailable", "Too many webhooks at once", code="too_many_webhooks")
     try:

@@ -45,6 +45,7 @@ def prepare(panel: Flask, settings: Settings) -> None:
         None  # the cookie is Strict and no script sees it; addresses of phones change
     )
     manager.user_loader(_of_session)
+    panel.config["READERS"] = BoundedSemaphore(max(1, settings.api_bodies // 8))
     panel.config["PLACES"] = BoundedSemaphore(max(1, settings.api_threads // 4))
     panel.before_request(_admit)
     panel.teardown_request(_leave)
@@ -118,11 +119,30 @@ def _admit() -> Response | None:
     if request.method == "POST" and not _is_try() and who() is None:
         return redirect(url_for(f"{SIGN_IN}.index"))
     if _is_try():
+        _read_the_form()
         places: BoundedSemaphore = current_app.config["PLACES"]
         if not places.acquire(blocking=False):
-            raise Unavailable("Busy", "Others are signing in; try again in a moment", code="sign_in_busy")
+            raise _busy()
         g.place = places
     return None
+
+
+def _read_the_form() -> None:
+    """Before a place is taken to compare the password: who is slow keeps nobody from signing in.
+
+    Strangers may send here: they must not hold every place for bodies. Raises Unavailable.
+    """
+    readers: BoundedSemaphore = current_app.config["READERS"]
+    if not readers.acquire(blocking=False):
+        raise _busy()
+    try:
+        request.form.get("username")
+    finally:
+        readers.release()
+
+
+def _busy() -> Unavailable:
+    return Unavailable("Busy", "Others are signing in; try again in a moment", code="sign_in_busy")
 
 
 def _leave(_: BaseException | None) -> None:

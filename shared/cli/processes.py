@@ -1,6 +1,7 @@
 """The processes: migrate, api, worker, beat, flower."""
 
 import os
+import resource
 import socket
 import sys
 import time
@@ -14,6 +15,8 @@ from shared.queue_names import NOTIFICATIONS, QUEUES
 
 FLOWER_PAGES = Path(__file__).parents[2] / "worker" / "flower_pages.py"
 KILL_SECONDS = 10  # what a process gets to finish what it has in hand
+MOST_HEAD_BYTES = 64 * 1024  # of one connection; granian would keep 400 KiB for whoever sends half a head
+OTHER_FILES = 256  # that an API process holds open beside its connections: database, Redis, log, counts
 
 
 @click.command()
@@ -50,9 +53,13 @@ def api() -> None:
     _count_together()
     _need_what_is_asked_for()
     _become(
-        "granian", "--interface", "wsgi", "--factory", "api.app:create_app",
+        "granian", "--interface", "wsgi", "--factory", "api.served:create",
         "--host", here.api_host, "--port", str(here.api_port),
-        "--workers", str(here.api_workers), "--blocking-threads", str(here.api_threads),
+        "--workers", str(here.api_workers), "--blocking-threads", str(here.api_threads + here.api_bodies),
+        # With HTTP/2 allowed as well, granian waits for the first byte for ever, for that tells which it is.
+        "--http", "1", "--http1-header-read-timeout", str(round(here.api_head_seconds * 1000)),
+        "--http1-buffer-size", str(MOST_HEAD_BYTES),
+        "--backpressure", str(_room_for(here.api_connections)),
         "--respawn-failed-workers", "--workers-kill-timeout", str(KILL_SECONDS), "--no-ws",
     )  # fmt: skip
 
@@ -112,6 +119,23 @@ def flower() -> None:
         # page, and from there to the withdrawal: it stands where no window is too narrow for it.
         "--tasks_columns=name,uuid,args,routing_key,state,received,started,runtime,exception,worker",
     )  # fmt: skip
+
+
+def _room_for(connections: int) -> int:
+    """So many connections, or as many as this process may hold open, which it then says."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    may = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < may:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (may, hard))
+    room = max(may // 2, may - OTHER_FILES)
+    if room < connections:
+        click.echo(
+            f"API_CONNECTIONS: {connections} need {wanted} open files, and this process may have {hard}: "
+            f"{room} connections are let in. Raise the limit (ulimit -Hn, LimitNOFILE, ulimits).",
+            err=True,
+        )
+    return min(connections, room)
 
 
 def _need_what_is_asked_for() -> None:

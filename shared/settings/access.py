@@ -22,7 +22,21 @@ class Access(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address that the API listens on")
     api_port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on")
     api_workers: int = Field(1, ge=1, le=64, description="API processes")
-    api_threads: int = Field(8, ge=1, le=64, description="Threads per API process")
+    api_threads: int = Field(
+        8, ge=1, le=64, description="Requests that an API process works on at once; each may use the database"
+    )
+    api_bodies: int = Field(
+        256, ge=4, le=4096, description="Bodies on their way to or from an API process at once, beside those"
+    )
+    api_connections: int = Field(
+        4096, ge=16, le=65_536, description="Most connections to an API process; others wait to be let in"
+    )
+    api_head_seconds: float = Field(
+        10, ge=0.1, le=60, description="How long a request's head, or a connection without one, may take"
+    )
+    api_request_seconds: float = Field(
+        60, ge=0.5, le=3600, description="How long a whole request may take until its answer begins"
+    )
     api_auth: Literal["on", "off"] = Field("on", description="`off` only where the API listens on loopback")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="App keys that may do everything, comma-separated; others: `payouts keys`"

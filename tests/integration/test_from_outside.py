@@ -8,15 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
 from sandbox.processes import wait_until
 from sandbox.services import free_port
 from tests.integration.app import CANCEL, CREDIT, GOOD, STATUS, WITHDRAW
+from tests.strangers import WEBHOOK, Strangers
 from tests.world import KEY, World, sign
-
-WEBHOOK = "/api/razorpay/webhook/"
 
 
 @contextmanager
@@ -83,8 +83,8 @@ def test_no_secret_and_no_upi_id_reaches_the_log(world: World, tmp_path: Path) -
 
 
 def test_slow_bodies_of_strangers_do_not_hold_every_thread(world: World, tmp_path: Path) -> None:
-    """More of them than there are threads, some to RazorpayX's address and some to where a key is needed."""
-    with api(tmp_path / "log", API_THREADS="4") as address, ExitStack() as slow:
+    """More of them than may come at once, some to RazorpayX's address and some to where a key is needed."""
+    with api(tmp_path / "log", API_THREADS="4", API_BODIES="8") as address, ExitStack() as slow:
         host, port = address.removeprefix("http://").split(":")
         for path in [WEBHOOK, WITHDRAW] * 6:
             caller = slow.enter_context(socket.create_connection((host, int(port))))
@@ -105,10 +105,39 @@ def test_slow_bodies_of_strangers_do_not_hold_every_thread(world: World, tmp_pat
         assert int(answer.headers["Retry-After"]) > 0
 
 
+BOUNDS = {"API_THREADS": "2", "API_HEAD_SECONDS": "2", "API_REQUEST_SECONDS": "4"}
+QUICKLY_SECONDS = 2
+
+
+def test_whoever_holds_the_door_open_keeps_nobody_out_and_is_hung_up_on(world: World, tmp_path: Path) -> None:
+    """Without a byte, with half a head, with a slow body, with and without a key, or without taking the answer:
+    far more of each than the process has threads."""
+    with api(tmp_path / "log", **BOUNDS) as address:
+        where = urlsplit(address)
+        at = where.hostname or "", where.port or 0
+        crowd = {"silent": 1100, "half": 1100, "slow": 100, "with a key": 10, "takes nothing": 10}
+        strangers = Strangers(*at, come_again=False, **crowd)
+        with strangers.around():
+            wait_until(lambda: strangers.open.total() >= 2000 or strangers.ended.total(), 20)
+            asked = 0
+            while asked < 3 or strangers.ended != crowd:
+                asked += 1
+                _answers_quickly(address, asked)
+                assert asked < 300, f"still there: {strangers.open}"
+        assert strangers.open.total() == 0
+
+
+def _answers_quickly(address: str, number: int) -> None:
+    assert requests.get(f"{address}/healthz", timeout=QUICKLY_SECONDS).ok
+    body = json.dumps({"event": "order.paid", "number": number}).encode()
+    headers = {"X-Razorpay-Signature": sign(body)}
+    assert requests.post(address + WEBHOOK, data=body, headers=headers, timeout=QUICKLY_SECONDS).ok
+
+
 def test_slow_forms_of_strangers_do_not_hold_every_thread(world: World, tmp_path: Path) -> None:
     """The panel reads a form to find its token: a stranger's only where they sign in, and few at once."""
     panel = {"ADMIN_SECRET_KEY": "a-key-of-the-tests-of-32-characters", "ADMIN_COOKIE_SECURE": "off"}
-    with api(tmp_path / "log", API_THREADS="4", **panel) as address, ExitStack() as slow:
+    with api(tmp_path / "log", API_THREADS="4", API_BODIES="8", **panel) as address, ExitStack() as slow:
         requests.get(f"{address}/admin/sign-in/", timeout=20)  # the panel is made
         host, port = address.removeprefix("http://").split(":")
         for path in [
