@@ -35,10 +35,13 @@ CUT = """
     FROM cut LEFT JOIN {table} ON id > before AND id <= until GROUP BY before, until
 """
 # Coins and paise as of a cut. Nobody asks a withdrawal's status of today: it is held when it was taken and
-# neither refunded nor paid then. A balance is read from the user's last line, so that closing says something.
+# neither refunded nor paid then. By which way it was paid never changes (right_payment, a trigger); what went
+# outside RazorpayX is a part of what was paid. A balance is read from the user's last line, so that closing
+# says something.
 TOTALS = """
     WITH taken AS (
         SELECT -t.coins AS coins, w.amount_paise, r.coins AS refunded,
+               w.paid_via <> 'razorpayx' AS is_outside,
                r.coins IS NULL AND e.to_status IS NOT DISTINCT FROM 'completed' AS is_paid
         FROM coin_transactions t JOIN withdrawals w ON w.id = t.withdrawal_id
              LEFT JOIN coin_transactions r
@@ -61,6 +64,9 @@ TOTALS = """
            coalesce(sum(coins) FILTER (WHERE is_paid), 0) AS paid_coins,
            coalesce(sum(amount_paise) FILTER (WHERE is_paid), 0) AS paid_paise,
            count(*) FILTER (WHERE is_paid) AS paid_withdrawals,
+           coalesce(sum(coins) FILTER (WHERE is_paid AND is_outside), 0) AS outside_coins,
+           coalesce(sum(amount_paise) FILTER (WHERE is_paid AND is_outside), 0) AS outside_paise,
+           count(*) FILTER (WHERE is_paid AND is_outside) AS outside_withdrawals,
            coalesce(sum(refunded), 0) AS refunded_coins,
            coalesce(sum(amount_paise) FILTER (WHERE refunded IS NOT NULL), 0) AS refunded_paise,
            count(refunded) AS refunded_withdrawals

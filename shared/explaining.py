@@ -98,6 +98,8 @@ def _facts(withdrawal: Withdrawal) -> dict[str, Any]:
         "awaits_approval": withdrawal.awaits_approval if withdrawal.status == Status.PENDING else None,
         "not_before": withdrawal.not_before,
         "utr": withdrawal.utr,
+        "paid_via": withdrawal.paid_via if withdrawal.completed_at else None,
+        "arrived_at": withdrawal.completed_at,
         "notes": mask_within(withdrawal.admin_notes or "") or None,
     }
 
@@ -189,7 +191,8 @@ def _resolutions(session: Session, withdrawal_id: UUID) -> list[Line]:
     query = select(Resolution).where(Resolution.withdrawal_id == withdrawal_id)
     lines = []
     for made in session.scalars(query.order_by(Resolution.proposed_at)):
-        details = {"evidence": made.evidence, "utr": made.utr, "proposal": str(made.id)}
+        details: dict[str, Any] = {"evidence": made.evidence, "utr": made.utr, "proposal": str(made.id)}
+        details |= {"paid_via": made.paid_via, "paid_at": made.paid_at}
         words = f"{made.proposed_by} proposed: {made.decision}"
         lines.append(Line(made.proposed_at, "decision", words, details))
         if made.decided_at:

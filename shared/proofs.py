@@ -118,10 +118,14 @@ def _certificate(signed: dict[str, Any], public_key: str | None) -> str:
     if not signature_fits(canonical(body), signature, public_key):
         raise NotProven("The signature does not fit: the certificate was changed, or never signed")
     closing = body["closing"]
+    outside = (
+        f" ({closing['outside_coins']} of them outside RazorpayX)" if closing.get("outside_coins") else ""
+    )
     return (
         f"The key {public_key} signed the books of {body['day']}: {closing['credited_coins']} coins credited"
         f" = {closing['balances_coins']} in balances + {closing['held_coins']} held"
-        f" + {closing['paid_coins']} paid, at block {body['chain']['block']} ({body['chain']['hash']})."
+        f" + {closing['paid_coins']} paid{outside}, at block {body['chain']['block']}"
+        f" ({body['chain']['hash']})."
     )
 
 

@@ -65,6 +65,22 @@ class Decision(StrEnum):
     REFUND = "refund"  # they have not and will not: the coins go back
 
 
+class PaidVia(StrEnum):
+    """By which way the rupees of a withdrawal went (`withdrawals.paid_via`)."""
+
+    RAZORPAYX = "razorpayx"
+    UPI = "upi"
+    IMPS = "imps"
+    NEFT = "neft"
+    RTGS = "rtgs"
+    UNKNOWN = "unknown"  # paid outside before people had to say how
+
+    @property
+    def label(self) -> str:
+        """As people write it."""
+        return {"razorpayx": "RazorpayX", "unknown": "an unknown way"}.get(self, self.upper())
+
+
 class Awaits(StrEnum):
     """Why a withdrawal awaits a person's approval before anything is sent (`withdrawals.approve_review`)."""
 

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -21,11 +21,14 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError
 
 from shared import checks, db, gauges, inbox, queues, wallet, withdrawals
+from shared.clock import INDIA
 from shared.models import Withdrawal
 from shared.razorpayx.answers import Answer
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
+from shared.states import PaidVia
 from shared.steps import Prepare, Send, Step
+from shared.withdrawals.paid_outside import Payment
 from tests import simulator as outside
 from tests.databases import EmptyDatabases
 from tests.simulator import Simulator
@@ -277,6 +280,18 @@ class World:
             by_withdrawal.get(p["reference_id"], p["reference_id"]) for p in self.simulator.live_payouts()
         ]
         assert len(live) == len(set(live)), f"two live payouts for one withdrawal: {live}"
+
+
+def payment(
+    utr: str | None = "500000000001", via: PaidVia | None = PaidVia.UPI, at: datetime | None = None
+) -> Payment:
+    """What two people say of a payment: of this minute, unless it is told otherwise."""
+    return Payment(utr, via, at or datetime.now(UTC))
+
+
+def this_minute() -> str:
+    """The time in India as people type it off a statement."""
+    return f"{datetime.now(INDIA):%Y-%m-%dT%H:%M}"
 
 
 def sign(body: bytes, secret: str = outside.WEBHOOK_SECRET) -> str:

@@ -33,6 +33,7 @@ COLUMNS = (
     "failure",
     "utr",
     "completed_ist",
+    "paid_via",
 )
 CHUNK_ROWS = 1000
 
@@ -89,3 +90,4 @@ def _cells(row: Withdrawal) -> Iterator[str]:
     yield row.failure_reason or ""
     yield row.utr or ""
     yield row.completed_at.astimezone(INDIA).strftime("%Y-%m-%d %H:%M:%S") if row.completed_at else ""
+    yield row.paid_via if row.completed_at else ""

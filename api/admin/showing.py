@@ -10,6 +10,7 @@ from markupsafe import Markup
 from api.admin import door
 from shared.clock import INDIA, from_iso, iso
 from shared.money import rupees_text
+from shared.states import PaidVia
 from shared.upi import mask, mask_within
 
 PAISE = "_paise"
@@ -34,7 +35,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 def prepare(panel: Flask) -> None:
     """Give the templates their words."""
     panel.jinja_env.filters.update(ist=ist, rupees=rupees_text, mask=mask, told=told)
-    panel.jinja_env.filters.update(span=span, percent=percent, label=label)
+    panel.jinja_env.filters.update(span=span, percent=percent, label=label, way=way)
     panel.jinja_env.globals.update(who=door.who, loads_itself=door.loads_itself)
     panel.jinja_env.trim_blocks = panel.jinja_env.lstrip_blocks = True
 
@@ -66,6 +67,11 @@ def span(seconds: float | None) -> str:
 def many(number: int, word: str) -> str:
     """A number with its word: `1 withdrawal`, `2 withdrawals`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def way(via: str) -> str:
+    """By which way it was paid, as people write it."""
+    return PaidVia(via).label
 
 
 def percent(share: float | None) -> str:

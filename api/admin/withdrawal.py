@@ -11,6 +11,7 @@ from api.admin import door, records
 from api.admin.acts import ACTS, Act, Given, Seen
 from api.admin.page import DO, Page, back_to, given, opens
 from api.admin.tasks import in_flower
+from shared import utr
 from shared.db import transaction
 from shared.errors import BadRequest, NotFound, PayoutsError
 from shared.explaining import explain
@@ -18,7 +19,7 @@ from shared.ids import parse_id
 from shared.models import PayoutAttempt
 from shared.roles import Role
 from shared.settings import settings
-from shared.states import LIVE, for_operators
+from shared.states import LIVE, PaidVia, for_operators
 from shared.withdrawals import find, resolving
 
 MAX_UTR = 60
@@ -78,6 +79,7 @@ class OneWithdrawal(Page):
                 confirm=confirm,
                 fault=fault,
                 typed=request.form,
+                ways=[(str(way), way.label) for way in utr.FORMS],
             )
         return (page, 409) if cannot and not fault else page
 
@@ -118,13 +120,28 @@ def _filled(act: Act) -> Given:
     proposal = parse_id(request.form.get("proposal", ""))
     if act.word in ("approve", "reject") and proposal is None:
         raise BadRequest("Incomplete form", "Load the page anew", code="no_proposal")
-    utr = given("utr", longest=MAX_UTR, required="The UTR is required" if act.wants_utr else None)
+    payment = _payment() if act.wants_payment else {"utr": ""}
     reason = given("reason", required=f"{act.asks.partition(':')[0]} is required")
-    return Given(reason, utr if act.wants_utr else "", int(version), door.actor(), proposal)
+    return Given(reason=reason, version=int(version), actor=door.actor(), proposal=proposal, **payment)
+
+
+def _payment() -> dict[str, str]:
+    """What is told of a payment, looked at before somebody is asked whether to. Raises BadRequest."""
+    asked = {"utr": "The UTR is required", "paid_via": "How it was paid is required"}
+    asked["paid_at"] = "When it was paid is required"
+    told = {name: given(name, longest=MAX_UTR, required=words) for name, words in asked.items()}
+    if told["paid_via"] not in utr.FORMS:
+        raise BadRequest(
+            "Invalid way of payment", f"It is one of {', '.join(utr.FORMS)}", code="invalid_paid_via"
+        )
+    told["utr"] = utr.clean(told["utr"], PaidVia(told["paid_via"]))
+    utr.moment(told["paid_at"])
+    return told
 
 
 def _done(withdrawal_id: UUID, act: Act, filled: Given) -> str:
     about = {"version": filled.version, "utr": filled.utr or None, "proposal": filled.proposal}
+    about |= {"paid_via": filled.paid_via or None, "paid_at": filled.paid_at or None}
     before = {name: str(value) for name, value in about.items() if value is not None}
     with records.kept(act.word, subject=withdrawal_id, reason=filled.reason, **before) as after:
         told = act.does(withdrawal_id, filled)

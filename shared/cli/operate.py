@@ -7,7 +7,9 @@ from uuid import UUID
 import click
 
 from shared.cli.acting import acting, actor_of
-from shared.states import Decision
+from shared.states import Decision, PaidVia
+
+WAYS = [str(way) for way in PaidVia if way is not PaidVia.UNKNOWN]
 
 
 @click.command()
@@ -130,13 +132,29 @@ def resolve() -> None:
 @click.argument("decision", type=click.Choice([str(decision) for decision in Decision]))
 @click.option("--evidence", required=True, help="What was seen, and where.")
 @click.option("--utr", help="The bank's reference, for `paid`.")
+@click.option("--paid-via", type=click.Choice(WAYS), help="By which way it was paid, for `paid`.")
+@click.option(
+    "--paid-at", metavar="TIME", help="When the statement says it was paid, as 2026-11-29 14:05 in India."
+)
 @acting
-def propose(withdrawal_id: UUID, decision: str, evidence: str, utr: str | None, name: str) -> None:
+def propose(
+    withdrawal_id: UUID,
+    decision: str,
+    evidence: str,
+    utr: str | None,
+    paid_via: str | None,
+    paid_at: str | None,
+    name: str,
+) -> None:
     """Propose how it ends: go_on, paid or refund. Nothing moves yet."""
     from shared import withdrawals
+    from shared.utr import moment
+    from shared.withdrawals.paid_outside import Payment
 
+    via = PaidVia(paid_via) if paid_via else None
+    paid = Payment(utr, via, moment(paid_at) if paid_at else None)
     made = withdrawals.propose(
-        withdrawal_id, Decision(decision), evidence=evidence, utr=utr, actor=actor_of(name)
+        withdrawal_id, Decision(decision), evidence=evidence, paid=paid, actor=actor_of(name)
     )
     click.echo(f"Proposed. A second person approves it: payouts resolve approve {made.id}")
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
 from shared.models.base import NOW, Base, one_of
-from shared.states import FINAL, OPEN, Awaits, Status
+from shared.states import FINAL, OPEN, Awaits, PaidVia, Status
 
 NEWEST = (text("created_at DESC"), text("id DESC"))
 
@@ -108,7 +108,23 @@ class Withdrawal(Base):
             text("given_key(idempotency_key)"),
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
-        Index("ix_withdrawals_utr", "utr", postgresql_where=text("utr IS NOT NULL")),
+        # A bank's reference is one payment. Twins from before this rule have numbers; no new one gets any.
+        Index(
+            "uq_withdrawals_utr",
+            text("upper(utr)"),
+            "utr_twin",
+            unique=True,
+            postgresql_where=text("utr IS NOT NULL"),
+        ),
+        Index(
+            "ix_withdrawals_paid_outside", "completed_at", postgresql_where=text("paid_via <> 'razorpayx'")
+        ),
+        CheckConstraint(one_of("paid_via", PaidVia), name="paid_via"),
+        CheckConstraint("paid_via = 'razorpayx' OR utr IS NOT NULL", name="outside_under_a_utr"),
+        CheckConstraint(
+            "paid_via = 'razorpayx' OR completed_at IS NULL OR completed_at >= created_at",
+            name="outside_after_the_request",
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -124,6 +140,12 @@ class Withdrawal(Base):
     admin_notes: Mapped[str | None]
     failure_reason: Mapped[str | None]
     utr: Mapped[str | None]
+    utr_twin: Mapped[int] = mapped_column(
+        server_default=text("0")
+    )  # above 0: a twin from before it was unique
+    paid_via: Mapped[str] = mapped_column(
+        server_default=text("'razorpayx'")
+    )  # PaidVia; for good once it is paid
     idempotency_key: Mapped[str | None]
     request_fingerprint: Mapped[str | None]
     review: Mapped[str | None]  # why a person must look (journey.flag)
@@ -136,7 +158,7 @@ class Withdrawal(Base):
     version: Mapped[int] = mapped_column(server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    completed_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]  # when the rupees had arrived: by RazorpayX's word, or by people's
 
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  SQLAlchemy's own form
 

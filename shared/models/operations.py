@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
 from shared.models.base import NOW, Base, is_another, one_of
-from shared.states import Decision
+from shared.states import Decision, PaidVia
 
 
 class Switch(Base):
@@ -106,6 +106,12 @@ class Resolution(Base):
     __table_args__ = (
         CheckConstraint(one_of("decision", Decision), name="decision"),
         CheckConstraint("length(evidence) > 0", name="has_evidence"),
+        CheckConstraint(one_of("paid_via", PaidVia), name="paid_via"),
+        CheckConstraint(
+            "(paid_via IS NULL) = (paid_at IS NULL) AND (paid_via IS NULL OR decision = 'paid')",
+            name="tells_of_a_payment",
+        ),
+        CheckConstraint("paid_at <= proposed_at", name="paid_before_it_is_told"),
         CheckConstraint(
             f"decided_by IS NULL OR outcome <> 'approved' OR {is_another('decided_by', 'proposed_by')}",
             name="two_people",
@@ -128,6 +134,8 @@ class Resolution(Base):
     decision: Mapped[str]
     evidence: Mapped[str]
     utr: Mapped[str | None]
+    paid_via: Mapped[str | None]  # PaidVia, as people tell it
+    paid_at: Mapped[datetime | None]  # when the rupees arrived, as people tell it
     fingerprint: Mapped[str]  # of the facts that were decided on; an approval of others is refused
     proposed_by: Mapped[str]
     proposed_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -15,7 +15,7 @@ CHUNK = 2000
 OURS = """
     SELECT a.id AS attempt_id, a.withdrawal_id, a.state, a.payout_id, w.amount_paise, a.utr,
            w.utr AS withdrawal_utr, a.fees_paise, a.tax_paise, w.status, r.id IS NOT NULL AS is_refunded,
-           a.sent_as, a.last_sent_at,
+           a.sent_as, a.last_sent_at, w.paid_via,
            w.status = 'completed' AND NOT EXISTS (
                SELECT FROM payout_attempts p WHERE p.withdrawal_id = w.id AND p.state = 'paid'
            ) AS on_peoples_word
@@ -27,6 +27,12 @@ MADE = f"{OURS} WHERE a.created_at >= :since AND a.created_at < :until AND a.pay
 ELSEWHERE = """
     SELECT utr, payout_id FROM payout_attempts
     WHERE created_at >= :since AND state = 'paid' AND utr = ANY(:utrs) AND NOT payout_id = ANY(:payout_ids)
+"""
+
+OUTSIDE = """
+    SELECT paid_via, count(*) AS number, sum(amount_paise)::bigint AS paise FROM withdrawals
+    WHERE paid_via <> 'razorpayx' AND completed_at >= :since AND completed_at < :until
+    GROUP BY paid_via ORDER BY paid_via
 """
 
 
@@ -53,6 +59,11 @@ def paid_elsewhere(
     """Other paid payouts since then under one of these UTRs: rows of utr and payout_id."""
     values = {"utrs": utrs, "payout_ids": payout_ids, "since": since}
     return list(connection.execute(text(ELSEWHERE), values))
+
+
+def paid_outside(connection: Connection, since: datetime, until: datetime) -> list[Row[Any]]:
+    """What was paid in that time by another way than RazorpayX: rows of paid_via, number and paise."""
+    return list(connection.execute(text(OUTSIDE), {"since": since, "until": until}))
 
 
 def _read(connection: Connection, query: str, values: dict[str, Any]) -> Iterator[Ours]:

@@ -12,7 +12,7 @@ from shared.clock import iso
 from shared.ids import parse_id
 from shared.razorpayx.answers import PayoutReport
 from shared.razorpayx.statements import Line, ListedPayout
-from shared.states import UNSETTLED, AttemptState, Status
+from shared.states import UNSETTLED, AttemptState, PaidVia, Status
 from shared.withdrawals.reporting import Effect, meaning
 
 # What can differ. The subject of a record is the payout's id unless it is said otherwise.
@@ -56,6 +56,7 @@ class Ours:
     is_refunded: bool
     sent_as: str
     last_sent_at: datetime
+    paid_via: str = PaidVia.RAZORPAYX
 
     @property
     def cost_paise(self) -> int:

@@ -14,6 +14,7 @@ from shared.clock import INDIA
 from shared.money import PAISE_PER_RUPEE, rupees_text
 from shared.reconciliation.running import Result
 from shared.reconciliation.summing import Judged, Totals
+from shared.states import PaidVia
 
 COLUMNS = (
     "withdrawal",
@@ -106,7 +107,11 @@ def _lines(result: Result) -> Iterator[str]:
     yield _row("- credits for payouts that came back", -totals.credits)
     yield _row("= taken for payouts", totals.net, ruled=True)
     yield ""
-    yield _row("Our books: paid, fees included", totals.paid)
+    outside = sum(totals.outside.values())
+    yield _row("Our books: paid, fees included", totals.paid + outside)
+    for via, paise in sorted(totals.outside.items()):
+        many = totals.outside_counts[via]
+        yield _row(f"- paid outside RazorpayX, by {PaidVia(via).label}: {many:,}", -paise)
     yield _row("- paid and sent back by the bank, refunded", -totals.reversed)
     yield _row("+ on the way, on both sides", totals.on_the_way)
     yield _row("+ not paid: debited and not credited back yet, or the reverse", totals.not_paid)

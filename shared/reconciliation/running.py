@@ -85,6 +85,8 @@ def _compare(result: Result, listing: Listing, connection: Connection, now: date
     result.closed = records.close_what_is_over(gathered.pairs, utrs, found)
     result.judged = list(judged.values())
     result.totals = summing.add_up(result.judged, gathered.deposits)
+    for row in books.paid_outside(connection, result.since, result.until):
+        result.totals.add_outside(row.paid_via, row.number, row.paise)
     result.exceptions = len({record for one in result.judged for record in one.records})
     is_clean = not result.exceptions and not result.totals.remainder
     result.outcome = "clean" if is_clean else "exceptions"

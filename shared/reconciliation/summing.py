@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.razorpayx.statements import Line
 from shared.reconciliation.comparing import NOT_TAKEN_YET, Pair
-from shared.states import UNSETTLED, AttemptState
+from shared.states import UNSETTLED, AttemptState, PaidVia
 
 
 @dataclass(slots=True)
@@ -47,8 +47,15 @@ class Totals:
     not_paid: int = 0
     deposits: int = 0
     deposit_count: int = 0
+    outside: Counter[str] = field(default_factory=Counter)  # by way: what people paid, beside RazorpayX
+    outside_counts: Counter[str] = field(default_factory=Counter)
     effects: Counter[str] = field(default_factory=Counter)  # by kind: what the exceptions explain
     counts: Counter[str] = field(default_factory=Counter)  # by kind: how many
+
+    def add_outside(self, via: str, count: int, paise: int) -> None:
+        """What was paid by another way: no statement of RazorpayX's has it."""
+        self.outside[via] += paise
+        self.outside_counts[via] += count
 
     @property
     def net(self) -> int:
@@ -76,6 +83,8 @@ class Totals:
             "on_the_way_paise": self.on_the_way,
             "not_paid_paise": self.not_paid,
             "deposits_paise": self.deposits,
+            "paid_outside_paise": dict(self.outside),
+            "paid_outside": dict(self.outside_counts),
             "exceptions_paise": dict(self.effects),
             "exceptions": dict(self.counts),
             "remainder_paise": self.remainder,
@@ -112,6 +121,8 @@ def _add_ours(totals: Totals, one: Judged) -> int:
     if ours is None or pair.beside:
         return 0  # nothing of ours, or the other payout under its reference is the one that we know
     before = totals.explained
+    if ours.state == AttemptState.PAID and ours.paid_via != PaidVia.RAZORPAYX:
+        return 0  # people paid it another way: whatever its payout took is not what we say was paid
     if ours.state in (AttemptState.PAID, AttemptState.REVERSED) and (pair.whole or pair.debit_paise):
         totals.paid += ours.cost_paise
     if ours.state == AttemptState.REVERSED and (pair.whole or pair.credit_paise):

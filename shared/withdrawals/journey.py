@@ -17,6 +17,7 @@ from shared.db import on_commit
 from shared.models import Withdrawal, WithdrawalEvent
 from shared.razorpayx.reasons import POLICIES
 from shared.states import EDGES, FINAL, OPEN, REFUNDED, TRYING, WAITING, Awaits, Reason, Status
+from shared.withdrawals.paid_outside import NOT_TOLD, Payment
 
 EVENT = insert(WithdrawalEvent.__table__)  # type: ignore[arg-type]
 FAILURES = frozenset({*POLICIES, "reversed", "not_paid", "resolved"})
@@ -34,9 +35,13 @@ def move(
     reason: str,
     failure_reason: str | None = None,
     utr: str | None = None,
+    paid: Payment = NOT_TOLD,
     **data: Any,
 ) -> None:
-    """Move to another status; final ones that did not pay give the coins back in the same transaction."""
+    """Move to another status; final ones that did not pay give the coins back in the same transaction.
+
+    `paid` is people's word on a payment; without it RazorpayX paid, just now.
+    """
     came_from = Status(withdrawal.status)
     answered(session, withdrawal)
     assert not (to in REFUNDED and is_blocked(withdrawal)), "only people refund what contradicts itself"
@@ -44,8 +49,10 @@ def move(
     assert (failure_reason is not None) == (to is Status.FAILED), "a failure says why, nothing else does"
     withdrawal.status = to
     withdrawal.failure_reason = failure_reason
-    withdrawal.utr = utr or withdrawal.utr
-    withdrawal.completed_at = func.now() if to is Status.COMPLETED else None
+    withdrawal.utr = paid.utr or utr or withdrawal.utr
+    withdrawal.completed_at = (paid.at or func.now()) if to is Status.COMPLETED else None
+    withdrawal.paid_via = paid.via or withdrawal.paid_via
+    data |= paid.told()
     withdrawal.updated_at = func.now()
     if to in FINAL:
         withdrawal.due_at = withdrawal.expected_by = withdrawal.trying_since = None

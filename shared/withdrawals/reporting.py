@@ -16,7 +16,7 @@ from shared.razorpayx.answers import PROGRESS, Outcome, PayoutReport
 from shared.razorpayx.reasons import REVERSED, in_plain_words, policy
 from shared.settings import settings
 from shared.states import UNSETTLED, AttemptState, Reason, Status
-from shared.withdrawals import journey, pausing
+from shared.withdrawals import journey, paid_outside, pausing
 
 STOPPED = frozenset({"cancelled", "rejected"})
 Effect = Literal["follow", "pay", "fail", "reverse", "repeat", "late", "conflict"]
@@ -187,6 +187,9 @@ def _contradiction(
         return "reference_differs"  # it has our payout's id, and says that it is somebody else's
     if report.amount_paise != withdrawal.amount_paise:
         return "wrong_amount"
+    utr = report.utr or attempt.utr
+    if utr and utr != withdrawal.utr and paid_outside.is_of_another(session, withdrawal, utr):
+        return "utr_of_another"  # a bank's reference is one payment: whose it is, people find out
     if attempt.payout_id is None:  # else it is this one's, and the database lets nobody else have it
         owner = session.scalar(select(PayoutAttempt.id).where(PayoutAttempt.payout_id == report.payout_id))
         if owner is not None:

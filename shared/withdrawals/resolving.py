@@ -7,6 +7,7 @@ approval is bound to what stood there when it was proposed; if anything has chan
 import hashlib
 import json
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, tuple_
@@ -18,7 +19,8 @@ from shared.errors import BadRequest, Conflict, NotFound
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.settings import settings
 from shared.states import FINAL, LIVE, UNSETTLED, WAITING, AttemptState, Decision, Reason, Status
-from shared.withdrawals import journey, reading
+from shared.withdrawals import journey, paid_outside, reading
+from shared.withdrawals.paid_outside import NOT_TOLD, Payment
 
 # So long the provider's "it is on its way" counts as heard: it is asked for anew much more often.
 ON_ITS_WAY_SECONDS = 86_400
@@ -36,33 +38,34 @@ def propose(
     *,
     evidence: str,
     actor: str,
-    utr: str | None = None,
+    paid: Payment = NOT_TOLD,
     version: int | None = None,
 ) -> Resolution:
     """Propose how a withdrawal ends; nothing moves yet. `evidence` says what was seen where.
 
-    Raises NotFound, BadRequest (it cannot end so, no evidence), Conflict (a proposal waits), Stale,
-    Unavailable.
+    That it was `paid` needs the payment. Raises NotFound, BadRequest (it cannot end so, no evidence, no such
+    UTR or time), Conflict (a proposal waits, the UTR is another withdrawal's), Stale, Unavailable.
     """
     if not evidence.strip():
         raise BadRequest("Evidence is required", "Say what was seen, and where", code="evidence_required")
     with transaction() as session:
         withdrawal = reading.find(session, withdrawal_id, lock=True, version=version)
-        _must_be_possible(session, withdrawal, decision, utr)
+        _must_be_possible(session, withdrawal, decision)
+        paid = paid_outside.checked(session, withdrawal, decision, paid)
         if _open_proposal(session, withdrawal_id):
             raise Conflict("A proposal waits", "Approve or reject it first", code="proposal_waits")
         made = Resolution(
             withdrawal_id=withdrawal_id,
             decision=decision,
             evidence=evidence.strip(),
-            utr=utr,
+            **paid.columns(),
             fingerprint=_fingerprint(session, withdrawal),
             proposed_by=actor,
         )
         session.add(made)
         withdrawal.updated_at = func.now()
         session.flush()
-        told = {"resolution": str(made.id), "evidence": made.evidence, "utr": utr}
+        told = {"resolution": str(made.id), "evidence": made.evidence, **paid.told()}
         journey.note(session, withdrawal, f"proposed:{decision}", actor=actor, **told)
         return made
 
@@ -84,10 +87,12 @@ def approve(
                 "Something has changed", "Reject it, look again, propose anew", code="stale_proposal"
             )
         decision = Decision(made.decision)
-        _must_be_possible(session, withdrawal, decision, made.utr)
+        _must_be_possible(session, withdrawal, decision)
+        paid = paid_outside.checked(session, withdrawal, decision, paid_outside.of(made))
         _decide(made, "approved", actor)
         session.flush()
-        _carry_out(session, withdrawal, made, actor)
+        with paid_outside.one_utr(paid):
+            _carry_out(session, withdrawal, made, paid, actor)
         exception_records.close_all(
             session, withdrawal_id=withdrawal.id, resolution=IN_WORDS[decision], actor=actor
         )
@@ -112,7 +117,7 @@ def reject(
         return made
 
 
-def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, actor: str) -> None:
+def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, paid: Payment, actor: str) -> None:
     attempt = session.scalar(
         select(PayoutAttempt).where(
             PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state.in_(LIVE)
@@ -120,7 +125,8 @@ def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, actor
     )
     # From here on the system has the word again, so the flag goes first: `journey.move` refuses beside it.
     withdrawal.review = None
-    told = {"resolution": str(made.id), "proposed_by": made.proposed_by, "evidence": made.evidence}
+    told: dict[str, Any] = {"resolution": str(made.id), "proposed_by": made.proposed_by}
+    told["evidence"] = made.evidence
     if made.decision == Decision.REFUND:
         if attempt is not None:
             _end(
@@ -136,8 +142,7 @@ def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, actor
             attempt.recheck_at = func.now() + timedelta(seconds=min(settings().recheck_seconds))
         elif attempt is not None:
             _end(attempt, AttemptState.REFUSED)  # paid by another way: this one never will be
-        utr = made.utr or (attempt.utr if attempt else None)
-        journey.move(session, withdrawal, Status.COMPLETED, actor=actor, reason="resolved", utr=utr, **told)
+        journey.move(session, withdrawal, Status.COMPLETED, actor=actor, reason="resolved", paid=paid, **told)
     else:
         if withdrawal.status not in FINAL:
             withdrawal.due_at = func.now()
@@ -149,11 +154,11 @@ def _end(attempt: PayoutAttempt, state: AttemptState) -> None:
 
 
 def cannot(session: Session, withdrawal: Withdrawal, decision: Decision) -> str | None:
-    """Why this cannot be proposed now, in words; None when it can, with a UTR where one is needed."""
+    """Why this cannot be proposed now, in words; None when it can, with a payment where one is told."""
     if _open_proposal(session, withdrawal.id):
         return "A proposal waits; approve or reject it first"
     try:
-        _must_be_possible(session, withdrawal, decision, utr="given later")
+        _must_be_possible(session, withdrawal, decision)
     except BadRequest as error:
         return error.details
     return None
@@ -183,14 +188,12 @@ def number_waiting(session: Session) -> int:
     return session.scalars(waits).one()
 
 
-def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision, utr: str | None) -> None:
+def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
     status = withdrawal.status
     if decision == Decision.REFUND and status in (Status.FAILED, Status.CANCELLED):
         raise BadRequest("Refunded already", f"It is {status}: the coins are back", code="refunded_already")
     if decision == Decision.PAID and status not in (Status.PROCESSING, Status.COMPLETED):
         raise BadRequest("It cannot be paid", f"It is {status}", code="cannot_be_paid")
-    if decision == Decision.PAID and status == Status.PROCESSING and not utr:
-        raise BadRequest("A UTR is required", "Say under which UTR it was paid", code="utr_required")
     if decision != Decision.GO_ON and status == Status.COMPLETED and withdrawal.review is None:
         # To say "paid" once more would be a decision of two people that does nothing.
         raise BadRequest("It was paid", "Nothing contradicts the payment", code="was_paid")

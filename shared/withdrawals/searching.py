@@ -131,7 +131,7 @@ def _has_upi(upi_id: str) -> ColumnElement[bool]:
 
 
 def _has_utr(utr: str) -> ColumnElement[bool]:
-    ours = select(Withdrawal.id).where(Withdrawal.utr == utr)
+    ours = select(Withdrawal.id).where(func.upper(Withdrawal.utr) == utr.upper())
     of_attempts = select(PayoutAttempt.withdrawal_id).where(PayoutAttempt.utr == utr)
     return Withdrawal.id.in_(union(ours, of_attempts))
 

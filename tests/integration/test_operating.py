@@ -13,7 +13,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from shared import watching, withdrawals
 from shared.cli import main
-from tests.world import World
+from tests.world import World, this_minute
 from worker import tasks
 from worker.reconcile import nightly, period, run
 
@@ -135,11 +135,14 @@ def test_an_exception_is_never_deleted(world: World) -> None:
         world.sql("DELETE FROM exception_records")
 
 
+PAID = ("--utr", "5000 0000 0001", "--paid-via", "upi")
+
+
 def test_resolve_takes_two(world: World) -> None:
     withdrawal_id = flagged(world)
     why = ("--evidence", "RazorpayX confirmed ₹50.00, ticket 4711")
     proposed = said(
-        "resolve", "propose", withdrawal_id, "paid", *why, "--utr", "500000000001", "--as", "asha"
+        "resolve", "propose", withdrawal_id, "paid", *why, *PAID, "--paid-at", this_minute(), "--as", "asha"
     )
     proposal = proposed.split()[-1]
     alone = payouts("resolve", "approve", proposal, "--as", "asha")

@@ -8,8 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from shared import db, exception_records, withdrawals
 from shared.errors import BadRequest, Conflict, NotFound
 from shared.ids import new_id
-from shared.states import Decision
-from tests.world import World
+from shared.states import Decision, PaidVia
+from shared.withdrawals.paid_outside import NOT_TOLD
+from tests.world import World, payment
 
 ASHA, RAVI = "operator:asha", "operator:ravi"
 SEEN = "RazorpayX dashboard, 12:30: no such reference; support ticket 4711"
@@ -31,7 +32,8 @@ def unknown(world: World) -> UUID:
 
 
 def propose(withdrawal_id: UUID, decision: Decision, utr: str | None = None) -> UUID:
-    return withdrawals.propose(withdrawal_id, decision, evidence=SEEN, actor=ASHA, utr=utr).id
+    told = payment(utr, PaidVia.RAZORPAYX) if utr else NOT_TOLD
+    return withdrawals.propose(withdrawal_id, decision, evidence=SEEN, actor=ASHA, paid=told).id
 
 
 @pytest.mark.failure(21)
@@ -83,7 +85,7 @@ def test_what_two_people_call_paid_is_still_looked_at_for_a_reversal(world: Worl
     send = world.first_send()
     withdrawals.record_answer(send, world.perform(send))
     assert world.read(send.withdrawal_id).status_reason == "bank_processing"
-    withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="1"), actor=RAVI)
+    withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="500000000001"), actor=RAVI)
     assert world.attempts(send.withdrawal_id)[0].recheck_at is not None
 
 
@@ -93,7 +95,7 @@ def outside(world: World) -> UUID:
     world.credit()
     send = world.first_send()
     withdrawals.record_answer(send, world.perform(send))
-    withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="OUTSIDE0001"), actor=RAVI)
+    withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="SBIN426333000001"), actor=RAVI)
     return send.withdrawal_id
 
 
@@ -108,16 +110,16 @@ def test_paid_outside_and_then_by_its_payout_too_calls_a_person_once(world: Worl
     assert told(world, outside, "processed", None) == "repeat"  # it does not say yet under which UTR
     assert told(world, outside, "processed", "500000000002") == "conflict"
     row = world.read(outside)
-    assert (row.status, row.review, row.utr) == ("completed", "processed_after_paid", "OUTSIDE0001")
+    assert (row.status, row.review, row.utr) == ("completed", "processed_after_paid", "SBIN426333000001")
     with db.transaction() as session:
         [record] = exception_records.listing(session)
-    assert (record.kind, record.ours["utr"]) == ("processed_after_paid", "OUTSIDE0001")
+    assert (record.kind, record.ours["utr"]) == ("processed_after_paid", "SBIN426333000001")
     assert record.theirs["utr"] == "500000000002"
     withdrawals.approve(propose(outside, Decision.GO_ON), actor=RAVI)
     world.sql("UPDATE payout_attempts SET fees_paise = NULL")  # as if told only now
     assert told(world, outside, "processed", "500000000002", fees=590) == "repeat"
     row = world.read(outside)
-    assert (row.review, row.utr) == (None, "OUTSIDE0001")
+    assert (row.review, row.utr) == (None, "SBIN426333000001")
 
 
 @pytest.mark.failure(21)
@@ -130,8 +132,8 @@ def test_what_was_paid_outside_is_not_given_back_when_its_payout_is_reversed(
 
 
 def test_what_two_people_saw_of_its_own_payout_is_no_contradiction(world: World, outside: UUID) -> None:
-    assert told(world, outside, "processed", "OUTSIDE0001") == "repeat"
-    assert told(world, outside, "reversed", "OUTSIDE0001") == "reverse"
+    assert told(world, outside, "processed", "SBIN426333000001") == "repeat"
+    assert told(world, outside, "reversed", "SBIN426333000001") == "reverse"
     assert (world.read(outside).status, world.refunds(outside)) == ("failed", 1)
 
 
@@ -175,9 +177,9 @@ def test_a_proposal_is_decided_once(world: World, unknown: UUID) -> None:
 def test_one_proposal_at_a_time_and_a_rejected_one_makes_room(world: World, unknown: UUID) -> None:
     first = propose(unknown, Decision.REFUND)
     with pytest.raises(Conflict, match="A proposal waits"):
-        propose(unknown, Decision.PAID, utr="1")
+        propose(unknown, Decision.PAID, utr="500000000001")
     withdrawals.reject(first, actor=ASHA)
-    propose(unknown, Decision.PAID, utr="1")
+    propose(unknown, Decision.PAID, utr="500000000001")
     assert world.refunds(unknown) == 0
 
 
@@ -185,7 +187,7 @@ def test_one_proposal_at_a_time_and_a_rejected_one_makes_room(world: World, unkn
 def test_nothing_is_decided_while_a_worker_sends(world: World) -> None:
     world.credit()
     send = world.first_send()
-    for decision, utr in ((Decision.REFUND, None), (Decision.PAID, "1"), (Decision.GO_ON, None)):
+    for decision, utr in ((Decision.REFUND, None), (Decision.PAID, "500000000001"), (Decision.GO_ON, None)):
         with pytest.raises(Conflict, match="worker"):
             propose(send.withdrawal_id, decision, utr)
 
@@ -201,7 +203,7 @@ def test_what_waits_for_its_time_is_not_explained_into_going_on(world: World) ->
 
 
 @pytest.mark.parametrize(
-    ("decision", "utr"), [(Decision.REFUND, None), (Decision.PAID, None), (Decision.PAID, "1")]
+    ("decision", "utr"), [(Decision.REFUND, None), (Decision.PAID, None), (Decision.PAID, "500000000001")]
 )
 def test_what_is_refunded_cannot_be_refunded_or_paid_again(
     world: World, decision: Decision, utr: str | None
@@ -212,7 +214,7 @@ def test_what_is_refunded_cannot_be_refunded_or_paid_again(
     assert world.refunds(failed) == 1
 
 
-@pytest.mark.parametrize(("decision", "utr"), [(Decision.REFUND, None), (Decision.PAID, "1")])
+@pytest.mark.parametrize(("decision", "utr"), [(Decision.REFUND, None), (Decision.PAID, "500000000001")])
 def test_on_what_was_paid_nothing_is_decided_without_a_contradiction(
     world: World, decision: Decision, utr: str | None
 ) -> None:
@@ -298,7 +300,7 @@ def test_what_contradicted_itself_is_never_begun_anew(world: World, accepted: UU
     assert (row.status, row.review is not None, world.refunds(accepted)) == ("processing", True, 0)
     with pytest.raises(BadRequest, match="cannot go on"):
         propose(accepted, Decision.GO_ON)
-    withdrawals.approve(propose(accepted, Decision.PAID, utr="1"), actor=RAVI)
+    withdrawals.approve(propose(accepted, Decision.PAID, utr="500000000001"), actor=RAVI)
     assert (world.read(accepted).status, len(world.attempts(accepted))) == ("completed", 1)
 
 

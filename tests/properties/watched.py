@@ -20,9 +20,10 @@ from shared.settings import settings
 from shared.states import Decision
 from shared.steps import Prepare, Send, Step
 from shared.withdrawals import reviewing
+from shared.withdrawals.paid_outside import NOT_TOLD
 from tests.properties.facts import EMPTY, ENDED, OPEN, Facts, Row, broken, broken_moves, two_changes
 from tests.properties.model import DAY, DEAD, Belief, Held, Payout, Provider, read
-from tests.world import World
+from tests.world import World, payment
 
 USERS = {"asha": "asha@okaxis", "ravi": "ravi@ybl"}
 MOST_WITHDRAWALS, MOST_OPEN = 5, 3
@@ -233,9 +234,9 @@ class Watched(RuleBasedStateMachine):
         return {belief.withdrawal_id} if against else set()
 
     def _propose(self, key: str, decision: Decision, who: str) -> None:
-        utr = "400000000001" if decision is Decision.PAID else None
+        told = payment(f"{UUID(key).int % 10**12:012}") if decision is Decision.PAID else NOT_TOLD
         with contextlib.suppress(BadRequest, Conflict):
-            withdrawals.propose(UUID(key), decision, evidence="seen", actor=who, utr=utr)
+            withdrawals.propose(UUID(key), decision, evidence="seen", actor=who, paid=told)
         self._look()
 
     def _approve(self, proposal: Row, who: str) -> None:

@@ -42,6 +42,8 @@ class Given:
     version: int
     actor: str
     proposal: UUID | None = None
+    paid_via: str = ""
+    paid_at: str = ""  # as typed: in India
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +57,5 @@ class Act:
     tells: Callable[[Seen], list[str]]  # what will happen
     does: Callable[[UUID, Given], str]  # does it; says what was done
     role: Role = Role.OPERATOR
-    wants_utr: bool = False
+    wants_payment: bool = False  # its UTR, by which way, and when
     in_bulk: bool = False

@@ -5,8 +5,12 @@ from uuid import UUID
 
 from api.admin.acts.base import EVIDENCE, WHY, Act, Given, Seen
 from shared import withdrawals
-from shared.states import Decision, Status
+from shared.clock import INDIA
+from shared.models import Resolution
+from shared.states import Decision, PaidVia, Status
+from shared.utr import moment
 from shared.withdrawals import resolving
+from shared.withdrawals.paid_outside import Payment
 
 SECOND = "Nothing moves until a second person approves."
 
@@ -19,7 +23,7 @@ def _tells_paid(seen: Seen) -> list[str]:
             _stays_paid(seen),
         ]
     return [
-        f"You say that {seen.rupees} reached {seen.payee}, under the UTR that you name.",
+        f"You say that {seen.rupees} reached {seen.payee}, under the UTR and at the time that you name.",
         f"{SECOND} Then it is completed, and the user's {seen.withdrawal.coins_amount} coins stay spent.",
         "It is never sent again.",
         *_lost_if_paid_twice(seen),
@@ -68,13 +72,18 @@ def _propose(decision: Decision) -> Callable[[UUID, Given], str]:
             withdrawal_id,
             decision,
             evidence=given.reason,
-            utr=given.utr or None,
+            paid=_paid(given),
             actor=given.actor,
             version=given.version,
         )
         return "Proposed. A second person must approve it."
 
     return do
+
+
+def _paid(given: Given) -> Payment:
+    via = PaidVia(given.paid_via) if given.paid_via in set(PaidVia) else None
+    return Payment(given.utr or None, via, moment(given.paid_at) if given.paid_at else None)
 
 
 def _cannot_propose(decision: Decision) -> Callable[[Seen], str | None]:
@@ -95,7 +104,7 @@ def _tells_approve(seen: Seen) -> list[str]:
     assert seen.proposal is not None, "it can be approved"
     made, coins = seen.proposal, seen.withdrawal.coins_amount
     happens = {
-        Decision.PAID: f"{seen.rupees} counts as paid, under the UTR {made.utr}; the coins stay spent."
+        Decision.PAID: f"{seen.rupees} counts as paid{_how(made)}; the coins stay spent."
         if seen.withdrawal.status != Status.COMPLETED
         else f"The flag goes. {_stays_paid(seen)}",
         Decision.REFUND: f"{seen.rupees} counts as not paid; {coins} coins go back to the user at once.",
@@ -110,6 +119,13 @@ def _tells_approve(seen: Seen) -> list[str]:
     if made.decision == Decision.PAID:
         told += _lost_if_paid_twice(seen)
     return told
+
+
+def _how(made: Resolution) -> str:
+    if made.paid_via is None or made.paid_at is None:
+        return ""
+    at = made.paid_at.astimezone(INDIA).strftime("%d %b %Y, %H:%M IST")
+    return f" by {PaidVia(made.paid_via).label} on {at}, under the UTR {made.utr}"
 
 
 def _tells_reject(seen: Seen) -> list[str]:
@@ -139,7 +155,7 @@ ACTS = (
         _cannot_propose(Decision.PAID),
         _tells_paid,
         _propose(Decision.PAID),
-        wants_utr=True,
+        wants_payment=True,
     ),
     Act(
         "refund",

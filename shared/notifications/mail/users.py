@@ -26,7 +26,7 @@ MOST_CANCELLED_AN_HOUR = 5
 
 NEWS = text("""
     SELECT e.id, e.withdrawal_id, e.from_status, e.to_status, e.created_at AS changed_at, w.coins_amount,
-           w.amount_paise, w.upi_id, w.failure_reason, w.admin_notes, w.utr, u.name, u.email,
+           w.amount_paise, w.upi_id, w.failure_reason, w.admin_notes, w.utr, w.completed_at, u.name, u.email,
            e.created_at < now() - make_interval(secs => :too_old) AS is_old,
            e.to_status = 'cancelled' AND e.actor NOT LIKE 'operator:%' AND :most_told <=
                (SELECT count(*) FROM
@@ -108,6 +108,9 @@ def _facts(change: Row[Any]) -> dict[str, Any]:
         "utr": change.utr if status is Status.COMPLETED else None,
         "reason": one_line(reasons.get(status)) or None,
         "name": name_of(change.name),
-        "at": iso(change.changed_at),
+        # Two people may say when it arrived, and they say it later.
+        "at": iso(
+            change.completed_at if status is Status.COMPLETED and change.completed_at else change.changed_at
+        ),
         "withdrawal_id": str(change.withdrawal_id),
     }

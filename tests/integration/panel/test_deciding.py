@@ -7,7 +7,9 @@ import pytest
 
 from shared.roles import Role
 from tests.integration.panel.conftest import Signed
-from tests.world import World
+from tests.world import World, this_minute
+
+PAID = {"utr": "SBIN426333000001", "paid_via": "neft"}
 
 
 def events(world: World, withdrawal_id: Any) -> list[tuple[str, str]]:
@@ -70,7 +72,7 @@ def test_a_stale_page_cannot_act_and_keeps_what_was_typed(panel: World, signed_i
 
 @pytest.mark.parametrize(
     ("word", "more", "status"),
-    [("mark-paid", {"utr": "UTR123456789"}, "completed"), ("refund", {}, "failed")],
+    [("mark-paid", {"utr": "500000000001", "paid_via": "imps"}, "completed"), ("refund", {}, "failed")],
 )
 def test_what_could_be_paid_takes_two_people(
     panel: World, signed_in: Signed, word: str, more: dict[str, str], status: str
@@ -79,6 +81,7 @@ def test_what_could_be_paid_takes_two_people(
     withdrawal_id = panel.first_send().withdrawal_id
     panel.sql("UPDATE payout_attempts SET state = 'unknown', in_doubt = true")
     asha, ravi = signed_in("asha"), signed_in("ravi")
+    more |= {"paid_at": this_minute()} if more else {}
     assert "second person" in asha.act(withdrawal_id, word, "seen in the statement", **more)
     assert "second person is needed" in asha.act(withdrawal_id, "approve", "myself")
     assert panel.read(withdrawal_id).status == "processing"
@@ -261,10 +264,14 @@ def test_paid_once_more_is_offered_only_where_something_contradicts_and_the_utr_
 ) -> None:
     withdrawal_id = panel.paid()
     asha, ravi = signed_in("asha"), signed_in("ravi")
-    assert "Nothing contradicts the payment" in asha.act(withdrawal_id, "mark-paid", utr="OTHER0001")
+    assert "Nothing contradicts the payment" in asha.act(
+        withdrawal_id, "mark-paid", **PAID, paid_at=this_minute()
+    )
     panel.sql("UPDATE withdrawals SET review = 'failed_after_paid'")
     utr = panel.read(withdrawal_id).utr
-    assert "Proposed" in asha.act(withdrawal_id, "mark-paid", "seen in the statement", utr="OTHER0001")
+    assert "Proposed" in asha.act(
+        withdrawal_id, "mark-paid", "seen in the statement", **PAID, paid_at=this_minute()
+    )
     told = ravi.get(f"/admin/withdrawal/{withdrawal_id}/approve/").text
     assert f"It stays completed under the UTR {utr}" in told
     assert "counts as paid" not in told and "is lost" not in told

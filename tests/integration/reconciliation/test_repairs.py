@@ -5,6 +5,7 @@ import pytest
 from shared import withdrawals
 from shared.states import Decision
 from tests.integration.reconciliation.days import Day, kinds, sent
+from tests.world import payment
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -79,7 +80,7 @@ def test_what_people_called_paid_and_came_back_there_is_told(day: Day) -> None:
     """Its payout was never named to us, so nobody looks at it again; and the webhook was lost."""
     withdrawal_id = sent(day.world, "drop@sim")
     said = withdrawals.propose(
-        withdrawal_id, Decision.PAID, evidence="Their dashboard", actor="operator:asha", utr="1"
+        withdrawal_id, Decision.PAID, evidence="Their dashboard", actor="operator:asha", paid=payment()
     )
     withdrawals.approve(said.id, actor="operator:ravi")
     assert day.attempt(withdrawal_id).state == "refused"

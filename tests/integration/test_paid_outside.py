@@ -1,0 +1,155 @@
+"""What two people say was paid another way: under a UTR that is nobody else's, at the time that the user is told."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from shared import db, exception_records, withdrawals
+from shared.clock import iso
+from shared.errors import BadRequest, Conflict
+from shared.notifications.mail import users
+from shared.reconciliation import papers
+from shared.reconciliation.running import Result
+from shared.reconciliation.summing import Totals
+from shared.states import Decision, PaidVia
+from shared.withdrawals.paid_outside import Payment
+from tests.world import World, payment
+
+ASHA, RAVI = "operator:asha", "operator:ravi"
+UTR = "433212345678"
+
+
+def in_doubt(world: World, user_id: str = "user123", reference: str = "start") -> UUID:
+    """A withdrawal that was sent and not answered: people may know more."""
+    world.credit(user_id, reference=reference)
+    withdrawal_id = world.first_send(user_id=user_id).withdrawal_id
+    world.sql(
+        "UPDATE payout_attempts SET state = 'unknown', in_doubt = true WHERE withdrawal_id = :id",
+        id=withdrawal_id,
+    )
+    return withdrawal_id
+
+
+def propose(withdrawal_id: UUID, paid: Payment) -> UUID:
+    return withdrawals.propose(
+        withdrawal_id, Decision.PAID, evidence="statement of 29 Nov", actor=ASHA, paid=paid
+    ).id
+
+
+def decide(withdrawal_id: UUID, paid: Payment) -> None:
+    withdrawals.approve(propose(withdrawal_id, paid), actor=RAVI)
+
+
+@pytest.mark.failure(21)
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (payment(None), "utr_required"),
+        (payment("1"), "invalid_utr"),
+        (payment(UTR, None), "paid_via_required"),
+        (payment(UTR, PaidVia.RTGS), "invalid_utr"),
+        (payment(UTR, PaidVia.UNKNOWN), "invalid_paid_via"),
+        (Payment(UTR, PaidVia.UPI), "paid_at_required"),
+        (payment(UTR, at=datetime.now(UTC) + timedelta(days=1)), "paid_in_the_future"),
+        (payment(UTR, at=datetime.now(UTC) - timedelta(days=9)), "paid_before_the_request"),
+    ],
+)
+def test_paid_outside_is_believed_only_with_a_utr_a_way_and_a_time(
+    world: World, told: Payment, code: str
+) -> None:
+    withdrawal_id = in_doubt(world)
+    with pytest.raises(BadRequest) as refused:
+        propose(withdrawal_id, told)
+    assert refused.value.code == code and world.sql("SELECT FROM resolutions") == []
+
+
+@pytest.mark.failure(21)
+def test_a_utr_of_another_withdrawal_is_refused_by_us_and_by_the_database(world: World) -> None:
+    paid, first, second = world.paid(), in_doubt(world, reference="a"), in_doubt(world, reference="b")
+    for used in (str(world.read(paid).utr), str(world.attempts(paid)[0].utr)):
+        with pytest.raises(Conflict, match="UTR already used"):
+            propose(first, payment(used))
+    waiting = propose(second, payment("4332 1234 5678"))
+    decide(first, payment(UTR))
+    with pytest.raises(Conflict, match="UTR already used"):
+        withdrawals.approve(waiting, actor=RAVI)
+    assert world.read(second).status == "processing"
+    world.sql("UPDATE withdrawals SET utr = 'SBIN426333000001' WHERE id = :id", id=first)
+    with pytest.raises(IntegrityError, match="uq_withdrawals_utr"):
+        world.sql("UPDATE withdrawals SET utr = 'sbin426333000001' WHERE id = :id", id=paid)
+    with pytest.raises(IntegrityError, match="another withdrawal has the UTR"):
+        world.sql("UPDATE withdrawals SET utr = 'X', utr_twin = 1 WHERE id = :id", id=paid)
+
+
+def test_only_two_people_say_that_it_was_paid_another_way(world: World) -> None:
+    paid = world.paid()
+    with pytest.raises(IntegrityError, match="no two people"):
+        world.sql("UPDATE withdrawals SET paid_via = 'neft' WHERE id = :id", id=paid)
+    outside = in_doubt(world, reference="a")
+    decide(outside, payment(UTR, PaidVia.IMPS))
+    with pytest.raises(IntegrityError, match="no two people"):
+        world.sql("UPDATE withdrawals SET paid_via = 'razorpayx' WHERE id = :id", id=outside)
+
+
+@pytest.mark.failure(21)
+def test_the_user_reads_when_it_was_paid_and_not_when_it_was_approved(world: World) -> None:
+    withdrawal_id = in_doubt(world)
+    world.sql("UPDATE wallets SET email = 'user@example.com'")
+    world.sql("UPDATE withdrawals SET created_at = created_at - interval '3 days'")
+    arrived = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
+    decide(withdrawal_id, payment("SBIN426333000001", PaidVia.NEFT, arrived))
+    row = world.read(withdrawal_id)
+    assert (row.completed_at, row.paid_via, row.utr) == (arrived, "neft", "SBIN426333000001")
+    with db.transaction() as session:
+        values = {"followed_to": 0, "most": 9, "too_old": 86_400, "most_told": 5}
+        [change] = [one for one in session.execute(users.NEWS, values) if one.to_status == "completed"]
+        assert users._facts(change)["at"] == iso(arrived)
+    [event] = world.sql("SELECT data FROM withdrawal_events WHERE reason = 'resolved'")
+    assert (event.data["paid_via"], event.data["paid_at"]) == ("neft", iso(arrived))
+
+
+@pytest.mark.failure(14)
+@pytest.mark.parametrize("channel", ["webhook", "poll"])
+def test_a_provider_that_names_anothers_utr_calls_a_person_and_loops_nowhere(
+    world: World, channel: str
+) -> None:
+    first = in_doubt(world)
+    decide(first, payment(UTR))
+    world.credit(reference="b")
+    send = world.first_send()
+    withdrawals.record_answer(send, world.perform(send))
+    payout = next(p for p in world.simulator.payouts() if p["reference_id"] == str(send.attempt_id))
+    if channel == "webhook":
+        told = {key: payout[key] for key in ("id", "amount", "reference_id")} | {
+            "status": "processed",
+            "utr": UTR,
+        }
+        assert world.webhook("payout.processed", told, "event-utr") == "conflict"
+        assert world.webhook("payout.processed", told, "event-utr-2") == "conflict"
+    else:
+        world.simulator.post(f"payouts/{payout['id']}/status", {"status": "processed"})
+        world.simulator.post(f"payouts/{payout['id']}/alter", {"utr": UTR})
+        for _ in range(3):
+            world.step(send.withdrawal_id)
+    row = world.read(send.withdrawal_id)
+    assert (row.status, row.review, row.utr) == ("processing", "utr_of_another", None)
+    with db.transaction() as session:
+        assert [r.kind for r in exception_records.listing(session)] == ["utr_of_another"]
+    # People end it: its payment stands in the statement under another one.
+    decide(send.withdrawal_id, payment("433212345679", PaidVia.RAZORPAYX))
+    assert world.read(send.withdrawal_id).status == "completed"
+
+
+def test_the_page_of_a_reconciliation_has_a_line_for_what_was_paid_outside_and_closes() -> None:
+    totals = Totals(payouts=1, debits=5000, paid=5000)
+    totals.add_outside("imps", 2, 12_500)
+    totals.add_outside("neft", 1, 100)
+    now = datetime.now(UTC)
+    page = papers.page(Result(1, now, now, totals=totals))
+    rows = {line[:60].strip(): line[60:].strip() for line in page.splitlines()}
+    assert rows["Our books: paid, fees included"] == "₹176.00"
+    assert rows["- paid outside RazorpayX, by IMPS: 2"] == "-₹125.00"
+    assert rows["- paid outside RazorpayX, by NEFT: 1"] == "-₹1.00"
+    assert rows["Remainder"] == "₹0.00" and "It closes to zero" in page
