@@ -28,7 +28,7 @@ from shared.models import (
 from shared.notifications import keeping
 from shared.notifications.mail import keeping as mail
 from shared.razorpayx.answers import parse_event
-from shared.states import Status, for_operators
+from shared.states import PaidVia, Status, for_operators
 from shared.upi import mask, mask_within
 from shared.withdrawals import find
 
@@ -98,8 +98,9 @@ def _facts(withdrawal: Withdrawal) -> dict[str, Any]:
         "awaits_approval": withdrawal.awaits_approval if withdrawal.status == Status.PENDING else None,
         "not_before": withdrawal.not_before,
         "utr": withdrawal.utr,
-        "paid_via": withdrawal.paid_via if withdrawal.completed_at else None,
-        "arrived_at": withdrawal.completed_at,
+        # By people's word; what RazorpayX paid, its attempt tells.
+        "paid_via": withdrawal.paid_via if withdrawal.paid_via != PaidVia.RAZORPAYX else None,
+        "arrived_at": withdrawal.completed_at if withdrawal.paid_via != PaidVia.RAZORPAYX else None,
         "notes": mask_within(withdrawal.admin_notes or "") or None,
     }
 

@@ -16,6 +16,7 @@ from shared.errors import BadRequest, Conflict
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.states import Decision, PaidVia, Status
 
+UTR_OF_ANOTHER = "utr_of_another"  # a record: RazorpayX names a UTR under which another withdrawal was paid
 ONE_UTR = "uq_withdrawals_utr"  # the index that keeps a UTR to one withdrawal
 
 

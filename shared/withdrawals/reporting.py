@@ -189,7 +189,7 @@ def _contradiction(
         return "wrong_amount"
     utr = report.utr or attempt.utr
     if utr and utr != withdrawal.utr and paid_outside.is_of_another(session, withdrawal, utr):
-        return "utr_of_another"  # a bank's reference is one payment: whose it is, people find out
+        return paid_outside.UTR_OF_ANOTHER  # a bank's reference is one payment: whose it is, people find out
     if attempt.payout_id is None:  # else it is this one's, and the database lets nobody else have it
         owner = session.scalar(select(PayoutAttempt.id).where(PayoutAttempt.payout_id == report.payout_id))
         if owner is not None:

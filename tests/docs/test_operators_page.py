@@ -22,7 +22,7 @@ from shared.settings import Settings
 from shared.spot_checks import BROKEN
 from shared.states import Reason
 from shared.watching import SILENT
-from shared.withdrawals import claiming, journey, pausing
+from shared.withdrawals import claiming, journey, paid_outside, pausing
 from tests.integration.mailing import known, turn_on
 from tests.mailbox import serving
 from tests.world import World
@@ -165,7 +165,7 @@ def test_reasons_and_kinds_are_those_of_the_code() -> None:
     )
     of_the_code = {BROKEN, SILENT, endpoints.FAILING, mail_to_operators.BROKEN, pausing.LOW_BALANCE}
     of_the_code |= journey.TOLD_ONLY | {NOT_RECONCILED, claiming.CONTRADICTED, comparing.REFERENCE}
-    of_the_code.add(pausing.REFUSED_ALONE)
+    of_the_code |= {pausing.REFUSED_ALONE, paid_outside.UTR_OF_ANOTHER}
     assert of_the_code <= kinds
     assert kinds - of_the_code == {
         "two_payouts",
