@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 import redis
 
-from shared.errors import SettingsError
+from shared.errors import PayoutsError, SettingsError, Unavailable
 from shared.sessions import Unfit
 from shared.settings import settings
 
@@ -55,6 +55,13 @@ def words_of(error: BaseException) -> str | None:
     """The words alone."""
     cause = of(error)
     return cause.words if cause else None
+
+
+def sentence(error: PayoutsError) -> str:
+    """What a person at a shell reads of it: of a database or a Redis that is away also why."""
+    said = error.error if error.details == error.error else f"{error.error}: {error.details}"
+    why = words_of(error) if isinstance(error, Unavailable) and error.code != "database_busy" else None
+    return said + (f" ({why})" if why else "")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -22,7 +22,7 @@ from shared.cli import (
     review,
     wallets,
 )
-from shared.errors import PayoutsError, SettingsError, Unavailable
+from shared.errors import PayoutsError, SettingsError
 
 
 class _Plainly(click.Group):
@@ -34,17 +34,9 @@ class _Plainly(click.Group):
         except SettingsError as error:
             raise click.ClickException(str(error)) from None
         except PayoutsError as error:
-            raise click.ClickException(_sentence(error)) from None
+            from shared import causes
 
-
-def _sentence(error: PayoutsError) -> str:
-    """What it says, and of a database or a Redis that is away why."""
-    why = None
-    if isinstance(error, Unavailable):
-        from shared import causes
-
-        why = causes.words_of(error)
-    return f"{error.error}: {error.details}" + (f" ({why})" if why else "")
+            raise click.ClickException(causes.sentence(error)) from None
 
 
 @click.group(cls=_Plainly, context_settings={"help_option_names": ["-h", "--help"]})

@@ -143,10 +143,11 @@ class _Tally:
 
 
 def _words(error: Exception) -> str:
+    from shared import causes
     from shared.errors import PayoutsError, SettingsError
 
     if isinstance(error, PayoutsError) and not isinstance(error, SettingsError):
-        return f"{error.error}: {error.details}"
+        return causes.sentence(error)
     return str(error)
 
 

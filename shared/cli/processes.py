@@ -46,15 +46,18 @@ def migrate(wait: float) -> None:
 @click.command()
 def api() -> None:
     """Serve the HTTP API."""
+    from shared import starting
     from shared.settings import settings
 
     here = settings()
-    _must_be_free(here.api_host, here.api_port)
+    address = _address_of(here.api_host)
+    _must_be_free(address, here.api_port)
+    starting.look(at_database=True, needs_broker=False)
     _count_together()
     _need_what_is_asked_for()
     _become(
         "granian", "--interface", "wsgi", "--factory", "api.served:create",
-        "--host", here.api_host, "--port", str(here.api_port),
+        "--host", address, "--port", str(here.api_port),
         "--workers", str(here.api_workers), "--blocking-threads", str(here.api_threads + here.api_bodies),
         # With HTTP/2 allowed as well, granian waits for the first byte for ever, for that tells which it is.
         "--http", "1", "--http1-header-read-timeout", str(round(here.api_head_seconds * 1000)),
@@ -68,11 +71,13 @@ def api() -> None:
 @click.option("--queues", default=",".join(QUEUES), show_default=True, help="Which queues to work.")
 def worker(queues: str) -> None:
     """Work the queues: pay, apply webhooks, sweep. With `--queues notifications`: tell apps and users."""
+    from shared import starting
     from shared.settings import settings
 
     _need_what_is_asked_for()
     if NOTIFICATIONS in queues.split(",") and settings().webhook_signing_key is None:
         raise SettingsError(["WEBHOOK_SIGNING_KEY: is missing (base64 of 32 random bytes)"])
+    starting.look(at_database=True, needs_broker=True)
     events = ["--events"] if settings().task_events == "on" else ["--without-heartbeat"]
     _become(
         "celery", "--quiet", "--app", "worker.app", "worker", "--queues", queues, "--pool", "threads",
@@ -84,9 +89,9 @@ def worker(queues: str) -> None:
 @click.command()
 def beat() -> None:
     """Send the sweep, and all else that is done by the clock. Two of them do no harm."""
-    from shared.settings import settings
+    from shared import starting
 
-    settings()
+    starting.look(at_database=False, needs_broker=True)
     # The plain scheduler keeps nothing on disk: after a restart all is due at once, which is right here.
     _become(
         "celery",
@@ -104,11 +109,13 @@ def beat() -> None:
 @click.command()
 def flower() -> None:
     """Show queues, workers and tasks in a browser, behind FLOWER_BASIC_AUTH."""
+    from shared import starting
     from shared.settings import settings
 
     here = settings()
     if here.flower_basic_auth is None:
         raise SettingsError(["FLOWER_BASIC_AUTH: is missing (user:password)"])
+    starting.look(at_database=False, needs_broker=True)
     # Flower reads its password from the environment, where a list of processes does not show it.
     os.environ["FLOWER_BASIC_AUTH"] = here.flower_basic_auth.get_secret_value()
     _become(
@@ -157,6 +164,16 @@ def _count_together() -> None:
         os.environ.pop(metric_files.VARIABLE, None)
     else:
         os.environ[metric_files.VARIABLE] = str(directory)
+
+
+def _address_of(host: str) -> str:
+    """The address of a name: granian takes no names. Raises SettingsError."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except OSError:
+        raise SettingsError([f"API_HOST: nobody knows an address of {host}"]) from None
+    addresses = [str(where[0]) for *_, where in found]
+    return next((address for address in addresses if ":" not in address), addresses[0])
 
 
 def _must_be_free(host: str, port: int) -> None:

@@ -1,11 +1,12 @@
 """Who looks at the running system: Prometheus, a collector of traces, Sentry, people with Flower."""
 
-import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings
+
+from shared.settings.values import web_address
 
 MIN_METRICS_TOKEN_CHARACTERS = 16  # shorter ones can be guessed by trying
 
@@ -49,12 +50,17 @@ class Observing(BaseSettings):
     @field_validator("flower_url", "admin_url", mode="after")
     @classmethod
     def _an_address(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "https://none")
-        is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
-        is_address = parts.scheme in ("http", "https") and parts.hostname
-        if not (is_address and is_plain and re.fullmatch(r"[\w./:\[\]~%-]*", url or "", re.ASCII)):
-            raise ValueError("must be like https://flower.example.com, without a password")
-        return url.rstrip("/") if url else None
+        return web_address(url, "https://flower.example.com") if url else None
+
+    @field_validator("flower_basic_auth", mode="after")
+    @classmethod
+    def _names_and_passwords(cls, given: SecretStr | None) -> SecretStr | None:
+        # Flower takes several with commas, and one that has no colon it takes for a name without a password.
+        for pair in given.get_secret_value().split(",") if given else ():
+            name, _, password = pair.partition(":")
+            if not (name.strip() and password.strip()):
+                raise ValueError("must be like user:password; no comma in it, for that begins another user")
+        return given
 
     @field_validator("sentry_dsn", mode="after")
     @classmethod

@@ -92,6 +92,8 @@ def _of_parameters(message: str) -> str:
     found = re.search(r'parameter: "(\w+)"', message)
     known = [option.keyword.decode() for option in pq.Conninfo.get_defaults()]
     close = difflib.get_close_matches(found[1], known, 1) if found else []
+    if close and found and close[0] == found[1]:
+        return f"{close[0]} cannot be read: write = in a value as %3D"
     if close:
         return f"has a parameter that PostgreSQL does not know; {close[0]} is meant, perhaps"
     return "cannot be read: write postgresql://user:password@host:5432/database, odd characters as %40"

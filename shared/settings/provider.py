@@ -1,7 +1,11 @@
 """RazorpayX: where it is, and who we are there."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
+
+from shared.settings.values import web_address
+
+LIVE = "rzp_live_"  # what a key id begins with where money is real
 
 
 class Provider(BaseSettings):
@@ -22,7 +26,19 @@ class Provider(BaseSettings):
     )
     razorpayx_purpose: str = Field("payout", min_length=1, description="RazorpayX's word for why")
 
+    @field_validator("razorpayx_base_url", mode="after")
+    @classmethod
+    def _where_it_is(cls, url: str) -> str:
+        return web_address(url, "https://api.razorpay.com")
+
     @property
     def razorpayx_identity(self) -> str:
         """As whom we speak, and to whom. What one identity was told, another may never have heard of."""
         return f"{self.razorpayx_key_id}@{self.razorpayx_base_url}"
+
+
+def provider_faults(here: Provider) -> list[str]:
+    """What of it does not fit together."""
+    if here.razorpayx_key_id.startswith(LIVE) and not here.razorpayx_base_url.startswith("https://"):
+        return ["RAZORPAYX_BASE_URL: must begin with https:// where money is real"]
+    return []

@@ -2,7 +2,9 @@
 
 import base64
 import ipaddress
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
@@ -30,6 +32,19 @@ def all_positive(waits: tuple[float, ...]) -> tuple[float, ...]:
     if any(wait <= 0 for wait in waits):
         raise ValueError("each wait must be more than 0 seconds")
     return waits
+
+
+def web_address(url: str, like: str) -> str:
+    """A web address without its last slash. Raises ValueError for one with a password or a query in it."""
+    try:
+        parts = urlsplit(url)
+        is_plain = not (parts.username or parts.password or parts.query or parts.fragment)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        is_plain = is_address = False
+    if not (is_address and is_plain and re.fullmatch(r"[\w./:\[\]~%-]*", url, re.ASCII)):
+        raise ValueError(f"must be like {like}, without a password")
+    return url.rstrip("/")
 
 
 def of_32_bytes(text: str) -> bool:

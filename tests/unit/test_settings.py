@@ -1,11 +1,14 @@
 """Settings: every fault named at start, no secret repeated, none with a default."""
 
+import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from shared.cli import main
 from shared.errors import SettingsError
-from shared.settings import Settings, is_loopback, load
+from shared.settings import Settings, is_loopback, load, places, settings
 
 REQUIRED = {
     "DATABASE_URL": "postgresql://u:p@h/d",
@@ -46,7 +49,30 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
     ("name", "value"),
     [
         ("DATABASE_URL", "mysql://secret-value"),
+        ("DATABASE_URL", "postgresql://u:p@h/d?sslmod=secret-value"),
+        ("DATABASE_URL", "postgresql://u:p@h/d?sslmode=secret-value"),
+        ("DATABASE_URL", "postgresql://u:secret-value/x@h/d"),
+        ("DATABASE_URL", "postgresql://u:secret-value@h:port/d"),
+        ("DATABASE_URL", "postgresql://u:secret-value@h"),
+        ("DATABASE_URL", "postgresql://u:secret-value@h/d "),
         ("REDIS_URL", "amqp://secret-value"),
+        ("REDIS_URL", "redis://:secret-value/x@h"),
+        ("REDIS_URL", "redis://:secret-value@h1:6379,h2:6379/0"),
+        ("REDIS_URL", "redis://h/secret-value"),
+        ("REDIS_URL", "redis://h?timeout=secret-value"),
+        ("REDIS_URL", "redis://h?ssl_cert_reqs=required"),
+        ("REDIS_URL", "rediss://h?ssl_cert_reqs=secret-value"),
+        ("REDIS_URL", "rediss://h?ssl_ca_certs=/secret-value"),
+        ("REDIS_URL", "unix://"),
+        ("RAZORPAYX_WEBHOOK_SECRET", "secret-value\n"),
+        ("RAZORPAYX_WEBHOOK_SECRET_PREVIOUS", " secret-value"),
+        ("RAZORPAYX_KEY_SECRET", "secret-value\t"),
+        ("RAZORPAYX_BASE_URL", "secret-value"),
+        ("RAZORPAYX_BASE_URL", "https://u:secret-value@api.razorpay.com"),
+        ("RAZORPAYX_KEY_ID", "rzp_live_x"),  # with an address that is not encrypted
+        ("FLOWER_BASIC_AUTH", "secret-value"),
+        ("FLOWER_BASIC_AUTH", "asha:secret,value"),
+        ("FLOWER_BASIC_AUTH", ":secret-value"),
         ("API_KEYS", "secret-value"),
         ("API_KEYS", "long-enough-0123456789,secret-value"),
         ("API_PORT", "secret-value"),
@@ -87,9 +113,72 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
 def test_a_fault_is_named_and_its_value_is_not_told(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
+    monkeypatch.setenv("RAZORPAYX_BASE_URL", "http://127.0.0.1:1")
     told = faults(monkeypatch, **{name: value})
     assert len(told) == 1
     assert "secret-value" not in told[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("postgres://u:p%40%2F@h/d", "postgresql+psycopg://u:p%40%2F@h/d"),
+        (
+            "postgresql://u@[::1]:5/d?sslmode=verify-full",
+            "postgresql+psycopg://u@[::1]:5/d?sslmode=verify-full",
+        ),
+        ("postgresql:///d?host=/run/pg", "postgresql+psycopg:///d?host=%2Frun%2Fpg"),
+        (
+            "postgresql://u:p@h1:1,h2:2/d",
+            "postgresql+psycopg://u:p@/d?target_session_attrs=read-write&host=h1%2Ch2&port=1%2C2",
+        ),
+    ],
+)
+def test_what_libpq_takes_is_taken(given: str, taken: str) -> None:
+    """Several hosts too: the first that can be written to is used."""
+    assert places.postgresql(given) == places.postgresql(taken) == taken
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("localhost", "127.0.0.1"), ("[::1]", "::1"), ("0.0.0.0", "0.0.0.0")]
+)
+def test_the_api_listens_at_a_name(monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
+    """granian takes addresses only."""
+    become: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _program, arguments: become.append(arguments))
+    away = {
+        "DATABASE_URL": "postgresql://u:p@127.0.0.1:1/d",
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "API_PORT": "0",
+    }
+    for name, value in {**REQUIRED, **away, "API_HOST": host}.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    done = CliRunner().invoke(main, ["api"])
+    assert become and become[0][become[0].index("--host") + 1] == address, done.output
+    monkeypatch.setenv("API_HOST", "no.such.host.invalid")
+    settings.cache_clear()
+    done = CliRunner().invoke(main, ["api"])
+    settings.cache_clear()
+    assert (done.exit_code, len(become)) == (1, 1) and "API_HOST: nobody knows" in done.output
+
+
+def test_what_goes_in_the_open_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    safe = {
+        "DATABASE_URL": "postgresql://u:p@db.example.com/d?sslmode=verify-full",
+        "REDIS_URL": "rediss://redis.example.com",
+    }
+    near = {"DATABASE_URL": "postgresql://u:p@postgres/d", "REDIS_URL": "redis://127.0.0.1"}
+    far = {"DATABASE_URL": "postgresql://u:p@db.example.com/d", "REDIS_URL": "redis://10.0.0.7"}
+    unsure = {**safe, "REDIS_URL": "rediss://redis.example.com?ssl_cert_reqs=none"}
+    told = {}
+    for word, environment in {"safe": safe, "near": near, "far": far, "unsure": unsure}.items():
+        for name, value in {**REQUIRED, **environment}.items():
+            monkeypatch.setenv(name, value)
+        told[word] = [sentence.partition(":")[0] for sentence in places.in_the_open(load())]
+    assert told == {
+        "safe": [], "near": [], "far": ["DATABASE_URL", "REDIS_URL"], "unsure": ["REDIS_URL"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["RESEND_SECONDS", "RECHECK_SECONDS", "NOTIFY_RETRY_SECONDS"])
