@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REACT := examples/react
 
-.PHONY: install demo test examples browser chaos lint openapi env lock clean
+.PHONY: install demo test examples browser chaos calm lint openapi env lock clean
 
 install: $(VENV)/installed  ## Everything that the commands and the tests need, into .venv
 
@@ -22,6 +22,9 @@ browser:  ## Chromium, for the tests of the panel and the React form: Debian's, 
 
 chaos: $(VENV)/installed  ## Break everything under load, then prove that nothing was paid twice or lost
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+calm: $(VENV)/installed  ## Thousands of healthy withdrawals, and no alarm about any (needs promtool)
+	@$(BIN)/python -m tests.chaos.calm $(ARGS)
 
 lint: $(VENV)/installed  ## Style, types, layers
 	@$(BIN)/ruff check .

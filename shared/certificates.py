@@ -79,10 +79,10 @@ WRITE = """
 # The withdrawal's user leads to the journal by an index that is there.
 ROWS = f"""
     SELECT r.source, r.text, l.block, l.position, l.salt FROM (
-        SELECT 'journal' AS source, id, {sealing.SOURCES[0].row_text} AS text FROM coin_transactions
+        SELECT 'journal' AS source, id, {sealing.BOOKS[0].row_text} AS text FROM coin_transactions
         WHERE user_id = :user_id AND withdrawal_id = :id
         UNION ALL
-        SELECT 'events', id, {sealing.SOURCES[1].row_text} FROM withdrawal_events WHERE withdrawal_id = :id
+        SELECT 'events', id, {sealing.BOOKS[1].row_text} FROM withdrawal_events WHERE withdrawal_id = :id
     ) r LEFT JOIN seal_leaves l ON l.source = r.source AND l.row_id = r.id
     ORDER BY l.block, l.position
 """
@@ -191,7 +191,7 @@ def _books(connection: Connection, day: date) -> dict[str, Any]:
         source.word: connection.execute(
             text(CUT.format(table=source.table)), {"begins": begins, "ends": ends}
         ).one()
-        for source in sealing.SOURCES
+        for source in sealing.BOOKS
     }
     if not any(cut.until for cut in cuts.values()):
         # Zeros of a time before the books began prove nothing, and would be the chain's first link for ever.

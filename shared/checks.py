@@ -253,6 +253,10 @@ def _ask(connection: Connection, check: Check) -> Finding | None:
 
 
 def _seals(connection: Connection, heads: Iterable[tuple[int, str]]) -> list[Finding]:
-    faults = [*seal_checks.verify(connection), *seal_checks.against(connection, heads)]
+    faults = [
+        *seal_checks.verify(connection),
+        *seal_checks.kept(connection),
+        *seal_checks.against(connection, heads),
+    ]
     names = {check: [fault.name for fault in faults if fault.truth == check.truth] for check in SEALED}
     return [Finding(check, told) for check, told in names.items() if told]

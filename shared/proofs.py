@@ -33,6 +33,12 @@ COLUMNS = {
         "created_at",
     ),
     "events": ("id", "withdrawal_id", "from_status", "to_status", "actor", "reason", "data", "created_at"),
+    "audit": ("id", "at", "operator", "address", "action", "outcome", "subject", "reason", "data", "origin"),
+    "reviews": (
+        "id", "withdrawal_id", "why", "facts", "coins_amount", "upi_id", "requested_by", "outcome", "reason",
+        "decided_by", "decided_at",
+    ),
+    "evidence": ("id", "of_table", "of_key", "was", "content", "at"),
 }  # fmt: skip
 
 PROOF, CERTIFICATE = "coin-payouts/withdrawal-proof", "coin-payouts/day-certificate"

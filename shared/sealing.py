@@ -1,4 +1,5 @@
-"""Seals over the journal and the events, made after the fact: what was written is then provably unchanged.
+"""Seals over the journal, the events and all evidence, made after the fact: what was written is then provably
+unchanged.
 
 By the clock, rows that no block holds yet become leaves of a new block: a Merkle root over their hashes, and
 the hash of the block before. The request path takes no part in it, and nobody waits for a lock of it.
@@ -7,6 +8,7 @@ Ids are given out before their transactions commit, so a row may appear below on
 A row is therefore sealed when a leaf names it, and not when its id is small.
 """
 
+import json
 import secrets
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -32,16 +34,21 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table whose rows are sealed: its word in leaves and proofs, and its name."""
+    """A table whose rows are sealed: its word in leaves and proofs, its name, and which column says when.
+
+    `about`: SQL for what a fault in it is about, beside its withdrawal.
+    """
 
     word: str
     table: str
+    time: str = "created_at"
+    about: str = "NULL"
 
     @property
     def row_text(self) -> str:
         """SQL: a row as the text that is hashed. `::text` of jsonb and bigint is the same on every server."""
         columns = (
-            "created_at AT TIME ZONE 'UTC'" if column == "created_at" else column
+            f"{column} AT TIME ZONE 'UTC'" if column == self.time else column
             for column in proofs.COLUMNS[self.word]
         )
         return f"json_build_array({proofs.VERSION}, '{self.word}', {', '.join(columns)})::text"
@@ -49,8 +56,14 @@ class Source:
     @property
     def rows(self) -> str:
         """SQL: all rows, each with its text, and when it was written in seconds since 1970."""
-        written = "extract(epoch FROM created_at)::float8 AS written"
-        return f"SELECT id, withdrawal_id, {written}, {self.row_text} AS text FROM {self.table}"
+        written = f"extract(epoch FROM {self.time})::float8 AS written"
+        told = f"{self.withdrawal} AS withdrawal_id, {self.about} AS about"
+        return f"SELECT id, {told}, {written}, {self.row_text} AS text FROM {self.table}"
+
+    @property
+    def withdrawal(self) -> str:
+        """SQL: the withdrawal that a row is about, if this table knows one."""
+        return "withdrawal_id" if "withdrawal_id" in proofs.COLUMNS[self.word] else "NULL::uuid"
 
     @property
     def unsealed(self) -> str:
@@ -59,12 +72,20 @@ class Source:
             WHERE l.source = '{self.word}' AND l.row_id > :floor AND l.row_id = r.id)"""
 
 
-SOURCES = (Source("journal", "coin_transactions"), Source("events", "withdrawal_events"))
+# What a day's certificate sums up, and a withdrawal's proof shows.
+BOOKS = (Source("journal", "coin_transactions"), Source("events", "withdrawal_events"))
+OTHERS = (
+    Source("audit", "audit_log", time="at"),
+    Source("reviews", "reviews", time="decided_at"),
+    Source("evidence", "evidence", time="at", about="of_table || ' ' || of_key"),
+)
+SOURCES = (*BOOKS, *OTHERS)
+BLOCK_VERSION = 2  # 1 sealed BOOKS alone, and its header had no `others_to`
 
 # PostgreSQL writes the time: it has words for times that Python cannot hold, should one be planted.
 BLOCKS = """
     SELECT number, version, leaf_count, merkle_root, previous_hash, block_hash, journal_to, events_to,
-           to_json(sealed_at AT TIME ZONE 'UTC') #>> '{}' AS sealed_text
+           others_to, to_json(sealed_at AT TIME ZONE 'UTC') #>> '{}' AS sealed_text
     FROM seal_blocks
 """
 CLOCK = "SELECT at, to_json(at AT TIME ZONE 'UTC') #>> '{}' FROM clock_timestamp() AS at"
@@ -72,9 +93,9 @@ LAST = "SELECT * FROM seal_blocks ORDER BY number DESC LIMIT 1"
 SETTLED = "SELECT * FROM seal_blocks WHERE sealed_at <= :before ORDER BY number DESC LIMIT 1"
 WRITE_BLOCK = """
     INSERT INTO seal_blocks (number, version, leaf_count, merkle_root, previous_hash, block_hash, journal_to,
-                             events_to, sealed_at)
+                             events_to, others_to, sealed_at)
     VALUES (:number, :version, :leaf_count, :merkle_root, :previous_hash, :block_hash, :journal_to,
-            :events_to, :sealed_at)
+            :events_to, CAST(:others AS jsonb), :sealed_at)
 """
 WRITE_LEAVES = """
     INSERT INTO seal_leaves (block, position, source, row_id, withdrawal_id, salt, leaf_hash)
@@ -94,14 +115,10 @@ class _Block:
     previous_hash: bytes
     journal_to: int
     events_to: int
+    others_to: dict[str, int]
     sealed_at: datetime
     sealed_text: str
     is_full: bool  # there may be more
-
-    @property
-    def reached(self) -> dict[str, int]:
-        """Where a call that goes on begins: it has just looked at everything below."""
-        return {"journal": self.journal_to, "events": self.events_to}
 
     @property
     def block_hash(self) -> bytes:
@@ -121,7 +138,7 @@ def seal() -> int:
         sealed += _told(made)
         if made is None or not made.is_full:
             break
-        floors = made.reached
+        floors = _reached(made)
     return sealed
 
 
@@ -138,7 +155,7 @@ def seal_everything() -> int:
         sealed += _told(made)
         if made is None or not made.is_full:
             return sealed
-        floors = made.reached
+        floors = _reached(made)
 
 
 def waiting(connection: Connection) -> int:
@@ -160,6 +177,7 @@ def head() -> str | None:
 
 def header(block: Any) -> dict[str, Any]:
     """A block's header as it is hashed and told: numbers, hashes in hex, the time in UTC."""
+    others = {} if block.version == 1 else {"others_to": block.others_to}
     return {
         "version": block.version,
         "number": block.number,
@@ -168,6 +186,7 @@ def header(block: Any) -> dict[str, Any]:
         "previous_hash": block.previous_hash.hex(),
         "journal_to": block.journal_to,
         "events_to": block.events_to,
+        **others,
         "sealed_at": block.sealed_text,
     }
 
@@ -214,28 +233,31 @@ def _write_block(
     sealed_at, sealed_text = connection.execute(text(CLOCK)).one()
     block = _Block(
         number=last.number + 1 if last else 1,
-        version=proofs.VERSION,
+        version=BLOCK_VERSION,
         leaf_count=len(hashes),
         merkle_root=merkle.root(hashes),
         previous_hash=last.block_hash if last else proofs.NOTHING_BEFORE,
         journal_to=_seen_to("journal", last, found),
         events_to=_seen_to("events", last, found),
+        others_to={source.word: _seen_to(source.word, last, found) for source in OTHERS},
         sealed_at=sealed_at,
         sealed_text=sealed_text,
         is_full=any(len(of_it) == ROWS_PER_SOURCE for of_it in found.values()),
     )
-    connection.execute(text(WRITE_BLOCK), {**asdict(block), "block_hash": block.block_hash})
+    others = json.dumps(block.others_to)
+    connection.execute(text(WRITE_BLOCK), {**asdict(block), "block_hash": block.block_hash, "others": others})
     return block
 
 
 def _unsealed(connection: Connection, source: Source, floor: int) -> list[Row[Any]]:
-    asked = f"SELECT r.id, r.withdrawal_id, {source.row_text} AS text {source.unsealed} ORDER BY r.id"
+    told = f"r.id, {source.withdrawal} AS withdrawal_id, {source.row_text} AS text"
+    asked = f"SELECT {told} {source.unsealed} ORDER BY r.id"
     return list(connection.execute(text(f"{asked} LIMIT {ROWS_PER_SOURCE}"), {"floor": floor}))
 
 
 def _seen_to(word: str, last: Row[Any] | None, found: dict[str, list[Row[Any]]]) -> int:
     """Up to which id this block leaves no row behind that could be seen."""
-    before = int(getattr(last, f"{word}_to")) if last else 0
+    before = _reached(last)[word] if last else 0
     rows = found[word]
     if len(rows) == ROWS_PER_SOURCE:
         return int(rows[-1].id)  # there may be more, right behind it
@@ -254,5 +276,10 @@ def _floors(connection: Connection, last: Row[Any] | None) -> dict[str, int]:
         settled = connection.execute(text(SETTLED), {"before": before}).one_or_none()
     if last is None or settled is None:
         return dict.fromkeys(proofs.COLUMNS, 0)
-    names = {word: f"{word}_to" for word in proofs.COLUMNS}
-    return {word: min(getattr(last, name), getattr(settled, name)) for word, name in names.items()}
+    return {word: min(to, _reached(settled)[word]) for word, to in _reached(last).items()}
+
+
+def _reached(block: Any) -> dict[str, int]:
+    """Up to which id of each source a block left no row behind that could be seen; 0: it never looked."""
+    others = {source.word: 0 for source in OTHERS} | (block.others_to or {})
+    return {"journal": block.journal_to, "events": block.events_to, **others}

@@ -117,7 +117,7 @@ ADJUSTMENTS = """
         (SELECT * FROM public.coin_transactions ORDER BY id DESC LIMIT :rows)
 """
 SLICES: dict[str, Slice] = {
-    "journals": Slice(JOURNALS, {"rows": 300, "lines": 300}),
+    "journals": Slice(JOURNALS, {"rows": 300, "lines": 100}),
     "credits": Slice(CREDITS, {"rows": 300, "credits": 1000}),
     "limits": Slice(LIMITS, {"rows": 300, "withdrawals": 1000}),
     "freezes": Slice(FREEZES, {"rows": 300}, whole=frozenset({"blocks"})),

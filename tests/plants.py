@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from shared import checks
-from shared.seal_checks import LATE, MADE, SAID, SIGNED
+from shared.seal_checks import KEPT, LATE, MADE, SAID, SIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,10 @@ FOUND_BY_THE_WHOLE = (
     *_plants("credited = balances + held + paid", "DELETE FROM wallets"),
     *_plants(SAID, "UPDATE coin_transactions SET actor = 'nobody' WHERE id = 1"),
     *_plants(MADE, "UPDATE seal_blocks SET journal_to = 0"),
+    *_plants(
+        KEPT,
+        "INSERT INTO blocks (kind, subject, reason, added_by) VALUES ('upi_id', 'user@okaxis', 'x', 'operator:asha')",
+    ),
     *_plants(
         LATE,
         "INSERT INTO withdrawal_events (withdrawal_id, to_status, actor, reason, created_at)"

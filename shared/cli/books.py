@@ -59,7 +59,7 @@ def _of_unsealed(number: int, holds: bool) -> str:
     """
     now = "They are sealed now." if holds and _sealed() >= number else "They wait for their seal."
     return (
-        f"Without a seal until now: the {number:,} newest entries and events. A change of them before now "
+        f"Without a seal until now: the {number:,} newest rows. A change of them before now "
         f"shows only where it contradicts something else. {now}"
     )
 

@@ -14,7 +14,7 @@ from shared.models.operations import (
     Switch,
 )
 from shared.models.operators import AuditEntry, Operator, OperatorToken
-from shared.models.proof import DayCertificate, SealBlock, SealLeaf
+from shared.models.proof import DayCertificate, Evidence, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
 from shared.models.rulings import Adjustment, Block, Review
@@ -34,6 +34,7 @@ __all__ = [
     "Destination",
     "Email",
     "Endpoint",
+    "Evidence",
     "ExceptionRecord",
     "IdempotentRequest",
     "MailListener",

@@ -121,6 +121,7 @@ class Resolution(Base):
             "(decided_at IS NULL) = (outcome IS NULL) AND (decided_at IS NULL) = (decided_by IS NULL)",
             name="decided_by_someone",
         ),
+        Index("ix_resolutions_withdrawal", "withdrawal_id"),
         Index(
             "uq_one_open_resolution",
             "withdrawal_id",

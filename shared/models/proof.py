@@ -1,12 +1,30 @@
-"""Seals over the journal and the events, and the certificates that are signed over them. All append-only."""
+"""Versions of what people decided, seals over them and the books, and certificates: all append-only."""
 
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.base import NOW, Base, one_of
+
+SOURCES = ("audit", "events", "evidence", "journal", "reviews")
+
+
+class Evidence(Base):
+    """One version of a row that may change lawfully (`evidence.py`). A trigger of its table writes it."""
+
+    __tablename__ = "evidence"
+    __table_args__ = (Index("ix_evidence_versions", "of_table", "of_key", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    of_table: Mapped[str]
+    of_key: Mapped[str]
+    was: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # before this change; NULL: it was new
+    content: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class SealBlock(Base):
@@ -30,6 +48,8 @@ class SealBlock(Base):
     block_hash: Mapped[bytes]
     journal_to: Mapped[int]  # what could be seen up to this id then is sealed here or before
     events_to: Mapped[int]
+    # The same for each other source, by its word. NULL in a block of version 1, which knew no others.
+    others_to: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     sealed_at: Mapped[datetime]
 
 
@@ -38,7 +58,7 @@ class SealLeaf(Base):
 
     __tablename__ = "seal_leaves"
     __table_args__ = (
-        CheckConstraint(one_of("source", ("journal", "events")), name="source"),
+        CheckConstraint(one_of("source", SOURCES), name="source"),
         UniqueConstraint("block", "position"),
     )
 

@@ -94,6 +94,7 @@ class Adjustment(Base):
         ),
         Index("ix_adjustments_open", "proposed_at", postgresql_where=text("decided_at IS NULL")),
         Index("ix_adjustments_of_person", "proposed_by", "decided_at"),
+        Index("ix_adjustments_as_reference", text("(id::text)")),  # as the journal names it
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -64,6 +64,9 @@ def test_many_small_ones_in_a_day_are_a_large_one(rich: World) -> None:
     assert sum(one.outcome == "approved" for one in made) == 5
     assert rich.balance() == 4000
     assert propose(-200, RAVI).outcome == "approved", "the limit is each person's"
+    rich.broken_on_purpose = (
+        True  # decisions are evidence: `payouts check` names what is done to them by hand
+    )
     rich.sql_without_rules("UPDATE adjustments SET decided_at = decided_at - interval '1 day'")
     assert propose(-200).outcome == "approved", "and a day's"
 

@@ -33,19 +33,21 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
     assert {planted.truth for planted in EVERY_PLANT} == {check.truth for check in checks.EVERY}
 
 
-def test_a_promise_without_a_time_is_given_one_by_the_migration(eventful: World) -> None:
+def test_a_promise_without_a_time_is_given_one_by_the_migration(world: World) -> None:
     from alembic import command
 
     from shared.migrations import config, migrate
     from shared.settings import settings
 
+    world.credit()
+    world.request()
     url = settings().database_url.get_secret_value()
     command.downgrade(config(url), "0014")
-    eventful.sql("UPDATE withdrawals SET expected_by = NULL WHERE status = 'pending'")
+    world.sql("UPDATE withdrawals SET expected_by = NULL WHERE status = 'pending'")
     migrate(url)
-    [row] = eventful.sql("SELECT expected_by, due_at FROM withdrawals WHERE status = 'pending'")
+    [row] = world.sql("SELECT expected_by, due_at FROM withdrawals WHERE status = 'pending'")
     assert row.expected_by == row.due_at
-    eventful.altered = True
+    world.altered = True
 
 
 def test_the_command_proves_and_counts(eventful: World) -> None:

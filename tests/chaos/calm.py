@@ -1,0 +1,181 @@
+"""`make calm`: thousands of healthy withdrawals through the real stack, and no alarm about any of them.
+
+Nothing is broken here. Spot checks run every few seconds, every process is scraped as Prometheus would, and in the end
+there must be no exception record, not even a closed one, no finding of `payouts check`, and no alert of
+deploy/prometheus/alerts.yml at any scrape, as promtool evaluates them.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import requests
+
+from sandbox.services import free_port
+from sandbox.stack import ROOT, Stack
+from tests.chaos.alerts import Watch, fired, with_a_fault
+from tests.e2e.system import App
+
+# The defaults, but for the pace and for how often it is looked at.
+SETTINGS = {
+    "PAYOUTS_PER_SECOND": "1000",
+    "CANCEL_WINDOW_SECONDS": "2",
+    "WATCH_SECONDS": "5",
+    "TASK_EVENTS": "off",  # there is no Flower
+    "SIM_BALANCE_PAISE": str(10**12),
+}
+SCRAPE_SECONDS = 15
+WISHES_PER_USER, COINS = 10, 500
+# As a healthy day has them, in a hundred: refused by the bank, sent back, cancelled; all others are paid.
+ENDS = {1: "fail.beneficiary_vpa_invalid", 2: "fail.bank_account_closed", 50: "reversed"}
+CANCELLED = 3
+WORKERS = ("worker", "worker2", "notifier")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs once and prints what came of it. 0: nobody was alarmed; 1: somebody was."""
+    parser = argparse.ArgumentParser("make calm", description=__doc__)
+    parser.add_argument("--withdrawals", type=int, default=5000)
+    parser.add_argument("--clients", type=int, default=8, help="apps at once")
+    parser.add_argument("--patience", type=float, default=600, help="seconds to become final")
+    parser.add_argument(
+        "--afterwards", type=float, default=60, help="seconds to be watched when all is final"
+    )
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="coin-calm-") as name:
+        directory = Path(name)
+        with Stack(SETTINGS, workers=2, api_workers=2, provider_speed=5.0, flower=False) as stack:
+            faults = _run(stack, options, directory)
+    for fault in faults:
+        print(f"NOT CALM  {fault}")
+    print("Calm." if not faults else f"{len(faults)} alarms.")
+    return bool(faults)
+
+
+def _run(stack: Stack, options: argparse.Namespace, directory: Path) -> list[str]:
+    targets = _targets(stack)
+    watch, over = Watch(SCRAPE_SECONDS, time.time()), threading.Event()
+    scraper = threading.Thread(target=_scrape_until, args=(over, watch, targets), daemon=True)
+    scraper.start()
+    began = time.monotonic()
+    try:
+        _ask_for_all(stack, options)
+        asked = time.monotonic() - began
+        _wait_until_final(stack, options.patience)
+        took = time.monotonic() - began
+        time.sleep(options.afterwards)
+    finally:
+        over.set()
+        scraper.join()
+    statuses, spots = _ends(stack)
+    print(f"withdrawals   {sum(statuses.values()):,}: {', '.join(f'{n:,} {s}' for s, n in statuses.items())}")
+    print(f"seconds       {asked:.0f} to ask, {took:.0f} until all were final")
+    print(
+        f"spot checks   each asked every {SETTINGS['WATCH_SECONDS']} s; {spots} of them, all at once in the end"
+    )
+    faults = [*_records(stack), *_check(stack), *_alerts(watch, directory)]
+    if sum(statuses.values()) != options.withdrawals:
+        faults.append(f"of {options.withdrawals} withdrawals there are {sum(statuses.values())}")
+    return faults
+
+
+def _targets(stack: Stack) -> dict[tuple[str, str], str]:
+    """Where each process tells its metrics: one machine has one port of a number."""
+    targets = {("payouts-api", "api"): stack.info()["api"]}
+    for name in WORKERS:
+        port = str(free_port())
+        stack.parts[name].env = stack.env | {"METRICS_PORT": port}
+        stack.parts[name].restart()
+        targets["payouts-worker", name] = f"http://127.0.0.1:{port}"
+    return targets
+
+
+def _scrape_until(over: threading.Event, watch: Watch, targets: dict[tuple[str, str], str]) -> None:
+    following = time.monotonic()
+    while True:
+        watch.take({target: _told(url) for target, url in targets.items()})
+        following += SCRAPE_SECONDS
+        if over.wait(max(0.0, following - time.monotonic())):
+            return
+
+
+def _told(url: str) -> str | None:
+    with suppress(requests.RequestException):
+        answer = requests.get(f"{url}/metrics", timeout=10)
+        return answer.text if answer.ok else None
+    return None
+
+
+def _ask_for_all(stack: Stack, options: argparse.Namespace) -> None:
+    app, number = App(stack.info()["api"], stack.info()["api_key"]), options.withdrawals
+
+    def ask(first: int) -> None:
+        user_id = app.user(COINS * WISHES_PER_USER)
+        for n in range(first, min(first + WISHES_PER_USER, number)):
+            scenario = ENDS.get(n % 100, "success")
+            withdrawal_id = app.withdraw(user_id, f"{scenario}-{n % 7}@sim", COINS)
+            if n % 100 == CANCELLED:
+                app.cancel(withdrawal_id)
+
+    with ThreadPoolExecutor(options.clients) as clients:
+        list(clients.map(ask, range(0, number, WISHES_PER_USER)))
+
+
+def _rows(stack: Stack, query: str) -> list[Any]:
+    with psycopg.connect(stack.info()["database_url"]) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def _wait_until_final(stack: Stack, patience: float) -> None:
+    until = time.monotonic() + patience
+    while _rows(stack, "SELECT 1 FROM withdrawals WHERE status IN ('pending', 'processing') LIMIT 1"):
+        if time.monotonic() > until:
+            return
+        time.sleep(2)
+
+
+def _ends(stack: Stack) -> tuple[Counter[str], int]:
+    statuses = Counter(dict(_rows(stack, "SELECT status, count(*) FROM withdrawals GROUP BY status")))
+    return statuses, _rows(
+        stack, "SELECT count(*) FROM spot_checks WHERE asked_at > now() - interval '1 minute'"
+    )[0][0]
+
+
+def _records(stack: Stack) -> list[str]:
+    told = _rows(stack, "SELECT kind, subject, ours::text FROM exception_records ORDER BY id LIMIT 20")
+    return [f"exception record {kind} of {subject}: {ours}" for kind, subject, ours in told]
+
+
+def _check(stack: Stack) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "shared.cli", "check"],
+        env=stack.env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [] if done.returncode == 0 else [f"payouts check: {done.stdout[-2000:]} {done.stderr[-2000:]}"]
+
+
+def _alerts(watch: Watch, directory: Path) -> list[str]:
+    print(
+        f"scrapes       {watch.scrapes} of each of {1 + len(WORKERS)} processes, {len(watch.series):,} series"
+    )
+    if "PayoutsPromiseBroken" not in fired(with_a_fault(watch), directory):
+        return ["a planted fault raised no alert: the rules were not evaluated"]
+    return [f"alert {name} at {', '.join(at)}" for name, at in fired(watch, directory).items()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
