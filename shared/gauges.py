@@ -79,10 +79,11 @@ MAIL_FAILING = Gauge("mail_server_failing", "1 while the mail server takes nothi
 CHECK_FAULTS = Gauge("check_faults", "Faults that spot checks found", ("promise",))
 CHECK_AT = Gauge("check_timestamp_seconds", "When the least lately asked spot check was asked")
 RECONCILED = Gauge("reconciled_ago_seconds", "Since the end of the last day that was compared with RazorpayX")
+NOT_RECONCILED = Gauge("days_not_reconciled", "Days that should have been compared with RazorpayX and were not")
 
 EVERY = (
     UP, SECONDS, OPEN_NUMBER, OPEN_PAISE, OPEN_OLDEST, DUE, LATE, QUEUE, WEBHOOKS_WAITING, WEBHOOK_LAST,
-    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES, RECONCILED,
+    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES, RECONCILED, NOT_RECONCILED,
     DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING, CHECK_FAULTS, CHECK_AT,
 )  # fmt: skip
 
@@ -224,8 +225,12 @@ def _exceptions(session: Session) -> Found:
         labels = (kind if place < MOST_KINDS else OTHER,)
         numbers[labels] = numbers.get(labels, 0) + number
         ages[labels] = max(ages.get(labels, 0), now - oldest.timestamp())
+    return {EXCEPTIONS_OPEN: list(numbers.items()), EXCEPTIONS_OLDEST: list(ages.items())}
+
+
+def _days_compared(session: Session) -> Found:
     ago: list[Sample] = [((), seconds) for seconds in standing.seconds_ago(session)]
-    return {EXCEPTIONS_OPEN: list(numbers.items()), EXCEPTIONS_OLDEST: list(ages.items()), RECONCILED: ago}
+    return {RECONCILED: ago, NOT_RECONCILED: [((), float(len(standing.missing(session))))]}
 
 
 def _balance(session: Session) -> Found:
@@ -264,5 +269,5 @@ def _checks(session: Session) -> Found:
 
 # One function for each group; what comes later is added here and in EVERY.
 PARTS: tuple[Callable[[Session], Found], ...] = (
-    _open, _late, _webhooks, _switches, _exceptions, _balance, _deliveries, _news, _checks,
+    _open, _late, _webhooks, _switches, _exceptions, _balance, _deliveries, _news, _checks, _days_compared,
 )  # fmt: skip

@@ -7,18 +7,15 @@ from sqlalchemy.orm import Session
 
 from shared import db, exception_records
 from shared.clock import INDIA
-from shared.models import ReconciliationRun, Withdrawal
+from shared.models import ReconciliationRun
 from shared.razorpayx.client import RazorpayX
 from shared.reconciliation import Result, reconcile, standing
+from shared.reconciliation.standing import DAYS_BACK, SETTLED_SECONDS, Day
 from shared.settings import settings
 
-# After midnight the provider's lists still fill up. A run that is under way is left to its end for so long.
-SETTLED_SECONDS, RUNNING_SECONDS = 2 * 3600, 3600
-# A day that could not be compared is tried for so long, and told to people when it is this late.
-DAYS_BACK, LATE_SECONDS = 10, 24 * 3600
+RUNNING_SECONDS = 3600  # a run that is under way is left to its end for so long
+LATE_SECONDS = 24 * 3600  # a day that could not be compared is told to people when it is this late
 NOT_RECONCILED = "not_reconciled"  # of a day: its date is the subject
-
-Day = tuple[datetime, datetime]
 
 
 def run(from_at: datetime | None = None, to_at: datetime | None = None) -> Result:
@@ -48,7 +45,7 @@ def nightly() -> Result | None:
 
 def _tries(session: Session, now: datetime) -> dict[Day, datetime | None]:
     """The days that are not compared and that nobody compares now, with when that was last tried."""
-    days = _days(session, now)
+    days = standing.days_over(session, now, seconds=SETTLED_SECONDS)
     compared = standing.compared(session, (begins.date() for begins, _ in days))
     tries: dict[Day, datetime | None] = {day: None for day in days if day[0].date() not in compared}
     runs = select(ReconciliationRun).where(ReconciliationRun.from_at >= now - timedelta(days=DAYS_BACK + 2))
@@ -59,17 +56,6 @@ def _tries(session: Session, now: datetime) -> dict[Day, datetime | None]:
         elif day in tries:
             tries[day] = one.started_at
     return tries
-
-
-def _days(session: Session, now: datetime) -> list[Day]:
-    """The last days in India that are over for long enough, from the first withdrawal on, oldest first."""
-    first = session.scalar(select(func.min(Withdrawal.created_at))) or now
-    today = datetime.combine(now.astimezone(INDIA).date(), time(), INDIA)
-    begins = [today - timedelta(days=back) for back in range(DAYS_BACK, 0, -1)]
-    days = [(day, day + timedelta(days=1)) for day in begins]
-    settled = now - timedelta(seconds=SETTLED_SECONDS)
-    yesterday = days[-1]
-    return [day for day in days if day[1] <= settled and (day[1] > first or day == yesterday)]
 
 
 def _tell_what_is_late(session: Session, now: datetime, tries: dict[Day, datetime | None]) -> None:

@@ -1,12 +1,13 @@
 """Whether yesterday was compared is told where operators look, and to Prometheus."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from click.testing import CliRunner
 
-from shared import certificates, gauges
+from shared import certificates, db, gauges
 from shared.cli import main
+from shared.reconciliation import standing
 from tests.world import World, forget_settings
 
 DAY = "date_trunc('day', now() AT TIME ZONE interval '05:30') AT TIME ZONE interval '05:30'"  # begins today
@@ -36,20 +37,56 @@ def said(title: str = "Reconciliation") -> str | None:
     return lines[lines.index(title) + 1].strip() if title in lines else None
 
 
+def at(world: World, hours: float) -> tuple[str, list[date]]:
+    """The line so many hours after midnight in India, and the days that are missing then."""
+    [row] = world.sql(f"SELECT {DAY} + make_interval(mins => :minutes) AS now", minutes=int(60 * hours))
+    with db.transaction() as session:
+        return standing.yesterday(session, row.now), standing.missing(session, row.now)
+
+
+def yesterday(world: World) -> date:
+    [row] = world.sql(f"SELECT (({DAY}) AT TIME ZONE interval '05:30')::date - 1 AS day")
+    day: date = row.day
+    return day
+
+
 def test_a_day_that_nobody_compared_is_told(world: World) -> None:
-    [row] = world.sql(f"SELECT (({DAY}) AT TIME ZONE interval '05:30')::date AS today")
-    yesterday = row.today - timedelta(days=1)
-    assert said() == f"yesterday, {yesterday}: NOT compared, nor was any day before"
+    day = yesterday(world)
+    assert at(world, 12) == (f"yesterday, {day}: NOT compared, nor was any day before", [day])
     compared(world, "incomplete")
     compared(world, "under way")
     compared(world, "clean", ends="- '1 second'")  # not the whole day
     compared(world, "clean", began=f"{DAY} - interval '9 hours'")  # before it was over
-    assert said() == f"yesterday, {yesterday}: NOT compared, nor was any day before"
+    assert at(world, 12) == (f"yesterday, {day}: NOT compared, nor was any day before", [day])
     compared(world, "clean", begins="- '2 days'", ends="- '1 day'")
-    assert (
-        said()
-        == f"yesterday, {yesterday}: NOT compared; the last day that was: {yesterday - timedelta(days=1)}"
-    )
+    before = day - timedelta(days=1)
+    assert at(world, 12) == (f"yesterday, {day}: NOT compared; the last day that was: {before}", [day])
+
+
+@pytest.mark.parametrize("hours", [0, 1, 1.99, 2.5, 2.99])
+def test_a_day_that_is_not_due_is_not_called_missing(world: World, hours: float) -> None:
+    compared(world, "clean", begins="- '2 days'", ends="- '1 day'")
+    assert at(world, hours) == (f"yesterday, {yesterday(world)}: due at 02:00 IST", [])
+    assert at(world, 3.01)[1] == [yesterday(world)]
+
+
+def test_a_day_that_was_due_before_is_called_missing_at_night_too(world: World) -> None:
+    world.credit()
+    world.request()
+    world.sql("UPDATE withdrawals SET created_at = created_at - interval '2 days'")
+    day = yesterday(world)
+    words, days = at(world, 1)
+    assert days == [day - timedelta(days=1)]
+    assert words == f"yesterday, {day}: due at 02:00 IST; NOT compared before it: {day - timedelta(days=1)}"
+
+
+def test_status_and_prometheus_say_the_same(world: World) -> None:
+    with db.transaction() as session:
+        line, days = standing.yesterday(session), standing.missing(session)
+    assert said() == line
+    assert gauges.books()[gauges.NOT_RECONCILED] == [((), len(days))]
+    compared(world, "clean")
+    assert gauges.books()[gauges.NOT_RECONCILED] == [((), 0)]
 
 
 def test_the_last_run_over_yesterday_tells_what_it_came_to(world: World) -> None:
