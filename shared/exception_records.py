@@ -8,13 +8,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import Integer, func, literal, literal_column, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared import audit
+from shared import audit, severities
 from shared.errors import Conflict, NotFound, Stale
 from shared.models import ExceptionRecord
+from shared.severities import Severity
+
+Position = tuple[int, datetime, int]  # in the listing: how bad, since when, and the record's id
+RANK = literal_column(severities.RANK, Integer)
 
 
 def open_record(
@@ -118,18 +122,27 @@ def listing(
     *,
     with_closed: bool = False,
     kind: str | None = None,
-    after: tuple[datetime, int] | None = None,
+    severity: Severity | None = None,
+    after: Position | None = None,
     limit: int = 200,
 ) -> list[ExceptionRecord]:
-    """The records, oldest first: what has waited longest is on top. `after` continues behind one."""
-    query = select(ExceptionRecord).order_by(ExceptionRecord.opened_at, ExceptionRecord.id).limit(limit)
+    """The records, the worst first, and of these what has waited longest. `after` continues behind one."""
+    position = (RANK, ExceptionRecord.opened_at, ExceptionRecord.id)
+    query = select(ExceptionRecord).order_by(*position).limit(limit)
     if not with_closed:
         query = query.where(ExceptionRecord.resolved_at.is_(None))
     if kind is not None:
         query = query.where(ExceptionRecord.kind == kind)
+    if severity is not None:
+        query = query.where(RANK.in_([severity.rank]))
     if after is not None:
-        query = query.where(tuple_(ExceptionRecord.opened_at, ExceptionRecord.id) > after)
+        query = query.where(tuple_(*position) > tuple_(*map(literal, after)))
     return list(session.scalars(query))
+
+
+def position_of(record: ExceptionRecord) -> Position:
+    """Where a record stands in the listing."""
+    return severities.of_kind(record.kind).rank, record.opened_at, record.id
 
 
 def kinds(session: Session, *, with_closed: bool = False) -> list[str]:

@@ -38,6 +38,17 @@ MAILED = text("""
            EXISTS (SELECT FROM emails WHERE server_failed_at IS NOT NULL) AS is_failing
 """)
 CHECKED = text("""
-    SELECT promise, sum(faults) AS faults, extract(epoch FROM min(asked_at)) AS asked_at
-    FROM spot_checks GROUP BY promise
+    SELECT promise, sum(faults) AS faults, extract(epoch FROM min(asked_at)) AS asked_at,
+           min(asked_at) AS checked_at
+    FROM spot_checks GROUP BY promise ORDER BY promise
+""")
+# Since a withdrawal awaits approval: so long ago its user was promised that it is over (`:promise` seconds).
+REVIEWS = text("""
+    SELECT (SELECT extract(epoch FROM now() - min(expected_by)) + :promise FROM withdrawals
+            WHERE status = 'pending' AND awaits_approval IS NOT NULL AND status_reason = 'awaiting_review')
+               AS withdrawals,
+           (SELECT extract(epoch FROM now() - min(proposed_at)) FROM resolutions WHERE decided_at IS NULL)
+               AS decisions,
+           (SELECT extract(epoch FROM now() - min(proposed_at)) FROM adjustments WHERE decided_at IS NULL)
+               AS coins
 """)

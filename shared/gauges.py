@@ -18,14 +18,15 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import queues, switches
+from shared import queues, severities, switches
 from shared.db import transaction
-from shared.gauge_questions import CHECKED, LATENESS, MAILED, THE_BALANCE, TOLD, UNSEEN, WEBHOOKS
+from shared.gauge_questions import CHECKED, LATENESS, MAILED, REVIEWS, THE_BALANCE, TOLD, UNSEEN, WEBHOOKS
 from shared.metrics import OTHER, known
 from shared.overview import EXCEPTIONS, WAITING
 from shared.reconciliation import standing
 from shared.settings import settings
 from shared.states import OPEN, Reason
+from shared.states import WAITING as PROMISED
 
 KEPT_SECONDS = 5.0  # the answers serve all scrapes of so long
 KEPT_TIMES = 20  # or so many times as long as it took to find them: then asking costs a twentieth at most
@@ -64,8 +65,8 @@ WEBHOOKS_WAITING = Gauge("webhooks_waiting", "Webhooks of the provider that are 
 WEBHOOK_LAST = Gauge("webhook_last_timestamp_seconds", "When the last webhook of the provider came")
 PAUSED = Gauge("paused", "1 while all payouts are off, or those of the whole network", ("switch",))
 PAUSED_HANDLES = Gauge("paused_handles", "UPI handles that are paused")
-EXCEPTIONS_OPEN = Gauge("exceptions_open", "Exception records that nobody closed", ("kind",))
-EXCEPTIONS_OLDEST = Gauge("exceptions_oldest_seconds", "Age of the oldest of them", ("kind",))
+EXCEPTIONS_OPEN = Gauge("exceptions_open", "Exception records that nobody closed", ("kind", "severity"))
+EXCEPTIONS_OLDEST = Gauge("exceptions_oldest_seconds", "Age of the oldest of them", ("kind", "severity"))
 BALANCE = Gauge("provider_balance_paise", "What RazorpayX said that our account holds")
 BALANCE_AT = Gauge("provider_balance_timestamp_seconds", "When it said so")
 DELIVERIES = Gauge("deliveries", "Webhooks to apps that are on their way, or were given up", ("state",))
@@ -79,12 +80,14 @@ MAIL_FAILING = Gauge("mail_server_failing", "1 while the mail server takes nothi
 CHECK_FAULTS = Gauge("check_faults", "Faults that spot checks found", ("promise",))
 CHECK_AT = Gauge("check_timestamp_seconds", "When the least lately asked spot check was asked")
 RECONCILED = Gauge("reconciled_ago_seconds", "Since the end of the last day that was compared with RazorpayX")
-NOT_RECONCILED = Gauge("days_not_reconciled", "Days that should have been compared with RazorpayX and were not")
+NOT_RECONCILED = Gauge("days_not_reconciled", "Days that should have been compared by now and were not")
+REVIEW_OLDEST = Gauge("review_oldest_seconds", "How long the oldest has waited for a person's yes", ("of",))
 
 EVERY = (
     UP, SECONDS, OPEN_NUMBER, OPEN_PAISE, OPEN_OLDEST, DUE, LATE, QUEUE, WEBHOOKS_WAITING, WEBHOOK_LAST,
-    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES, RECONCILED, NOT_RECONCILED,
-    DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING, CHECK_FAULTS, CHECK_AT,
+    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES, RECONCILED,
+    NOT_RECONCILED, REVIEW_OLDEST, DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING,
+    CHECK_FAULTS, CHECK_AT,
 )  # fmt: skip
 
 Found = dict[Gauge, Sequence[Sample]]
@@ -222,10 +225,15 @@ def _exceptions(session: Session) -> Found:
     numbers: dict[tuple[str, ...], float] = {}
     ages: dict[tuple[str, ...], float] = {}
     for place, (kind, number, oldest) in enumerate(session.execute(EXCEPTIONS)):
-        labels = (kind if place < MOST_KINDS else OTHER,)
+        labels = (kind if place < MOST_KINDS else OTHER, severities.of_kind(kind))
         numbers[labels] = numbers.get(labels, 0) + number
         ages[labels] = max(ages.get(labels, 0), now - oldest.timestamp())
     return {EXCEPTIONS_OPEN: list(numbers.items()), EXCEPTIONS_OLDEST: list(ages.items())}
+
+
+def _reviews(session: Session) -> Found:
+    row = session.execute(REVIEWS, {"promise": PROMISED[Reason.AWAITING_REVIEW][1]}).one()
+    return {REVIEW_OLDEST: [((of,), max(0.0, float(age or 0))) for of, age in row._mapping.items()]}
 
 
 def _days_compared(session: Session) -> Found:
@@ -270,4 +278,5 @@ def _checks(session: Session) -> Found:
 # One function for each group; what comes later is added here and in EVERY.
 PARTS: tuple[Callable[[Session], Found], ...] = (
     _open, _late, _webhooks, _switches, _exceptions, _balance, _deliveries, _news, _checks, _days_compared,
+    _reviews,
 )  # fmt: skip

@@ -8,7 +8,8 @@ import redis
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from shared import adjusting, causes, queues, switches, watching
+from shared import adjusting, causes, queues, severities, switches, watching
+from shared.gauge_questions import CHECKED
 from shared.models import Switch
 from shared.money import rupees_text
 from shared.notifications import keeping
@@ -44,16 +45,18 @@ HANDLES = text("""
 REVIEWS = text(
     "SELECT review, count(*) FROM withdrawals WHERE review IS NOT NULL GROUP BY review ORDER BY 2 DESC"
 )
-EXCEPTIONS = text("""
-    SELECT kind, count(*), min(opened_at) FROM exception_records
-    WHERE resolved_at IS NULL GROUP BY kind ORDER BY 2 DESC
-""")
+# The worst first.
+EXCEPTIONS = text(
+    "SELECT kind, count(*), min(opened_at) FROM exception_records"  # noqa: S608  our own words
+    f" WHERE resolved_at IS NULL GROUP BY kind ORDER BY {severities.RANK}, 2 DESC"
+)
 
 CLOSED = text("SELECT max(day) FROM day_certificates")
 
 
 def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[str]]]:
     """Titles, each with its lines."""
+    yield "Promises", list(_promises(session))
     yield "Switches", [_switch(switch) for switch in switches.listing(session)]
     yield "Money", list(_money(watching.money(session)))
     yield "Waiting", [_waiting(row) for row in session.execute(WAITING)] or ["nothing"]
@@ -69,8 +72,22 @@ def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[s
         yield "Closed days", [f"the last one: {day}" if day else "NONE was closed yet"]
     flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
     decide = list(_to_decide(session))
-    open_ones = [f"{n} × {kind}, oldest {_when(oldest)}" for kind, n, oldest in session.execute(EXCEPTIONS)]
-    yield "For a person", decide + flags + open_ones or ["nothing"]
+    open_ones = [
+        f"{severities.of_kind(kind)}: {n} × {kind}, oldest {_when(oldest)}"
+        for kind, n, oldest in session.execute(EXCEPTIONS)
+    ]
+    yield "For a person", open_ones + decide + flags or ["nothing"]
+
+
+def _promises(session: Session) -> Iterator[str]:
+    rows = session.execute(CHECKED).all()
+    for row in rows:
+        if row.faults:
+            yield f"BROKEN: promise {row.promise}, {row.faults} rows: payouts pause, then payouts check"
+    if not rows:
+        yield "not checked: no spot check has run yet"
+    elif not any(row.faults for row in rows):
+        yield f"kept, as spot checks saw at {_when(min(row.checked_at for row in rows))}"
 
 
 def _to_decide(session: Session) -> Iterator[str]:

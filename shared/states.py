@@ -57,6 +57,10 @@ LIVE = frozenset(
 UNSETTLED = LIVE - {AttemptState.PAID}
 
 
+# Why a withdrawal fails although no payment did: people did not approve it, or gave its coins back.
+BY_PEOPLE = frozenset({"rejected_in_review", "resolved"})
+
+
 class Decision(StrEnum):
     """What two people can decide about a withdrawal that the system cannot end (`withdrawals.propose`)."""
 

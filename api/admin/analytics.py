@@ -123,7 +123,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     return (
         line.slot.date().isoformat(),
         line.handle,
-        line.what,
+        line.came_to,
         line.reason,
         str(line.number),
         str(line.coins),

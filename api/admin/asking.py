@@ -53,6 +53,9 @@ def wanted() -> Wanted:
         "max_paise": _paise("max", asked.get("max")),
         "order": _one_of("order", asked.get("order"), ORDERS) or NEWEST,
     }
+    in_order(filters["since"], filters["until"])
+    if None not in (low := filters["min_paise"], high := filters["max_paise"]) and low > high:
+        raise BadRequest("Invalid range", f"{NAMES['min']} is above {NAMES['max']}", code="bad_range")
     with transaction() as session:
         if "user" in asked:
             filters["user_id"] = user_meant(session, asked["user"])
@@ -96,6 +99,12 @@ def day(name: str, text: str | None, *, is_end: bool = False) -> datetime | None
             "Invalid date", f"{NAMES[name]} is a day like 2026-11-24", code="bad_filter"
         ) from None
     return moment
+
+
+def in_order(since: datetime | None, until: datetime | None) -> None:
+    """Nothing lies in a range that ends before it begins: it is refused, not searched. Raises BadRequest."""
+    if since is not None and until is not None and since >= until:
+        raise BadRequest("Invalid range", f"{NAMES['from']} is after {NAMES['to']}", code="bad_range")
 
 
 def _amount(text: str) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 from flask import request
 
 from api import parameters
-from api.admin.asking import day
+from api.admin.asking import day, in_order
 from api.admin.page import Page, before_id, opens
 from shared import audit
 from shared.db import transaction
@@ -27,14 +27,16 @@ class AuditLog(Page):
         typed = {name: text for name in FILTERS if (text := request.args.get(name, "").strip())}
         if any("\x00" in text for text in typed.values()):
             raise BadRequest("Invalid filter", "It is not valid text", code="bad_filter")
+        since, until = day("from", typed.get("from")), day("to", typed.get("to"), is_end=True)
+        in_order(since, until)
         with transaction() as session:
             rows = audit.listing(
                 session,
                 operator=typed.get("operator"),
                 action=typed.get("action"),
                 subject=typed.get("subject"),
-                since=day("from", typed.get("from")),
-                until=day("to", typed.get("to"), is_end=True),
+                since=since,
+                until=until,
                 before_id=before_id(),
                 limit=PAGE_ROWS + 1,
             )

@@ -1,44 +1,30 @@
-"""What the front page tells: where the money is, how it goes, what is red.
+"""What the front page tells: whether the promises hold, where the money is, how it goes, what is red."""
 
-Nothing is counted here: each number comes from where `payouts status`, `/metrics` and the totals have it too.
-All of it is read along indexes over what is open or of the last day: it costs the same among a million
-withdrawals.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-import redis
 from flask import url_for
-from sqlalchemy import Row, text
-from sqlalchemy.orm import Session
 
+from api.admin.facts import HOURS, PACE_MINUTES, Facts
 from api.admin.showing import many, percent, span
-from shared import adjusting, gauge_questions, gauges, overview, switches, watching
-from shared.clock import INDIA
-from shared.models import Switch
+from shared import spot_checks, watching
 from shared.money import rupees_text
-from shared.notifications import endpoints, keeping
-from shared.notifications.mail import keeping as mail
+from shared.notifications import endpoints
 from shared.notifications.mail import operators as mail_to_operators
 from shared.settings import settings
+from shared.severities import Severity, of_kind
 from shared.states import WAITING, Reason, Status
 from shared.totals import counting, summing
-from shared.totals.counting import Line
-from shared.totals.summing import Sum
-from shared.withdrawals import pausing, resolving, searching
+from shared.withdrawals import pausing, searching
 
-HOURS = 24
-PACE_MINUTES = 10
 # Red from here on.
 UNKNOWN_SECONDS = WAITING[Reason.CONFIRMING][1]
 LATE_SECONDS = 120
 FAILURES_SHARE, FAILURES_OF = 0.1, 20
 BALANCE_HOURS = 2
 BALANCE_AGE_TIMES = 5  # so many times as long as the time between two looks
-MOST_HANDLES = 15
+CHECK_AGE_TIMES = 15  # the same for spot checks; PayoutsPromisesNotChecked says so after as long
 # What is pending and goes out by itself.
 NOT_BY_ITSELF = (Reason.AWAITING_REVIEW, Reason.IN_REVIEW)
 
@@ -55,74 +41,10 @@ class Box:
     is_wide: bool = False  # it has a line of its own
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was read, in one transaction."""
-
-    now: datetime
-    waiting: Sequence[Row[Any]]  # of overview.WAITING
-    unknown: watching.Unknown
-    lines: list[Line]  # of HOURS
-    last_hour: Sum
-    just_now: Sum  # of PACE_MINUTES
-    handles: Sequence[Row[Any]]  # of overview.HANDLES: attempts
-    late_seconds: float
-    money: watching.Money
-    webhooks: watching.Webhooks
-    apps: list[keeping.Standing]
-    mail: mail.Standing | None  # None: it is off
-    off: list[Switch]
-    exceptions: dict[str, int]
-    decisions: int  # that wait for a second person, about withdrawals or coins
-    depths: dict[str, int] | None  # None: the broker does not answer
-
-    @property
-    def today(self) -> Sum:
-        """Since midnight in India, which is less than HOURS ago."""
-        midnight = counting.midnight(self.now.astimezone(INDIA).date())
-        return summing.total(line for line in self.lines if line.slot >= midnight)
-
-    @property
-    def by_hour(self) -> list[tuple[datetime, Sum]]:
-        """The hours, also those in which nothing happened."""
-        sums = summing.summed(self.lines, lambda line: line.slot)
-        last = self.now.astimezone(INDIA).replace(minute=0, second=0, microsecond=0)
-        hours = [last - timedelta(hours=back) for back in range(HOURS, -1, -1)]
-        return [(hour, sums.get(hour) or Sum()) for hour in hours]
-
-    @property
-    def by_handle(self) -> list[tuple[str, Sum]]:
-        """The handles with the most withdrawals that ended, and all others together."""
-        return summing.top(summing.summed(self.lines, lambda line: f"@{line.handle}"), MOST_HANDLES)
-
-
-def look(session: Session) -> Facts:
-    """Read it. Raises Unavailable."""
-    now: datetime = session.execute(text("SELECT now()")).scalar_one()
-    count = counting.count
-    return Facts(
-        now=now,
-        waiting=session.execute(overview.WAITING).all(),
-        unknown=watching.unknown(session),
-        lines=count(session, now - timedelta(hours=HOURS), now, by="hour"),
-        last_hour=summing.total(count(session, now - timedelta(hours=1), now)),
-        just_now=summing.total(count(session, now - timedelta(minutes=PACE_MINUTES), now)),
-        handles=overview.handles(session, hours=HOURS),
-        late_seconds=float(session.execute(gauge_questions.LATENESS).one().seconds),
-        money=watching.money(session),
-        webhooks=watching.webhooks(session, hours=HOURS),
-        apps=keeping.standings(session),
-        mail=mail.standing(session) if settings().smtp_host else None,
-        off=[switch for switch in switches.listing(session) if not switch.is_on],
-        exceptions={kind: number for kind, number, _ in session.execute(overview.EXCEPTIONS)},
-        decisions=resolving.number_waiting(session) + adjusting.number_waiting(session),
-        depths=_depths(),
-    )
-
-
 def boxes(facts: Facts) -> list[Box]:
-    """The answers, money first."""
+    """The answers: whether the promises hold, then the money."""
     return [
+        _promises(facts),
         _held(facts),
         _unknown(facts),
         _paid_today(facts),
@@ -137,11 +59,21 @@ def boxes(facts: Facts) -> list[Box]:
     ]
 
 
-def _depths() -> dict[str, int] | None:
-    try:
-        return {name: int(depth) for (name,), depth in gauges.messages()[gauges.QUEUE]}
-    except redis.RedisError:
-        return None
+def _promises(facts: Facts) -> Box:
+    """The worst that can be: it comes before everything else."""
+    address = url_for("exceptions.index", kind=spot_checks.BROKEN)
+    open_ones = facts.exceptions.get(spot_checks.BROKEN, 0)
+    faults = [f"{row.promise} ({row.faults} rows)" for row in facts.checked if row.faults]
+    if faults or open_ones:
+        what = f"does not hold: promise {', '.join(faults)}" if faults else "did not hold a while ago"
+        words = f"{what}; {many(open_ones, 'open record')}. Pause payouts, then run payouts check"
+        return Box("Promises", "BROKEN", words, True, address)
+    if not facts.checked:
+        return Box("Promises", "not checked", "No spot check has run yet", address=address)
+    seconds = (facts.now - min(row.checked_at for row in facts.checked)).total_seconds()
+    is_old = seconds > CHECK_AGE_TIMES * settings().watch_seconds
+    words = f"last checked {span(seconds)} ago" + ("; does a worker take maintenance?" if is_old else "")
+    return Box("Promises", "not checked" if is_old else "kept", words, is_old, address)
 
 
 def _held(facts: Facts) -> Box:
@@ -198,6 +130,8 @@ def _how_it_ends(facts: Facts) -> Iterator[Box]:
     is_red = day.tried >= FAILURES_OF and (day.failure_rate or 0) > FAILURES_SHARE
     reversed_ones = day.number[counting.REVERSED]
     words = f"{day.number[counting.FAILED]} of {day.tried} tried in {HOURS} h; {reversed_ones} more reversed"
+    if rejected := day.number[counting.REJECTED]:
+        words += f"; {rejected} rejected or given back by people, which are no failures"
     address = url_for("withdrawals.index", status=Status.FAILED)
     yield Box("Failed", percent(day.failure_rate), words, is_red, address)
     number = many(day.refunded, "withdrawal")
@@ -281,10 +215,14 @@ def _pauses(facts: Facts) -> Box:
 def _people(facts: Facts) -> Box:
     awaiting = sum(row.number for row in facts.waiting if row.status_reason == Reason.AWAITING_REVIEW)
     records = sum(facts.exceptions.values())
+    critical = sum(n for kind, n in facts.exceptions.items() if of_kind(kind) is Severity.CRITICAL)
     words = f"{many(awaiting, 'withdrawal')} to approve, {many(records, 'exception record')}"
+    words += f" ({critical} critical)" if critical else ""
     words += f", {many(facts.decisions, 'decision')} for a second person"
     number = awaiting + records + facts.decisions
-    return Box("Waits for people", str(number), words, address="#people", is_wide=True)
+    is_red = bool(critical)
+    address = url_for("exceptions.index", severity=Severity.CRITICAL) if critical else "#people"
+    return Box("Waits for people", str(number), words, is_red, address, is_wide=True)
 
 
 def _age(facts: Facts, moment: datetime) -> str:

@@ -14,6 +14,7 @@ from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
 from shared.models import ExceptionRecord
 from shared.roles import Role
+from shared.severities import Severity, of_kind
 
 PAGE_ROWS = 50
 
@@ -25,13 +26,19 @@ class Exceptions(Page):
 
     @opens("/", Role.VIEWER)
     def index(self) -> Any:
-        """What is open, what waits longest first; closed ones too when asked for."""
+        """What is open, the worst first, and of these what waits longest; closed ones too when asked for."""
         with_closed, kind = bool(request.args.get("closed")), request.args.get("kind") or None
         if kind and "\x00" in kind:
             raise BadRequest("Invalid kind", "It is not valid text", code="bad_filter")
+        severity = _severity()
         with transaction() as session:
             rows = exception_records.listing(
-                session, with_closed=with_closed, kind=kind, after=_after(), limit=PAGE_ROWS + 1
+                session,
+                with_closed=with_closed,
+                kind=kind,
+                severity=severity,
+                after=_after(),
+                limit=PAGE_ROWS + 1,
             )
             kinds = exception_records.kinds(session, with_closed=with_closed)
         shown, now = rows[:PAGE_ROWS], datetime.now(UTC)
@@ -39,11 +46,13 @@ class Exceptions(Page):
         return self.render(
             "exceptions.html",
             title="Exception records",
-            found=[(record, (now - record.opened_at).total_seconds()) for record in shown],
-            next=parameters.cursor(last.opened_at, last.id) if last else None,
+            found=[(one, of_kind(one.kind), (now - one.opened_at).total_seconds()) for one in shown],
+            next=parameters.cursor(*exception_records.position_of(last)) if last else None,
             with_closed=with_closed,
             kind=kind,
             kinds=kinds,
+            severity=severity,
+            severities=list(Severity),
         )
 
     @opens("/<int:record_id>/", Role.VIEWER)
@@ -57,6 +66,7 @@ class Exceptions(Page):
             "exception.html",
             title=f"#{record.id} {record.kind}",
             record=record,
+            severity=of_kind(record.kind),
             seen=exception_records.as_seen(record),
             may_act=door.me().role.may(Role.OPERATOR) and record.resolved_at is None,
         )
@@ -95,12 +105,24 @@ class Exceptions(Page):
         return back_to("exceptions.record", told, record_id=record_id)
 
 
-def _after() -> tuple[datetime, int] | None:
+def _severity() -> Severity | None:
+    given = request.args.get("severity") or None
+    if given is None:
+        return None
+    try:
+        return Severity(given)
+    except ValueError:
+        raise BadRequest(
+            "Invalid severity", f"It is one of: {', '.join(Severity)}", code="bad_filter"
+        ) from None
+
+
+def _after() -> exception_records.Position | None:
     decoded = parameters.given_cursor()
     if decoded is None:
         return None
-    moment, _, text = decoded.partition("|")
     try:
-        return from_iso(moment), number(int(text))
+        rank, moment, record_id = decoded.split("|")
+        return number(int(rank)), from_iso(moment), number(int(record_id))
     except (ValueError, OverflowError):
         raise parameters.bad_cursor() from None

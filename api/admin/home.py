@@ -8,9 +8,9 @@ from markupsafe import Markup
 from sqlalchemy import Row
 
 from api.admin import charts, dashboard
-from api.admin.dashboard import Facts
+from api.admin.facts import Facts, look
 from api.admin.page import opens, shut
-from shared import adjusting, exception_records
+from shared import adjusting, exception_records, severities
 from shared.db import transaction
 from shared.overview import AGES
 from shared.roles import Role
@@ -31,12 +31,15 @@ class Home(AdminIndexView):
     def index(self) -> str:
         """The dashboard; below it proposals that wait for a second person, and open exceptions."""
         with transaction() as session:
-            facts = dashboard.look(session)
+            facts = look(session)
             people = {
                 "proposals": resolving.all_waiting(session, limit=SHOWN),
                 "awaiting": reviewing.waiting(session, limit=SHOWN),
                 "adjustments": adjusting.waiting(session, limit=SHOWN),
-                "records": exception_records.listing(session, limit=SHOWN),
+                "records": [
+                    (record, severities.of_kind(record.kind))
+                    for record in exception_records.listing(session, limit=SHOWN)
+                ],
             }
             number = {
                 "proposals": resolving.number_waiting(session),

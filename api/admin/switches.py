@@ -13,6 +13,7 @@ from shared.errors import BadRequest, PayoutsError
 from shared.models import Switch
 from shared.roles import Role
 from shared.upi import is_handle
+from shared.withdrawals import pausing
 
 PAUSE, RESUME = "pause", "resume"
 
@@ -62,6 +63,9 @@ class Switches(Page):
                 seen=switches.as_seen(switch),
                 is_all=name == switches.PAYOUTS,
                 money=watching.money(session),
+                touched=pausing.would_hold_back(session, name)
+                if word == PAUSE
+                else pausing.held_back_by(session, name),
             )
 
 

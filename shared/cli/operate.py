@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.severities import Severity
 from shared.states import Decision, PaidVia
 
 WAYS = [str(way) for way in PaidVia if way is not PaidVia.UNKNOWN]
@@ -79,19 +80,25 @@ def exceptions() -> None:
 
 @exceptions.command(name="list")
 @click.option("--all", "with_closed", is_flag=True, help="Closed ones too.")
+@click.option("--severity", type=click.Choice([str(one) for one in Severity]), help="Only these.")
+@click.option("--kind", help="Only these.")
 @click.option("--limit", default=200, show_default=True)
-def list_exceptions(with_closed: bool, limit: int) -> None:
-    """The records, oldest first, with their age and both sides."""
-    from shared import db, exception_records
+def list_exceptions(with_closed: bool, severity: str | None, kind: str | None, limit: int) -> None:
+    """The records, worst first, then oldest first, with their age and both sides."""
+    from shared import db, exception_records, severities
 
+    only = Severity(severity) if severity else None
     with db.transaction() as session:
-        records = exception_records.listing(session, with_closed=with_closed, limit=limit)
+        records = exception_records.listing(
+            session, with_closed=with_closed, severity=only, kind=kind, limit=limit
+        )
         for record in records:
             state = (
                 f"closed: {record.resolution}" if record.resolved_at else f"{record.owner or 'nobody'} has it"
             )
             age = datetime.now(UTC) - (record.opened_at or datetime.now(UTC))
-            click.echo(f"#{record.id}  {record.kind}  {record.subject}  {_age(age.total_seconds())}  {state}")
+            what = f"{severities.of_kind(record.kind)}  {record.kind}  {record.subject}"
+            click.echo(f"#{record.id}  {what}  {_age(age.total_seconds())}  {state}")
             click.echo(f"    ours   {json.dumps(record.ours)}\n    theirs {json.dumps(record.theirs)}")
     if not records:
         click.echo("Nothing is open.")

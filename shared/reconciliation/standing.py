@@ -40,6 +40,7 @@ AMONG = text(f"""{RUNS}
     WHERE EXISTS (SELECT FROM runs WHERE begins <= day AND ends > day)
 """)
 
+
 @dataclass(frozen=True, slots=True)
 class Compared:
     """The last day that was compared, what its last run came to, and how long ago it ended."""

@@ -13,8 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.clock import INDIA
+from shared.states import BY_PEOPLE
 
 ASKED, PAID, FAILED, REVERSED, CANCELLED = "asked", "completed", "failed", "reversed", "cancelled"
+REJECTED = "rejected"  # failed in the books, and no payment failed: people rejected it or gave its coins back
 
 # Times are kept as steps: each is a sixteenth of an octave longer than the one before (summing.py).
 STEPS_PER_OCTAVE = 16
@@ -69,6 +71,11 @@ class Line:
     fees_paise: int = 0
     tax_paise: int = 0
     times: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def came_to(self) -> str:
+        """What it is to people: no payment failed where they rejected it."""
+        return REJECTED if self.what == FAILED and self.reason in BY_PEOPLE else self.what
 
 
 def count(

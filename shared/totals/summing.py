@@ -9,12 +9,14 @@ from shared.totals.counting import (
     CANCELLED,
     FAILED,
     PAID,
+    REJECTED,
     REVERSED,
     STEPS_PER_OCTAVE,
     Line,
 )
 
 OTHERS = "others"
+GIVEN_BACK = (FAILED, REVERSED, CANCELLED, REJECTED)
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -32,12 +34,13 @@ class Sum:
 
     def add(self, line: Line) -> None:
         """Add a line."""
-        self.number[line.what] += line.number
-        self.coins[line.what] += line.coins
-        self.paise[line.what] += line.paise
+        what = line.came_to
+        self.number[what] += line.number
+        self.coins[what] += line.coins
+        self.paise[what] += line.paise
         self.fees_paise += line.fees_paise
         self.tax_paise += line.tax_paise
-        if line.reason:
+        if line.reason and what != REJECTED:
             self.reasons[line.reason] += line.number
         self.add_times(line.times)
 
@@ -63,25 +66,25 @@ class Sum:
 
     @property
     def not_paid(self) -> int:
-        """Failed before they were paid, or reversed after it."""
+        """Payments that failed before they were made, or were reversed after it."""
         return self.number[FAILED] + self.number[REVERSED]
 
     @property
     def refunded(self) -> int:
         """Every withdrawal that ends and is not paid gives its coins back by the same move."""
-        return self.not_paid + self.number[CANCELLED]
+        return self.not_paid + self.number[CANCELLED] + self.number[REJECTED]
 
     @property
     def refunded_coins(self) -> int:
-        return self.coins[FAILED] + self.coins[REVERSED] + self.coins[CANCELLED]
+        return sum(self.coins[what] for what in GIVEN_BACK)
 
     @property
     def refunded_paise(self) -> int:
-        return self.paise[FAILED] + self.paise[REVERSED] + self.paise[CANCELLED]
+        return sum(self.paise[what] for what in GIVEN_BACK)
 
     @property
     def tried(self) -> int:
-        """Paid or failed."""
+        """Payments that were made or failed; what people rejected was never tried."""
         return self.paid + self.number[FAILED]
 
     @property
@@ -92,7 +95,8 @@ class Sum:
     @property
     def refund_rate(self) -> float | None:
         """Of those that ended, the part whose coins went back, before or after; None when none ended."""
-        return _share(self.refunded, self.tried + self.number[CANCELLED])
+        ended = self.tried + self.number[CANCELLED] + self.number[REJECTED]
+        return _share(self.refunded, ended)
 
     @property
     def p50_seconds(self) -> float | None:

@@ -16,11 +16,11 @@ from shared import exception_records, metrics, wallet
 from shared.db import on_commit
 from shared.models import Withdrawal, WithdrawalEvent
 from shared.razorpayx.reasons import POLICIES
-from shared.states import EDGES, FINAL, OPEN, REFUNDED, TRYING, WAITING, Awaits, Reason, Status
+from shared.states import BY_PEOPLE, EDGES, FINAL, OPEN, REFUNDED, TRYING, WAITING, Awaits, Reason, Status
 from shared.withdrawals.paid_outside import NOT_TOLD, Payment
 
 EVENT = insert(WithdrawalEvent.__table__)  # type: ignore[arg-type]
-FAILURES = frozenset({*POLICIES, "reversed", "not_paid", "resolved"})
+FAILURES = frozenset({*POLICIES, "reversed", "not_paid", *BY_PEOPLE})
 REVIEW_SECONDS = 600  # how often a withdrawal that waits for a person is looked at
 
 log = structlog.get_logger()

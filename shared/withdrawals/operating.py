@@ -89,6 +89,12 @@ def cannot_ask(session: Session, withdrawal: Withdrawal) -> str | None:
     return None
 
 
+def number_of_attempts(session: Session, withdrawal: Withdrawal) -> int:
+    """How many attempts were made for it so far."""
+    theirs = select(func.count()).where(PayoutAttempt.withdrawal_id == withdrawal.id)
+    return session.scalars(theirs.select_from(PayoutAttempt)).one()
+
+
 def _due_now(session: Session, withdrawal: Withdrawal, what: str, reason: str, actor: str) -> None:
     assert withdrawal.status_reason, "what is not final waits for a reason"
     journey.wait(withdrawal, Reason(withdrawal.status_reason), 0)

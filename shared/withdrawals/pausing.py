@@ -5,10 +5,11 @@ nothing is sent; what may have been paid is looked up, what was accepted is foll
 """
 
 import random
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from shared import exception_records, switches
@@ -17,12 +18,22 @@ from shared.models import PayoutAttempt, Switch, Withdrawal
 from shared.razorpayx import reasons
 from shared.razorpayx.answers import Accepted, Answer, PayoutReport, Refused, Throttled, Unknown
 from shared.settings import settings
-from shared.states import OPEN, AttemptState, Reason
+from shared.states import LIVE, OPEN, AttemptState, Reason
 from shared.withdrawals import journey
 
 LOOK_SECONDS = 300  # how often a paused withdrawal looks for itself; the end of a pause wakes it at once
 WAKE_AT_ONCE = 5000
 LOW_BALANCE, REFUSES_US = "low_balance", "provider_refuses_us"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many withdrawals, and what they come to. Paise."""
+
+    number: int
+    paise: int
+
+
 # Whoever was taken within this time shows that our settings are right: a refusal is then about one request.
 PASSED_SECONDS = 600
 REFUSED_ALONE = f"{journey.HELD}refused_alone"
@@ -73,6 +84,40 @@ def off_for(session: Session, withdrawal: Withdrawal) -> str | None:
     return switches.off_for(session, withdrawal.upi_id, withdrawal.id, may_probe=may_probe)
 
 
+def held_back_by(session: Session, switch: str) -> Counted:
+    """What waits for this switch, and goes on when it is turned on: just what `wake` wakes."""
+    return _counted(session, _waits_for(switch))
+
+
+def would_hold_back(session: Session, switch: str) -> Counted:
+    """What is not sent yet and would not be while the switch is off."""
+    is_sent = exists().where(
+        PayoutAttempt.withdrawal_id == Withdrawal.id,
+        PayoutAttempt.state.in_(LIVE - {AttemptState.THROTTLED}),
+    )
+    unsent = [Withdrawal.status.in_(OPEN), ~is_sent]
+    if switch.startswith(switches.HANDLE):
+        unsent.append(_goes_to(switch))
+    return _counted(session, and_(*unsent))
+
+
+def _counted(session: Session, which: ColumnElement[bool]) -> Counted:
+    asked = select(func.count(), func.coalesce(func.sum(Withdrawal.amount_paise), 0)).where(which)
+    number, paise = session.execute(asked).one()
+    return Counted(number, int(paise))
+
+
+def _waits_for(switch: str) -> ColumnElement[bool]:
+    why = _reason(switch)
+    waits = and_(Withdrawal.status.in_(OPEN), Withdrawal.status_reason == why)
+    return and_(waits, _goes_to(switch)) if why is Reason.HANDLE_PAUSED else waits
+
+
+def _goes_to(switch: str) -> ColumnElement[bool]:
+    handle = func.lower(func.split_part(Withdrawal.upi_id, "@", 2))
+    return handle == switch.removeprefix(switches.HANDLE)
+
+
 def hold_back(session: Session, withdrawal: Withdrawal, switch: str) -> None:
     """This withdrawal is not sent while the switch is off: it waits, and says why."""
     why = _reason(switch)
@@ -119,11 +164,7 @@ def is_low_balance(report: PayoutReport) -> bool:
 
 def wake(session: Session, switch: str, *, limit: int = WAKE_AT_ONCE) -> int:
     """Make what a switch held back due now, oldest first; how many there were."""
-    why = _reason(switch)
-    waiting = select(Withdrawal.id).where(Withdrawal.status.in_(OPEN), Withdrawal.status_reason == why)
-    if why is Reason.HANDLE_PAUSED:
-        handle = func.lower(func.split_part(Withdrawal.upi_id, "@", 2))
-        waiting = waiting.where(handle == switch.removeprefix(switches.HANDLE))
+    waiting = select(Withdrawal.id).where(_waits_for(switch))
     # Whose own request was refused comes last: the first of them may be the probe.
     order = (Withdrawal.refused_at.is_not(None), Withdrawal.created_at)
     waiting = waiting.order_by(*order).limit(limit).with_for_update(skip_locked=True)

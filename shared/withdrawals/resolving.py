@@ -25,6 +25,7 @@ from shared.withdrawals.paid_outside import NOT_TOLD, Payment
 # So long the provider's "it is on its way" counts as heard: it is asked for anew much more often.
 ON_ITS_WAY_SECONDS = 86_400
 
+NOT_ARRIVED = "The payment did not reach you."  # to the user, of what people give back
 IN_WORDS = {
     Decision.PAID: "paid",
     Decision.REFUND: "not paid, refunded",
@@ -132,10 +133,8 @@ def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, paid:
             _end(
                 attempt, AttemptState.REVERSED if attempt.state == AttemptState.PAID else AttemptState.REFUSED
             )
-        words = "The payment did not reach you; your coins are back."
-        journey.move(
-            session, withdrawal, Status.FAILED, actor=actor, reason="resolved", failure_reason=words, **told
-        )
+        told |= {"reason": "resolved", "failure_reason": NOT_ARRIVED}
+        journey.move(session, withdrawal, Status.FAILED, actor=actor, **told)
     elif made.decision == Decision.PAID and withdrawal.status == Status.PROCESSING:
         if attempt is not None and attempt.payout_id:
             attempt.state = AttemptState.PAID

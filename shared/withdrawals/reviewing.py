@@ -24,7 +24,7 @@ from shared.withdrawals import journey, reading
 
 # What users read in `admin_notes`.
 AWAITING, APPROVED = "Awaiting admin approval", "Approved by an admin"
-NOT_APPROVED = "Your withdrawal was not approved; your coins are back."
+NOT_APPROVED = "Your withdrawal was not approved."
 REJECTED = "rejected_in_review"
 # How often the system looks at one that awaits approval. Only people end that.
 LOOK_SECONDS = 3600

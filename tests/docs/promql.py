@@ -37,8 +37,8 @@ def tokens(expression: str) -> list[str]:
     return found
 
 
-def selectors(expression: str) -> list[tuple[str, dict[str, str]]]:
-    """Each metric that it names, with the labels that it asks of it. Raises ValueError."""
+def selectors(expression: str, *, with_negated: bool = True) -> list[tuple[str, dict[str, str]]]:
+    """Each metric that it names, with the labels that it asks of it, or wants not to be so. Raises ValueError."""
     words, found, at = tokens(expression), [], 0
     if words.count("(") != words.count(")") or words.count("{") != words.count("}"):
         raise ValueError(f"brackets do not close: {expression}")
@@ -55,7 +55,9 @@ def selectors(expression: str) -> list[tuple[str, dict[str, str]]]:
         elif after == "{":
             end = words.index("}", at)
             inside = [part for part in words[at + 1 : end] if part != ","]
-            found.append((word, {inside[i]: inside[i + 2].strip('"') for i in range(0, len(inside), 3)}))
+            matchers = [inside[i : i + 3] for i in range(0, len(inside), 3)]
+            kept = [one for one in matchers if with_negated or not one[1].startswith("!")]
+            found.append((word, {label: value.strip('"') for label, _, value in kept}))
             at = end + 1
         else:
             found.append((word, {}))

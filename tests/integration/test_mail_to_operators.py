@@ -34,9 +34,9 @@ def test_each_operator_is_told_once_of_a_new_record(world: World, server: MailSe
     for _ in range(3):
         tell()
         world.advance(60)
-    assert subjects(server, ASHA) == subjects(server, RAVI) == ["[Quiz] amount differs"]
+    assert subjects(server, ASHA) == subjects(server, RAVI) == ["[Quiz] CRITICAL: amount differs"]
     words = server.to(ASHA)[0].part("plain")
-    assert f"#{number} amount differs: as…@okaxis" in words and "ours: expected: 500" in words
+    assert f"#{number} critical, amount differs: as…@okaxis" in words and "ours: expected: 500" in words
     assert "ours: note: of us…@okhdfcbank now" in words, "one line, and no whole UPI id"
     assert "user@okhdfcbank" not in server.to(ASHA)[0].message.as_string()
     assert len({letter.id for letter in server.letters}) == 2
@@ -79,9 +79,9 @@ def test_a_storm_is_one_mail_a_minute(world: World, server: MailServer) -> None:
         world.advance(60)
         tell()
     assert subjects(server) == [
-        "[Quiz] amount differs",
-        "[Quiz] 500 × amount differs",
-        "[Quiz] 200 × amount differs",
+        "[Quiz] CRITICAL: amount differs",
+        "[Quiz] CRITICAL: 500 × amount differs",
+        "[Quiz] CRITICAL: 200 × amount differs",
     ]
     words = server.to(ASHA)[1].part("plain")
     assert "500 new exception records" in words and "… and 475 more." in words
@@ -153,7 +153,7 @@ def test_what_is_about_mail_makes_no_mail(world: World, server: MailServer) -> N
     find_exception(kind=operators.BROKEN)
     find_exception()
     tell()
-    assert subjects(server) == ["[Quiz] amount differs"]
+    assert subjects(server) == ["[Quiz] CRITICAL: amount differs"]
     assert "mail" not in server.to(ASHA)[0].part("plain").split("See all")[0].lower()
 
 

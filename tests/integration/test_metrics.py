@@ -12,9 +12,10 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from sandbox.services import free_port
-from shared import gauges, queues, spot_checks, withdrawals
+from shared import db, gauges, queues, spot_checks, withdrawals
 from shared.metrics import MOVES, REGISTRY
 from shared.settings import settings
+from shared.withdrawals import reviewing
 from tests.integration.app import CREDIT, GOOD, HISTORY, WITHDRAW
 from tests.integration.mailing import cancelled, known, tell, turn_on
 from tests.integration.scraping import Scrape
@@ -261,7 +262,7 @@ def test_pauses_balance_and_exceptions_are_told(world: World, scrape) -> None:
     assert told("payouts_paused_handles") == 1
     assert told("payouts_provider_balance_paise") == 123_456
     assert time.time() - told("payouts_provider_balance_timestamp_seconds") < 60
-    assert told("payouts_exceptions_open", kind="two_payouts") == 1
+    assert told("payouts_exceptions_open", kind="two_payouts", severity="critical") == 1
     assert "okaxis" not in told.text
 
 
@@ -292,6 +293,31 @@ def test_what_apps_and_users_are_still_to_be_told(
     assert told("payouts_mails", state="failed") == 1 and told("payouts_mail_server_failing") == 0
 
 
+def test_how_long_people_are_waited_for_is_told(
+    world: World, scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = scrape()
+    kinds = ("withdrawals", "decisions", "coins")
+    assert [told("payouts_review_oldest_seconds", of=of) for of in kinds] == [0, 0, 0]
+    monkeypatch.setenv("REVIEW_ALL", "on")
+    world.forget_settings()
+    world.credit()
+    awaits = world.request()
+    world.sql(
+        "UPDATE withdrawals SET expected_by = expected_by - interval '5 hours' WHERE id = :id", id=awaits
+    )
+    assert scrape()("payouts_review_oldest_seconds", of="withdrawals") == pytest.approx(5 * 3600, abs=60)
+    with db.transaction() as session:
+        shown = reviewing.facts(session, world.read(awaits))
+    withdrawals.reject_review(awaits, shown=shown, reason="no", actor="operator:asha")
+    told = scrape()
+    assert told("payouts_review_oldest_seconds", of="withdrawals") == 0
+    moves = "payouts_withdrawal_moves_total"
+    assert told(moves, to="failed", by="operator", reason="rejected_in_review") >= 1, (
+        "PayoutsFailOften leaves it out"
+    )
+
+
 def test_kinds_of_exceptions_are_bounded(world: World, scrape) -> None:
     world.sql(
         "INSERT INTO exception_records (kind, subject, source, ours, theirs)"
@@ -300,7 +326,7 @@ def test_kinds_of_exceptions_are_bounded(world: World, scrape) -> None:
     told = scrape()
     kinds = [labels for name, labels in told.samples if name == "payouts_exceptions_open"]
     assert len(kinds) == gauges.MOST_KINDS + 1
-    assert told("payouts_exceptions_open", kind="other") == 30
+    assert told("payouts_exceptions_open", kind="other", severity="warning") == 30
 
 
 def test_nothing_of_a_user_stands_in_a_label(world: World, client: FlaskClient, scrape) -> None:
@@ -435,7 +461,7 @@ def test_spot_checks_ask_every_truth_and_find_a_broken_one(world: World, scrape)
     told = scrape()
     assert told("payouts_check_faults", promise="1") == 1
     assert told("payouts_check_faults", promise="3") == 1
-    assert told("payouts_exceptions_open", kind="promise_broken") >= 3
+    assert told("payouts_exceptions_open", kind="promise_broken", severity="critical") >= 3
     world.sql_without_rules("UPDATE wallets SET balance_coins = balance_coins - 1 WHERE user_id = 'other'")
     spot_checks.run()
     assert scrape()("payouts_check_faults", promise="1") == 0

@@ -41,6 +41,21 @@ def test_a_reversal_is_refunded_once_and_was_paid() -> None:
     assert came_to.failure_rate == 0 and came_to.refund_rate == pytest.approx(2 / 3)
 
 
+def test_what_people_rejected_is_refunded_and_no_failure() -> None:
+    came_to = Sum()
+    for what, reason in (
+        ("completed", ""),
+        ("failed", "rejected_in_review"),
+        ("failed", "resolved"),
+        ("failed", "beneficiary_vpa_invalid"),
+    ):
+        came_to.add(Line(None, "x", what, reason, 1, 10, 100))  # type: ignore[arg-type]
+    assert (came_to.tried, came_to.failure_rate) == (2, 0.5)
+    assert dict(came_to.reasons) == {"beneficiary_vpa_invalid": 1}
+    assert (came_to.refunded, came_to.refunded_coins, came_to.refunded_paise) == (3, 30, 300)
+    assert came_to.refund_rate == 0.75
+
+
 def test_the_many_small_ones_are_one_line() -> None:
     sums = {name: Sum() for name in "abcd"}
     for number, came_to in enumerate(sums.values(), 1):

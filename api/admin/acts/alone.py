@@ -41,12 +41,20 @@ def _note(withdrawal_id: UUID, given: Given) -> str:
 
 
 def _tells_retry(seen: Seen) -> list[str]:
-    with_key = "with the same key, so it cannot be paid twice" if seen.attempt else "for the first time"
     return [
-        f"{seen.rupees} to {seen.payee} is tried as soon as a worker is free, {with_key}.",
+        f"{seen.rupees} to {seen.payee} is tried as soon as a worker is free, {_under_which_key(seen)}.",
         f"Until now it waits: {for_operators(seen.withdrawal.status_reason)}",
         "While payouts are paused it goes on waiting.",
     ]
+
+
+def _under_which_key(seen: Seen) -> str:
+    if seen.attempt is not None:
+        return "with the same key, so it cannot be paid twice"
+    before = operating.number_of_attempts(seen.session, seen.withdrawal)
+    if before:
+        return f"as attempt {before + 1} with a new key: the one before it ended without a payment"
+    return "for the first time"
 
 
 def _retry(withdrawal_id: UUID, given: Given) -> str:

@@ -15,6 +15,7 @@ from shared.clock import INDIA, from_iso
 from shared.money import rupees_text
 from shared.notifications.mail.recipients import address_of
 from shared.settings import settings
+from shared.severities import Severity, of_kind
 
 # Kind of exception record -> what it means. Others are told by their own word.
 KINDS = {
@@ -22,6 +23,7 @@ KINDS = {
     "not_reconciled": "a day was not compared with RazorpayX",
     "overdue": "later than promised",
     "paused": "payouts paused",
+    "promise_broken": "the books contradict themselves",
     "webhooks_out": "an app takes no webhooks",
     "webhooks_silent": "RazorpayX sends no webhooks",
 }
@@ -92,14 +94,22 @@ def _of_withdrawal(facts: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
 
 
 def _of_records(facts: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    kinds = {kind_in_words(kind): number for kind, number in facts["kinds"].items()}
+    # Not in the order of the row: the database keeps none of a JSON object's.
+    worst_first = sorted(facts["kinds"].items(), key=lambda one: (of_kind(one[0]).rank, -one[1], one[0]))
+    kinds = {kind_in_words(kind): number for kind, number in worst_first}
+    loud = "CRITICAL: " if any(of_kind(kind) is Severity.CRITICAL for kind in facts["kinds"]) else ""
     shown = [name if number == 1 else f"{number} × {name}" for name, number in list(kinds.items())[:3]]
     records = [
-        record | {"opened_at": _in_india(record["opened_at"]), "kind": kind_in_words(record["kind"])}
+        record
+        | {
+            "opened_at": _in_india(record["opened_at"]),
+            "severity": of_kind(record["kind"]),
+            "kind": kind_in_words(record["kind"]),
+        }
         for record in facts["records"]
     ]
     rest = ", …" if len(kinds) > len(shown) else ""
-    subject = f"[{settings().mail_app_name}] {', '.join(shown)}{rest}"
+    subject = f"[{settings().mail_app_name}] {loud}{', '.join(shown)}{rest}"
     words = {"records": records, "more": facts["more"], "total": sum(kinds.values()), "page": _page()}
     return "records", subject, words
 

@@ -14,7 +14,7 @@ from sqlalchemy import Row, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared import upi
+from shared import severities, upi
 from shared.clock import iso
 from shared.models import Email, ExceptionRecord, MailListener, ToldRecord
 from shared.notifications import positions
@@ -70,6 +70,8 @@ def _email(group_id: UUID, recipient: str, facts: dict[str, Any]) -> dict[str, A
 
 
 def _facts(records: Sequence[Row[Any]]) -> dict[str, Any]:
+    # Of many only some are shown: the worst.
+    records = sorted(records, key=lambda record: severities.of_kind(record.kind).rank)
     return {
         "kinds": dict(Counter(record.kind for record in records).most_common()),
         "records": [_record(record) for record in records[:MOST_SHOWN]],

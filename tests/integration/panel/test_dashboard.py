@@ -121,6 +121,44 @@ def test_what_is_red(panel: World, signed_in: Signed) -> None:
     assert boxes(asha)["Balance at RazorpayX"].is_red, "told an hour ago"
 
 
+def test_a_broken_promise_is_the_first_box_and_red(panel: World, signed_in: Signed) -> None:
+    asha = signed_in()
+    assert next(iter(boxes(asha).items())) == (
+        "Promises",
+        Box("not checked", "No spot check has run yet", False),
+    )
+    panel.sql("INSERT INTO spot_checks (truth, promise, faults, asked_at) VALUES ('coins', 1, 0, now())")
+    first, box = next(iter(boxes(asha).items()))
+    assert (first, box.value, box.is_red) == ("Promises", "kept", False)
+    panel.sql("UPDATE spot_checks SET faults = 2")
+    first, box = next(iter(boxes(asha).items()))
+    assert (first, box.value, box.is_red) == ("Promises", "BROKEN", True)
+    assert box.words.startswith("does not hold: promise 1 (2 rows)")
+    panel.sql("UPDATE spot_checks SET faults = 0")
+    with transaction() as session:
+        open_record(session, kind="promise_broken", subject="coins", source="watch", ours={}, theirs={})
+    told = boxes(asha)
+    assert told["Promises"].is_red and told["Waits for people"].is_red, "somebody must still look at it"
+    assert "1 exception record (1 critical)" in told["Waits for people"].words
+    panel.sql("UPDATE exception_records SET resolved_at = now(), resolved_by = 'a', resolution = 'b'")
+    panel.sql("UPDATE spot_checks SET asked_at = now() - interval '1 hour'")
+    assert boxes(asha)["Promises"][::2] == ("not checked", True)
+
+
+def test_records_are_filtered_by_severity(panel: World, signed_in: Signed) -> None:
+    asha = signed_in()
+    with transaction() as session:
+        for kind in ("overdue", "two_payouts", "fees_differ"):
+            open_record(session, kind=kind, subject="razorpayx", source="watch", ours={}, theirs={})
+    page = asha.get("/admin/exceptions/").text
+    kinds = re.findall(r"<td>(overdue|two_payouts|fees_differ)</td>", page)
+    assert kinds == ["two_payouts", "overdue", "fees_differ"]
+    assert '<span class="flag">critical</span>' in page
+    only = asha.get("/admin/exceptions/?severity=notice").text
+    assert re.findall(r"<td>(overdue|two_payouts|fees_differ)</td>", only) == ["fees_differ"]
+    assert asha.get("/admin/exceptions/?severity=awful").status_code == 400
+
+
 def test_without_the_broker_it_says_so(
     panel: World, signed_in: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,7 @@ def test_an_id_leads_straight_to_the_story(panel: World, signed_in: Signed) -> N
     [
         {"status": "lost"}, {"order": "random"}, {"from": "yesterday"}, {"to": "9999-12-31"}, {"from": "0001-01-01"},
         {"min": "-1"}, {"min": "x"}, {"max": "1.234"}, {"max": "NaN"}, {"max": "1e30"}, {"q": "x" * 501},
-        {"q": "a\x00b"}, {"q": "pout_\x00"}, {"cursor": "YWJj"}, {"cursor": "é"}, {"order": "largest", "cursor": "MjAyNg=="},
+        {"from": "2026-11-25", "to": "2026-11-24"}, {"min": "5", "max": "4.99"}, {"q": "a\x00b"}, {"q": "pout_\x00"}, {"cursor": "YWJj"}, {"cursor": "é"}, {"order": "largest", "cursor": "MjAyNg=="},
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_told(panel: World, signed_in: Signed, query: dict[str, str]) -> None:

@@ -167,7 +167,7 @@ def test_each_box_of_the_dashboard_leads_somewhere(panel: World, signed_in: Sign
     panel.request()
     page = asha.get("/admin/").text
     found = dict(re.findall(r'<h2><a href="([^"]+)">([^<]+)</a>', page))
-    assert len(found) == page.count('<div class="box') == 13
+    assert len(found) == page.count('<div class="box') == 14
     assert found["/admin/exceptions/?kind=overdue"] == "Held"
     for address in map(unescape, found):
         if address.startswith("#"):
