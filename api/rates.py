@@ -48,12 +48,13 @@ def prepare(app: Flask, settings: Settings) -> None:
 
 def count(app: Flask, settings: Settings, limits: list[ApplicationLimit | None], *, prefix: str) -> Limiter:
     """Hold this application's requests against the limits, and tell who asks how much is left."""
+    place = Redis.at(settings.redis_url.get_secret_value())
     limiter = Limiter(
         key_func=address,
         application_limits=[one for one in limits if one is not None],
         strategy="sliding-window-counter",
-        storage_uri=Redis.at(settings.redis_url.get_secret_value()).for_limits,
-        storage_options=queues.redis_options(REDIS_SECONDS),
+        storage_uri=place.for_limits,
+        storage_options=queues.redis_options(place, REDIS_SECONDS),
         in_memory_fallback_enabled=True,
         swallow_errors=True,  # a count that cannot be kept refuses nobody
         key_prefix=prefix,

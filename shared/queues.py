@@ -182,15 +182,15 @@ def state(client: redis.Redis | None = None) -> State:
 @cache
 def broker() -> redis.Redis:
     """A plain connection to the broker, for looking at it. One that a firewall dropped is replaced."""
-    return redis.Redis.from_url(_place().url, **redis_options(BROKER_SECONDS))
+    return redis.Redis.from_url(_place().url, **redis_options(_place(), BROKER_SECONDS))
 
 
-def redis_options(seconds: float) -> dict[str, Any]:
+def redis_options(place: places.Redis, seconds: float) -> dict[str, Any]:
     """How long a caller of redis-py waits; and that it tries a connection that was idle before using it."""
+    of_tcp = {"socket_connect_timeout": seconds, "socket_keepalive": True}
     return {
-        "socket_connect_timeout": seconds,
+        **(of_tcp if place.scheme != "unix" else {}),
         "socket_timeout": seconds,
-        "socket_keepalive": True,
         "health_check_interval": TRY_AFTER_SECONDS,
         "retry": Retry(NoBackoff(), 1),  # a new connection at once: the old one may just have been ended
     }

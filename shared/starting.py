@@ -102,9 +102,10 @@ def _newest() -> str:
 
 def _of_broker() -> list[str]:
     place = places.Redis.at(settings().redis_url.get_secret_value())
-    waits = {"socket_connect_timeout": REDIS_SECONDS, "socket_timeout": REDIS_SECONDS}
     try:
-        with redis.Redis.from_url(place.url, retry=Retry(NoBackoff(), 0), **waits) as client:
+        with redis.Redis.from_url(
+            place.url, socket_timeout=REDIS_SECONDS, retry=Retry(NoBackoff(), 0)
+        ) as client:
             client.ping()
     except redis.RedisError as error:
         cause = causes.of(error)

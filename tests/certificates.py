@@ -1,9 +1,10 @@
 """A server with a certificate of an authority that nobody knows, until somebody is told."""
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,3 +68,36 @@ def tls(directory: Path, name: str) -> Iterator[tuple[int, list[str]]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def tls_before(directory: Path, name: str, port: int) -> Iterator[int]:
+    """What a plain server on loopback lacks: its port here speaks TLS, with a certificate for `name`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate(directory, name))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def bring(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def serve(raw: socket.socket) -> None:
+        with suppress(OSError):  # a caller that does not trust us hangs up
+            near = context.wrap_socket(raw, server_side=True)
+            far = socket.create_connection(("127.0.0.1", port))
+            for one in ((near, far), (far, near)):
+                threading.Thread(target=bring, args=one, daemon=True).start()
+
+    def listen() -> None:
+        with suppress(OSError):  # closed: the test is over
+            while True:
+                threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.close()
