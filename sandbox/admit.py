@@ -1,20 +1,29 @@
-"""Lets one operator into the panel of a sandbox: the one that `payouts sandbox` tells of."""
+"""Lets one operator into a sandbox, its panel and its shell: the one that `payouts sandbox` tells of."""
 
 import os
 
-from shared import db, operators
+from shared import db, operator_tokens, operators
 from shared.errors import Conflict
 from shared.roles import Role
 
+TOKEN_SECONDS = 8 * 3600
+
 
 def main() -> None:
-    """Add the operator that SANDBOX_OPERATOR names, or give them its password: a database may be older."""
+    """Add the operator that SANDBOX_OPERATOR names, or give them its password: a database may be older.
+
+    Whoever has the sandbox's environment has signed in with it: PAYOUTS_OPERATOR_TOKEN, for eight hours.
+    """
     name, _, password = os.environ["SANDBOX_OPERATOR"].partition(":")
     with db.transaction() as session:
         try:
-            operators.add(session, name, role=Role.ADMIN, password=password, actor="operator:sandbox")
+            operator = operators.add(
+                session, name, role=Role.ADMIN, password=password, actor="operator:sandbox"
+            )
         except Conflict:
-            operators.set_password(session, name, password)
+            operator = operators.set_password(session, name, password)
+        token = os.environ["PAYOUTS_OPERATOR_TOKEN"]
+        operator_tokens.issue(session, operator, seconds=TOKEN_SECONDS, token=token)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,9 @@ def sandbox(
                 if name in ("api", "flower", "simulator"):
                     click.echo(f"{name:10} {value}")
             click.echo(f"{'logs':10} {stack.directory}")
+            click.echo(
+                "relaxed    MAKER_CHECKER_INDEPENDENCE_DAYS=0: the first operator may add the second person"
+            )
             stack.run_until_signal()
     except (PartFailed, ValueError) as error:
         raise click.ClickException(str(error)) from None
@@ -68,7 +71,8 @@ def _write_env_file(path: Path, env: Mapping[str, str]) -> None:
     """Every setting of the processes as a line for a shell; for our eyes only, with the secrets in it."""
     from shared.settings import Settings
 
-    names = [name.upper() for name in Settings.model_fields if name.upper() in env]
+    fields = [name.upper() for name in Settings.model_fields]
+    names = [name for name in (*fields, "PAYOUTS_OPERATOR_TOKEN") if name in env]
     descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent)  # mode 0600
     with os.fdopen(descriptor, "w") as file:
         file.writelines(f"export {name}={shlex.quote(env[name])}\n" for name in names)

@@ -95,6 +95,9 @@ class Stack:
             "FLOWER_HOST": LOOPBACK,
             "FLOWER_BASIC_AUTH": ":".join(self._admin),
             "SANDBOX_OPERATOR": ":".join(self._admin),
+            "PAYOUTS_OPERATOR_TOKEN": f"cpo_{secrets.token_urlsafe(32)}",  # made to count by `sandbox.admit`
+            # Its first operator adds the second one, and the two try out together what takes two.
+            "MAKER_CHECKER_INDEPENDENCE_DAYS": "0",
             "ADMIN_SECRET_KEY": secrets.token_hex(24),
             "ADMIN_COOKIE_SECURE": "off",  # http on loopback
             "SIM_SPEED": str(provider_speed),

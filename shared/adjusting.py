@@ -13,11 +13,13 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.orm import Session
 
-from shared import fields, wallet
+from shared import fields, maker_checker, wallet
 from shared.db import transaction
 from shared.errors import BadRequest, Conflict, NotFound
 from shared.ids import new_id
+from shared.maker_checker import Matter
 from shared.models import Adjustment, Wallet
+from shared.roles import Permission
 from shared.settings import settings
 
 ADJUSTMENT, CREDIT = "adjustment", "credit"
@@ -47,13 +49,15 @@ def propose(
 
     Done at once within what one person may do alone in a day; else it waits for a second. Under a `key` of
     the caller's it is proposed once. Raises BadRequest (also: more would be taken than there is), NotFound
-    (no wallet), Conflict (the reference or key was used for something else), Unavailable.
+    (no wallet), Conflict (who may not propose it; the reference or key was used for something else),
+    Unavailable.
     """
     kind = ADJUSTMENT if reference is None else CREDIT
     _must_make_sense(user_id, coins, reference)
     if not reason.strip():
         raise BadRequest("A reason is required", "Say why", code="reason_required")
     with transaction() as session:
+        actor = maker_checker.must_be_maker(session, actor, _matter(user_id))
         session.execute(ONE_AT_A_TIME, {"actor": actor})
         asked = (kind, user_id, coins, reference, actor)
         made = session.get(Adjustment, key) if key else None
@@ -91,22 +95,18 @@ def needs_two(
     if owner is not None:
         wallet.must_hold(owner, coins)
     alone = int(session.scalar(ALONE_TODAY, {"actor": actor}) or 0)
-    is_too_much = alone + abs(coins) > settings().adjust_alone_max_coins
-    return is_too_much or wallet.is_of(actor, user_id, owner)
+    return alone + abs(coins) > settings().adjust_alone_max_coins
 
 
 def approve(adjustment_id: UUID, *, actor: str) -> Adjustment:
     """A second person agrees, and it is done.
 
-    Raises NotFound, Conflict (same person, their own wallet, decided already, too few coins, the reference
-    was used for something else), Unavailable.
+    Raises NotFound, Conflict (who is no second person: maker_checker.py; decided already, too few coins, the
+    reference was used for something else), Unavailable.
     """
     with transaction() as session:
         made = _locked(session, adjustment_id)
-        if made.proposed_by == actor:
-            raise Conflict("A second person is needed", f"{actor} proposed it", code="same_person")
-        if wallet.is_of(actor, made.user_id, session.get(Wallet, made.user_id)):
-            raise Conflict("It is your own", "Somebody else must approve it", code="own_wallet")
+        actor = maker_checker.must_be_checker(session, actor, _matter(made.user_id), maker=made.proposed_by)
         _carry_out(session, made, actor)
         session.refresh(made)
         return made
@@ -116,6 +116,7 @@ def reject(adjustment_id: UUID, *, actor: str) -> Adjustment:
     """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Unavailable."""
     with transaction() as session:
         made = _locked(session, adjustment_id)
+        actor = maker_checker.must_hold(session, actor, Permission.COINS)
         made.outcome, made.decided_by, made.decided_at = "rejected", actor, func.now()
         session.flush()
         session.refresh(made)
@@ -142,6 +143,16 @@ def number_waiting(session: Session) -> int:
     """How many proposals wait for a second person."""
     waits = select(func.count()).select_from(Adjustment).where(Adjustment.decided_at.is_(None))
     return session.scalars(waits).one()
+
+
+def why_not(session: Session, user_id: str, proposed_by: str, actor: str) -> str | None:
+    """Why this operator may not approve what that one proposed for a user, in words; None when they may."""
+    return maker_checker.refusal(session, actor, _matter(user_id), maker=proposed_by)
+
+
+def _matter(user_id: str) -> Matter:
+    """Whom coins of this user's would serve."""
+    return Matter(Permission.COINS, user_id=user_id)
 
 
 def _must_make_sense(user_id: str, coins: int, reference: str | None) -> None:

@@ -1,11 +1,15 @@
 """The log of what is done beside withdrawals: who, when, from where, what, to what, why, and how it ended.
 
-Append-only. What somebody changes in the panel is written down twice: `asked` before it is tried, so that
-nothing can be done unseen, then `done` or `refused`. What shows or sends something is written down before
-it is shown. And what overwrites a row that keeps no story of its own (a switch, who looks after an exception
-record, how a user is reached) is written down with it (`changed`): by panel, shell, app or system.
+Append-only. What somebody changes in the panel or at a shell is written down twice: `asked` before it is
+tried, so that nothing can be done unseen, then `done` or `refused`. What shows or sends something is written
+down before it is shown. And what overwrites a row that keeps no story of its own (a switch, who looks after
+an exception record, how a user is reached) is written down with it (`changed`). Each line says through which
+door it came: the panel, a shell, the API, or the system itself.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +32,26 @@ ACTIONS = text("""
 
 ASKED, DONE, REFUSED = "asked", "done", "refused"
 NOBODY, SHELL = "unknown", "shell"
-BOOKS = "books"  # from where: written by the change itself, wherever it came from
+BOOKS = "books"  # from where: written by the change itself
+PANEL, CLI, API, SYSTEM = "panel", "cli", "api", "system"
+
+# Through which door the act came that is under way: each door says so once, and every line of it has it.
+_origin: ContextVar[str] = ContextVar("origin", default=SYSTEM)
+
+
+def come_from(origin: str) -> None:
+    """From now on, in this thread: what is written down came through this door."""
+    _origin.set(origin)
+
+
+@contextmanager
+def coming_from(origin: str) -> Iterator[None]:
+    """The same for what is done inside."""
+    token = _origin.set(origin)
+    try:
+        yield
+    finally:
+        _origin.reset(token)
 
 
 def write(
@@ -48,6 +71,7 @@ def write(
         AuditEntry(
             operator=operator,
             address=address,
+            origin=_origin.get(),
             action=action,
             outcome=outcome,
             subject=None if subject is None else str(subject),

@@ -43,6 +43,7 @@ KEPT = (
     Kept("adjustments", "id"),
     Kept("resolutions", "id"),
     Kept("blocks", "id"),
+    Kept("block_removals", "id"),
     Kept(
         "operators",
         "name",

@@ -53,6 +53,16 @@ class Matter:
     requested_by: str | None = None  # an actor: `user:123`, `operator:asha`, `app:quiz`
     operator: str | None = None  # the name of the operator whom it is about
 
+    @classmethod
+    def of(
+        cls,
+        withdrawal: Withdrawal,
+        needs: Permission = Permission.RESOLVE,
+        requested_by: str | None = None,
+    ) -> "Matter":
+        """A decision about a withdrawal."""
+        return cls(needs, withdrawal.user_id, withdrawal.upi_id, requested_by)
+
 
 def must_be_maker(session: Session, actor: str, matter: Matter) -> str:
     """Who may propose it; returns the actor as it is recorded. Raises Conflict with the rule's code."""

@@ -12,7 +12,8 @@ from threading import BoundedSemaphore
 import pyotp
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.db import transaction
@@ -24,6 +25,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,49}")
 MIN_PASSWORD, MAX_PASSWORD = 12, 200
 # Each hash takes 64 MiB and some 50 ms of a core: however many try to sign in, payouts keep the rest.
 _hashing = BoundedSemaphore(2)
+FIRST_ADMIN = text("SELECT pg_advisory_xact_lock(hashtextextended('first admin', 0))")
 
 
 def add(session: Session, name: str, *, role: Role, password: str, actor: str) -> Operator:
@@ -141,7 +143,39 @@ def sign_in_again(name: str, password: str) -> Operator | None:
 
 def exists(session: Session, name: str) -> bool:
     """Whether there is an operator of this name."""
-    return session.get(Operator, name) is not None
+    return find(session, name) is not None
+
+
+def find(session: Session, name: str) -> Operator | None:
+    """The operator of this name, as it is folded."""
+    return session.get(Operator, name)
+
+
+def has_admin(session: Session) -> bool:
+    """Whether any admin is enabled: a fresh system has none.
+
+    Who asks holds a lock until the transaction ends, so that two cannot both add the first.
+    """
+    session.execute(FIRST_ADMIN)
+    admins = select(Operator.name).where(Operator.role == Role.ADMIN, Operator.disabled_at.is_(None))
+    return session.scalar(admins.limit(1)) is not None
+
+
+def link(
+    session: Session, name: str, *, user_id: str | None, email: str | None, phone: str | None
+) -> Operator:
+    """What is known of an operator beside their name, so that they decide nothing for themselves.
+
+    Their account in the app, their e-mail address, their phone: what is None or empty is forgotten.
+    Raises NotFound, Conflict (it is another operator's: one person has one account).
+    """
+    operator = _locked(session, name)
+    operator.user_id, operator.email, operator.phone = user_id or None, email or None, phone or None
+    try:
+        return _written(session, operator)
+    except IntegrityError as error:
+        told = "The account, address or phone is another operator's"
+        raise Conflict("It is linked already", told, code="linked_already") from error
 
 
 @cache

@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from shared import adjusting, causes, queues, severities, switches, watching
+from shared import adjusting, blocks, causes, queues, severities, switches, watching
 from shared.gauge_questions import CHECKED
 from shared.models import Switch
 from shared.money import rupees_text
@@ -97,6 +97,10 @@ def _to_decide(session: Session) -> Iterator[str]:
         (
             adjusting.number_waiting(session),
             "proposals of coins wait for a second person: payouts wallet proposals",
+        ),
+        (
+            blocks.number_waiting(session),
+            "ends of blocks wait for a second person: payouts block proposals",
         ),
     ):
         if number:

@@ -182,12 +182,6 @@ def must_hold(wallet: Wallet, coins: int) -> None:
         )
 
 
-def is_of(actor: str, user_id: str, known: Wallet | None) -> bool:
-    """Whether a person (`operator:asha`) is this user, as far as their names tell."""
-    names = {user_id} | ({known.email, known.phone} if known else set())
-    return actor.partition(":")[2].casefold() in {name.casefold() for name in names if name}
-
-
 def transactions(
     session: Session, user_id: str, *, limit: int, before_id: int | None = None
 ) -> list[CoinTransaction]:

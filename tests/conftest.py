@@ -108,3 +108,9 @@ def world(
     with World.made(empty_databases, redis_url, simulator, monkeypatch) as world:
         yield world
         world.check()
+
+
+@pytest.fixture
+def people(world: World) -> None:
+    """Two admins, who are independent of each other: `operator:asha` and `operator:ravi`."""
+    world.operators("asha", "ravi")

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from shared import audit
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -37,7 +38,9 @@ class Beside:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if self._settings.admin_secret_key and (path == "/admin" or path.startswith("/admin/")):
+            audit.come_from(audit.PANEL)
             return self._made()(environ, start_response)
+        audit.come_from(audit.API)
         return self._api(environ, start_response)
 
     def _made(self) -> Wsgi:

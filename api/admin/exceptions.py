@@ -13,7 +13,7 @@ from shared.clock import from_iso
 from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
 from shared.models import ExceptionRecord
-from shared.roles import Role
+from shared.roles import NEEDS, Permission, Role
 from shared.severities import Severity, of_kind
 
 PAGE_ROWS = 50
@@ -68,15 +68,15 @@ class Exceptions(Page):
             record=record,
             severity=of_kind(record.kind),
             seen=exception_records.as_seen(record),
-            may_act=door.me().role.may(Role.OPERATOR) and record.resolved_at is None,
+            may_act=door.me().role.may(NEEDS[Permission.EXCEPTIONS]) and record.resolved_at is None,
         )
 
-    @opens("/<int:record_id>/take/", Role.OPERATOR, methods=("POST",))
+    @opens("/<int:record_id>/take/", Permission.EXCEPTIONS, methods=("POST",))
     def take(self, record_id: int) -> Any:
         """Look after it."""
         return self._done(record_id, "exception_take", None, "It is yours.")
 
-    @opens("/<int:record_id>/close/", Role.OPERATOR, methods=("POST",))
+    @opens("/<int:record_id>/close/", Permission.EXCEPTIONS, methods=("POST",))
     def close(self, record_id: int) -> Any:
         """Write how it was resolved. Moves no money."""
         try:

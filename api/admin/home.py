@@ -10,7 +10,8 @@ from sqlalchemy import Row
 from api.admin import charts, dashboard
 from api.admin.facts import Facts, look
 from api.admin.page import opens, shut
-from shared import adjusting, exception_records, severities
+from api.admin.ruling import with_refusals
+from shared import adjusting, blocks, exception_records, severities
 from shared.db import transaction
 from shared.overview import AGES
 from shared.roles import Role
@@ -36,6 +37,7 @@ class Home(AdminIndexView):
                 "proposals": resolving.all_waiting(session, limit=SHOWN),
                 "awaiting": reviewing.waiting(session, limit=SHOWN),
                 "adjustments": adjusting.waiting(session, limit=SHOWN),
+                "removals": with_refusals(session, blocks.waiting(session, limit=SHOWN)),
                 "records": [
                     (record, severities.of_kind(record.kind))
                     for record in exception_records.listing(session, limit=SHOWN)
@@ -45,6 +47,7 @@ class Home(AdminIndexView):
                 "proposals": resolving.number_waiting(session),
                 "awaiting": reviewing.number_waiting(session),
                 "adjustments": adjusting.number_waiting(session),
+                "removals": blocks.number_waiting(session),
                 "records": sum(facts.exceptions.values()),
             }
         return self.render(

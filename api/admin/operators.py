@@ -9,7 +9,7 @@ from api.admin.page import DO, Page, back_to, given, opens
 from shared import operators
 from shared.db import transaction
 from shared.errors import BadRequest, Conflict, PayoutsError
-from shared.roles import Role
+from shared.roles import NEEDS, Permission, Role
 
 DISABLE, ENABLE, ROLE, SIGN_OUT, ADD = "disable", "enable", "role", "sign_out", "add"
 
@@ -17,16 +17,16 @@ DISABLE, ENABLE, ROLE, SIGN_OUT, ADD = "disable", "enable", "role", "sign_out", 
 class Operators(Page):
     """`/admin/operators/`."""
 
-    title, endpoint_name, needs = "Operators", "operators", Role.ADMIN
+    title, endpoint_name, needs = "Operators", "operators", NEEDS[Permission.OPERATORS]
 
-    @opens("/", Role.ADMIN)
+    @opens("/", Permission.OPERATORS)
     def index(self) -> Any:
         """Everybody, and the form for somebody new."""
         with transaction() as session:
             found = operators.listing(session)
         return self.render("operators.html", title=self.title, found=found, roles=[(r, r) for r in Role])
 
-    @opens("/change/", Role.ADMIN, methods=("POST",))
+    @opens("/change/", Permission.OPERATORS, methods=("POST",))
     def change(self) -> Any:
         """Let somebody in or keep them out, change what they may do. Never oneself."""
         try:

@@ -12,7 +12,7 @@ from api import parameters
 from api.admin import door
 from shared.errors import BadRequest
 from shared.fields import whole_number
-from shared.roles import Role
+from shared.roles import NEEDS, Permission, Role
 
 EVERYBODY = "everybody"  # marks what one opens without having signed in
 MAX_REASON = 500
@@ -22,11 +22,16 @@ DO = "do"  # what the last of several steps is called
 View = Callable[..., Any]
 
 
-def opens(url: str, needs: Role | str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
-    """Marks a view: its address below the page's, and the role that it needs. Without a mark it is shut."""
+def opens(
+    url: str, needs: Role | Permission | str, methods: Iterable[str] = ("GET",)
+) -> Callable[[View], View]:
+    """Marks a view: its address below the page's, and the role, or the permission, that it needs.
+
+    Without a mark it is shut.
+    """
 
     def mark(view: View) -> View:
-        view.needs = needs  # type: ignore[attr-defined]
+        view.needs = NEEDS[needs] if isinstance(needs, Permission) else needs  # type: ignore[attr-defined]
         exposed: View = expose(url, tuple(methods))(view)
         return exposed
 

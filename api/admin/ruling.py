@@ -3,6 +3,7 @@
 Like everything that acts here: a reason, a page that says what will happen, and the verb of `shared`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,19 +17,24 @@ from shared.db import transaction
 from shared.errors import BadRequest, NotFound, PayoutsError
 from shared.fields import MAX_REFERENCE, MAX_USER_ID, whole_number
 from shared.ids import new_id, parse_id
-from shared.models import Adjustment, Block
+from shared.models import Adjustment, Block, BlockRemoval
 from shared.money import coins_to_paise, rupees_text
-from shared.roles import Role
+from shared.roles import Permission, Role
 from shared.settings import settings
 from shared.upi import mask, mask_within
 
 FREEZE, UNFREEZE, BLOCK, UNBLOCK = "freeze", "unfreeze", "block", "unblock"
+PROPOSED = "Proposed. A second person must approve it."
 TURNED = {
     FREEZE: "The wallet of {} is frozen.",
-    UNFREEZE: "{} can ask for withdrawals again.",
+    UNFREEZE: PROPOSED,
     BLOCK: "{} is blocked.",
-    UNBLOCK: "{} is not blocked any more.",
+    UNBLOCK: PROPOSED,
 }
+
+
+SECOND = ("Nothing changes until a second person approves. Then:",)
+HELD = "What was held still awaits approval."
 
 
 class Ruling(Page):
@@ -36,9 +42,9 @@ class Ruling(Page):
 
     title, endpoint_name, in_menu = "Ruling", "ruling", False
 
-    @opens("/turn/", Role.OPERATOR, methods=("POST",))
+    @opens("/turn/", Permission.FREEZE, methods=("POST",))
     def turn(self) -> Any:
-        """Freeze or unfreeze a wallet, block or unblock a payee."""
+        """Freeze a wallet, block a payee; propose the end of either."""
         word = request.form.get("word", "")
         of_user = word in (FREEZE, UNFREEZE)
         subject = given("subject", longest=MAX_USER_ID, as_it_stands=of_user)
@@ -68,13 +74,44 @@ class Ruling(Page):
             return self._again("Block or unblock", words, url_for(back))
         return back_to(back, TURNED[word].format(shown), **about)
 
-    @opens("/unblock/<int:block_id>/", Role.OPERATOR)
+    @opens("/unblock/<int:block_id>/", Permission.FREEZE)
     def unblock(self, block_id: int) -> Any:
         """The form that lets a payee be paid again of whom only the masked UPI id is seen."""
         block = _blocked(str(block_id))
         return self.render("unblock.html", title=f"Unblock {_shown(block.subject)}", block=block)
 
-    @opens("/coins/", Role.FINANCE, methods=("POST",))
+    @opens("/lift/<uuid:removal_id>/", Permission.FREEZE, methods=("POST",))
+    def lift(self, removal_id: UUID) -> Any:
+        """Approve or reject the end of a freeze or a block that somebody else proposed."""
+        word = request.form.get("word", "")
+        with transaction() as session:
+            made = session.get(BlockRemoval, removal_id)
+            block = session.get_one(Block, made.block_id) if made else None
+        if made is None or block is None or word not in ("approve", "reject"):
+            abort(404)
+        about: dict[str, Any] = {"user": block.subject} if block.kind == blocks.WALLET else {}
+        back = "users.index" if about else "blocks.index"
+        try:
+            if request.form.get("step") != DO:
+                tells = [f"{made.proposed_by} proposed it: {mask_within(made.reason)}"]
+                tells += _tells_end(block) if word == "approve" else ["It stays as it is."]
+                title = f"{word.capitalize()} the end of a {'freeze' if about else 'block'}?"
+                return self._confirm(title, tells, {"word": word}, url_for(back, **about))
+            reason = given("reason", required="A reason is required")
+            told = _shown(block.subject)
+            with (
+                records.kept(f"unblock_{word}", subject=removal_id, reason=reason, block=block.id),
+                transaction() as session,
+            ):
+                (blocks.approve if word == "approve" else blocks.reject)(
+                    session, removal_id, actor=door.actor()
+                )
+        except PayoutsError as error:
+            return back_to(back, f"{error.error}: {error.details}. Nothing was done.", "refused", **about)
+        done = "can ask for withdrawals again" if about else "is not blocked any more"
+        return back_to(back, f"{told} {done}." if word == "approve" else "Rejected.", **about)
+
+    @opens("/coins/", Permission.COINS, methods=("POST",))
     def coins(self) -> Any:
         """Give coins to a user, or take some; above the limit a second person must agree."""
         user_id = given("subject", longest=MAX_USER_ID, as_it_stands=True)
@@ -103,7 +140,7 @@ class Ruling(Page):
         told = _done(made) if made.decided_at else "Proposed. A second person must approve it."
         return back_to("users.index", told, user=user_id)
 
-    @opens("/coins/<uuid:adjustment_id>/", Role.FINANCE, methods=("POST",))
+    @opens("/coins/<uuid:adjustment_id>/", Permission.COINS, methods=("POST",))
     def decide(self, adjustment_id: UUID) -> Any:
         """Approve or reject what somebody else proposed."""
         word = request.form.get("word", "")
@@ -151,11 +188,22 @@ class Blocks(Page):
                 title="Who is not paid",
                 payees=blocks.listing(session),
                 frozen=blocks.listing(session, kind=blocks.WALLET),
+                removals=with_refusals(session, blocks.waiting(session)),
             )
 
 
+def with_refusals(session: Session, found: Sequence[tuple[BlockRemoval, Block]]) -> list[tuple[Any, ...]]:
+    """Each with why whoever looks may not approve it, if so."""
+    return [(made, block, blocks.why_not(session, made, block, door.actor())) for made, block in found]
+
+
 def _turn(session: Session, word: str, subject: str, reason: str) -> None:
-    verb = {FREEZE: blocks.freeze, UNFREEZE: blocks.unfreeze, BLOCK: blocks.add, UNBLOCK: blocks.remove}[word]
+    verb: Any = {
+        FREEZE: blocks.freeze,
+        UNFREEZE: blocks.propose_unfreeze,
+        BLOCK: blocks.add,
+        UNBLOCK: blocks.propose_unblock,
+    }[word]
     verb(session, subject, reason=reason, actor=door.actor())
 
 
@@ -195,13 +243,22 @@ def _tells(word: str, subject: str) -> list[str]:
             "What waits is held for a person before it is sent; what was sent is followed.",
             "The coins stay; they can come in and come back.",
         ],
-        UNFREEZE: [f"{subject} can ask for withdrawals again.", "What was held still awaits approval."],
+        UNFREEZE: [*SECOND, f"{subject} can ask for withdrawals again.", HELD],
         BLOCK: [
             f"Nothing more is paid to {shown}, whoever asks.",
             "What waits is held for a person before it is sent; what was sent is followed.",
         ],
-        UNBLOCK: [f"{shown} is paid again.", "What was held still awaits approval."],
+        UNBLOCK: [*SECOND, f"{shown} is paid again.", HELD],
     }[word]
+
+
+def _tells_end(block: Block) -> list[str]:
+    """What its approval does."""
+    word = UNFREEZE if block.kind == blocks.WALLET else UNBLOCK
+    return [
+        f"{block.added_by} did it because of: {mask_within(block.reason)}",
+        *_tells(word, block.subject)[1:],
+    ]
 
 
 def _tells_coins(user_id: str, coins: int, reference: str | None) -> list[str]:

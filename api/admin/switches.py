@@ -11,7 +11,7 @@ from shared import switches, watching, withdrawals
 from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
 from shared.models import Switch
-from shared.roles import Role
+from shared.roles import Permission, Role
 from shared.upi import is_handle
 from shared.withdrawals import pausing
 
@@ -28,7 +28,7 @@ class Switches(Page):
         """Every switch, with who turned it and why."""
         return self._shown({})
 
-    @opens("/turn/", Role.OPERATOR, methods=("POST",))
+    @opens("/turn/", Permission.SWITCHES, methods=("POST",))
     def turn(self) -> Any:
         """Say what a pause or its end would do; then do it."""
         try:

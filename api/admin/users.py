@@ -7,6 +7,7 @@ from flask import request
 from api import parameters
 from api.admin import asking, door
 from api.admin.page import Page, before_id, opens
+from api.admin.ruling import with_refusals
 from shared import adjusting, blocks, wallet
 from shared.db import transaction
 from shared.errors import NotFound
@@ -37,7 +38,11 @@ class Users(Page):
                 return page, 404
             rows = wallet.transactions(session, user_id, limit=PAGE_ROWS + 1, before_id=before_id())
             waiting = adjusting.waiting(session, user_id=user_id)
+            makers = {made.proposed_by for made in waiting}
+            why_not = {who: adjusting.why_not(session, user_id, who, door.actor()) for who in makers}
             frozen = blocks.of_wallet(session, user_id)
+            removals = blocks.waiting(session, kind=blocks.WALLET, subject=user_id)
+            lifts = with_refusals(session, removals)
             latest = history(session, user_id, limit=LATEST).withdrawals
         shown = rows[:PAGE_ROWS]
         return self.render(
@@ -48,7 +53,7 @@ class Users(Page):
             lines=shown,
             next=parameters.cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
             latest=latest,
-            adjustments=waiting,
+            adjustments=[(made, why_not[made.proposed_by]) for made in waiting],
             frozen=frozen,
-            actor=door.actor(),
+            removals=lifts,
         )

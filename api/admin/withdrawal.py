@@ -17,7 +17,7 @@ from shared.errors import BadRequest, NotFound, PayoutsError
 from shared.explaining import explain
 from shared.ids import parse_id
 from shared.models import PayoutAttempt
-from shared.roles import Role
+from shared.roles import Permission, Role
 from shared.settings import settings
 from shared.states import LIVE, PaidVia, for_operators
 from shared.withdrawals import find, resolving
@@ -35,7 +35,7 @@ class OneWithdrawal(Page):
         """The story."""
         return self._told(withdrawal_id)
 
-    @opens("/<uuid:withdrawal_id>/upi-id/", Role.OPERATOR, methods=("POST",))
+    @opens("/<uuid:withdrawal_id>/upi-id/", Permission.WITHDRAWALS, methods=("POST",))
     def unmasked(self, withdrawal_id: UUID) -> Any:
         """The story with the whole UPI id. Who looked is written down first."""
         records.write("unmask", subject=withdrawal_id)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.roles import Permission
 
 if TYPE_CHECKING:
     from shared.importing import Result, Row, Scratch, Source
@@ -38,7 +39,7 @@ class Nothing(click.ClickException):
     metavar="FILE",
     help="Write a CSV with what became of each row.",
 )
-@acting
+@acting(Permission.IMPORT, "import", unless="dry_run")
 def import_(file: BinaryIO, dry_run: bool, report: Path | None, name: str) -> None:
     """Take a withdrawal for each row of a CSV file: exit 0 all taken, 1 some refused, 2 nothing done.
 

@@ -5,7 +5,9 @@ from uuid import UUID
 
 import click
 
+from shared.cli.acting import acting
 from shared.ids import new_id
+from shared.roles import Permission
 
 STATES = ("waiting", "sent", "failed", "skipped")
 
@@ -34,7 +36,8 @@ def list_mail(state: str | None, limit: int) -> None:
 @mail.command()
 @click.argument("email_ids", metavar="[ID]...", nargs=-1, type=click.UUID)
 @click.option("--failed", is_flag=True, help="All that failed.")
-def retry(email_ids: tuple[UUID, ...], failed: bool) -> None:
+@acting(Permission.NOTIFICATIONS, "mail_retry", tells=("email_ids", "failed"))
+def retry(email_ids: tuple[UUID, ...], failed: bool, name: str) -> None:
     """Send again what waits or failed: these, or all that failed."""
     from shared import db
     from shared.notifications.mail import keeping

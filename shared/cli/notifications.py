@@ -6,6 +6,7 @@ import click
 
 from shared.cli.acting import acting, actor_of
 from shared.clock import iso
+from shared.roles import Permission
 
 STATES = ("waiting", "delivered", "failed")
 
@@ -18,7 +19,7 @@ def endpoints() -> None:
 @endpoints.command()
 @click.argument("url")
 @click.option("--allow-private", is_flag=True, help="Private addresses and http:// too; for development.")
-@acting
+@acting(Permission.ENDPOINTS, "endpoint_add", subject="url", tells=("allow_private",))
 def add(url: str, allow_private: bool, name: str) -> None:
     """Tell URL of each change of a withdrawal from now on; show its secret."""
     from shared import db
@@ -56,7 +57,7 @@ def list_endpoints(with_removed: bool) -> None:
     show_default=True,
     help="How long the old secret signs too.",
 )
-@acting
+@acting(Permission.ENDPOINTS, "endpoint_rotate", subject="endpoint", tells=("grace_hours",))
 def rotate(endpoint: str, grace_hours: float, name: str) -> None:
     """Give ENDPOINT (its id or URL) another secret and show it."""
     from shared import db
@@ -69,7 +70,7 @@ def rotate(endpoint: str, grace_hours: float, name: str) -> None:
 
 @endpoints.command()
 @click.argument("endpoint")
-@acting
+@acting(Permission.ENDPOINTS, "endpoint_remove", subject="endpoint")
 def remove(endpoint: str, name: str) -> None:
     """Tell ENDPOINT (its id or URL) nothing more."""
     from shared import db
@@ -108,7 +109,8 @@ def list_webhooks(state: str | None, endpoint: str | None, limit: int) -> None:
 @click.argument("delivery_ids", metavar="[ID]...", nargs=-1, type=click.UUID)
 @click.option("--endpoint", help="With --failed: all that this endpoint was not told.")
 @click.option("--failed", is_flag=True, help="With --endpoint.")
-def replay(delivery_ids: tuple[UUID, ...], endpoint: str | None, failed: bool) -> None:
+@acting(Permission.NOTIFICATIONS, "webhooks_replay", subject="endpoint", tells=("delivery_ids",))
+def replay(delivery_ids: tuple[UUID, ...], endpoint: str | None, failed: bool, name: str) -> None:
     """Tell again, under the same ids: these, or all that failed at one endpoint."""
     from shared import db
     from shared.notifications import endpoints as rooms

@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.roles import Permission
 from shared.severities import Severity
 from shared.states import Decision, PaidVia
 
@@ -36,7 +37,7 @@ def explain(withdrawal_id: UUID) -> None:
 @click.command()
 @click.option("--handle", help="Only payouts to this UPI handle, such as okaxis.")
 @click.option("--reason", required=True, help="Why; operators and the books are told.")
-@acting
+@acting(Permission.SWITCHES, "pause", subject="handle")
 def pause(handle: str | None, reason: str, name: str) -> None:
     """Send nothing more until somebody resumes. What was sent is still followed."""
     from shared import withdrawals
@@ -49,7 +50,7 @@ def pause(handle: str | None, reason: str, name: str) -> None:
 @click.option("--handle", help="Only this UPI handle.")
 @click.option("--network", is_flag=True, help="What the system paused because of the payment network.")
 @click.option("--reason", default="resumed by hand", show_default=True)
-@acting
+@acting(Permission.SWITCHES, "resume", subject="handle", tells=("network",))
 def resume(handle: str | None, network: bool, reason: str, name: str) -> None:
     """Let payouts go on."""
     from shared import switches, withdrawals
@@ -106,7 +107,7 @@ def list_exceptions(with_closed: bool, severity: str | None, kind: str | None, l
 
 @exceptions.command(name="take")
 @click.argument("record_id", type=int)
-@acting
+@acting(Permission.EXCEPTIONS, "exception_take", subject="record_id")
 def take_exception(record_id: int, name: str) -> None:
     """Say that you look after it."""
     from shared import db, exception_records
@@ -119,7 +120,7 @@ def take_exception(record_id: int, name: str) -> None:
 @exceptions.command(name="close")
 @click.argument("record_id", type=int)
 @click.option("--resolution", required=True, help="How it was explained or mended.")
-@acting
+@acting(Permission.EXCEPTIONS, "exception_close", subject="record_id", tells=("resolution",))
 def close_exception(record_id: int, resolution: str, name: str) -> None:
     """Write how it was resolved. Moves no money: that is `payouts resolve`."""
     from shared import db, exception_records
@@ -143,7 +144,12 @@ def resolve() -> None:
 @click.option(
     "--paid-at", metavar="TIME", help="When the statement says it was paid, as 2026-11-29 14:05 in India."
 )
-@acting
+@acting(
+    Permission.RESOLVE,
+    "propose",
+    subject="withdrawal_id",
+    tells=("decision", "utr", "paid_via", "paid_at"),
+)
 def propose(
     withdrawal_id: UUID,
     decision: str,
@@ -168,7 +174,7 @@ def propose(
 
 @resolve.command(name="approve")
 @click.argument("proposal_id", type=click.UUID)
-@acting
+@acting(Permission.RESOLVE, "approve", subject="proposal_id")
 def approve(proposal_id: UUID, name: str) -> None:
     """Agree as the second person; it is done at once."""
     from shared import withdrawals
@@ -179,7 +185,7 @@ def approve(proposal_id: UUID, name: str) -> None:
 
 @resolve.command(name="reject")
 @click.argument("proposal_id", type=click.UUID)
-@acting
+@acting(Permission.RESOLVE, "reject", subject="proposal_id")
 def reject(proposal_id: UUID, name: str) -> None:
     """Take a proposal off the table."""
     from shared import withdrawals

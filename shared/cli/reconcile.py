@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from shared.cli.acting import acting
+from shared.roles import Permission
+
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
 EXIT = {"clean": 0, "exceptions": 1, "incomplete": 2}
 
@@ -21,7 +24,8 @@ EXIT = {"clean": 0, "exceptions": 1, "incomplete": 2}
     metavar="DIR",
     help="Where the list (CSV) and the page go. [default: here]",
 )
-def reconcile(begins: datetime | None, ends: datetime | None, output: Path) -> None:
+@acting(Permission.RECONCILE, "reconcile", tells=("begins", "ends"))
+def reconcile(begins: datetime | None, ends: datetime | None, output: Path, name: str) -> None:
     """Compare our books with RazorpayX: exit 0 when they agree, 1 with exceptions, 2 if unreadable."""
     from shared.clock import INDIA
     from shared.reconciliation import papers
@@ -36,8 +40,8 @@ def reconcile(begins: datetime | None, ends: datetime | None, output: Path) -> N
         sys.exit(EXIT[result.outcome])
     names = papers.write(result, output)
     click.echo(papers.page(result))
-    for name in names:
-        click.echo(f"Wrote {name}", err=True)
+    for path in names:
+        click.echo(f"Wrote {path}", err=True)
     sys.exit(EXIT[result.outcome])
 
 

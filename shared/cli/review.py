@@ -6,9 +6,17 @@ import click
 
 from shared.cli.acting import acting, actor_of
 from shared.clock import iso
+from shared.roles import Permission
+from shared.upi import mask
 
 _reason = click.option("--reason", required=True, help="Why; the books keep it.")
+_proposal = click.argument("proposal_id", type=click.UUID)
 _shown = click.option("--facts", "shown", required=True, help="As `payouts review list` showed them.")
+
+
+def masked(payee: str) -> str:
+    """As the audit log has it: a whole handle, but no whole UPI id."""
+    return payee if payee.startswith("@") or "@" not in payee else mask(payee)
 
 
 @click.group()
@@ -40,7 +48,7 @@ def list_reviews(limit: int) -> None:
 @click.argument("withdrawal_id", type=click.UUID)
 @_shown
 @_reason
-@acting
+@acting(Permission.REVIEW, "approve-review", subject="withdrawal_id")
 def approve(withdrawal_id: UUID, shown: str, reason: str, name: str) -> None:
     """Let it be paid: this amount to this UPI id, and nothing else."""
     from shared import withdrawals
@@ -54,7 +62,7 @@ def approve(withdrawal_id: UUID, shown: str, reason: str, name: str) -> None:
 @_shown
 @_reason
 @click.option("--words", help="What the user reads. [default: that it was not approved]")
-@acting
+@acting(Permission.REVIEW, "reject-review", subject="withdrawal_id")
 def reject(withdrawal_id: UUID, shown: str, reason: str, words: str | None, name: str) -> None:
     """Do not pay it; the coins go back."""
     from shared import withdrawals
@@ -75,7 +83,7 @@ def block() -> None:
 @block.command(name="add")
 @click.argument("payee", metavar="UPI-ID|@HANDLE")
 @_reason
-@acting
+@acting(Permission.FREEZE, "block", subject="payee", shown=masked)
 def add_block(payee: str, reason: str, name: str) -> None:
     """Pay nothing more to it: new requests are refused, what waits is held for a person."""
     from shared import blocks, db
@@ -88,14 +96,51 @@ def add_block(payee: str, reason: str, name: str) -> None:
 @block.command(name="remove")
 @click.argument("payee", metavar="UPI-ID|@HANDLE")
 @_reason
-@acting
+@acting(Permission.FREEZE, "unblock", subject="payee", shown=masked)
 def remove_block(payee: str, reason: str, name: str) -> None:
-    """Let it be paid again. What was held meanwhile still awaits approval."""
+    """Propose that it be paid again; a second person approves. What was held meanwhile awaits approval."""
     from shared import blocks, db
 
     with db.transaction() as session:
-        gone = blocks.remove(session, payee, reason=reason, actor=actor_of(name))
-    click.echo(f"{gone.subject} is not blocked any more.")
+        made = blocks.propose_unblock(session, payee, reason=reason, actor=actor_of(name))
+    click.echo(f"Proposed. A second person approves it: payouts block approve {made.id}")
+
+
+@block.command()
+def proposals() -> None:
+    """Ends of blocks and freezes that wait for a second person."""
+    from shared import blocks, db
+
+    with db.transaction() as session:
+        found = blocks.waiting(session)
+    for made, one in found:
+        click.echo(f"{made.id}  {iso(made.proposed_at)}  {one.subject}  {made.proposed_by}: {made.reason}")
+    if not found:
+        click.echo("Nothing waits.")
+
+
+@block.command(name="approve")
+@_proposal
+@acting(Permission.FREEZE, "unblock_approve", subject="proposal_id")
+def approve_removal(proposal_id: UUID, name: str) -> None:
+    """Agree as the second person that a block or a freeze ends; it ends at once."""
+    from shared import blocks, db
+
+    with db.transaction() as session:
+        gone = blocks.approve(session, proposal_id, actor=actor_of(name))
+    click.echo(f"{gone.subject} is not {'frozen' if gone.kind == blocks.WALLET else 'blocked'} any more.")
+
+
+@block.command(name="reject")
+@_proposal
+@acting(Permission.FREEZE, "unblock_reject", subject="proposal_id")
+def reject_removal(proposal_id: UUID, name: str) -> None:
+    """Take the proposal to end a block or a freeze off the table."""
+    from shared import blocks, db
+
+    with db.transaction() as session:
+        blocks.reject(session, proposal_id, actor=actor_of(name))
+    click.echo("Rejected. It stays as it is.")
 
 
 @block.command(name="list")

@@ -7,6 +7,7 @@ import click
 
 from shared.cli.acting import acting, actor_of
 from shared.clock import iso
+from shared.roles import Permission
 
 if TYPE_CHECKING:
     from shared.models import Adjustment
@@ -23,7 +24,7 @@ def wallet_() -> None:
 @wallet_.command()
 @_user
 @_reason
-@acting
+@acting(Permission.FREEZE, "freeze", subject="user_id")
 def freeze(user_id: str, reason: str, name: str) -> None:
     """Stop a user's withdrawals. Coins still come in and come back."""
     from shared import blocks, db
@@ -36,14 +37,14 @@ def freeze(user_id: str, reason: str, name: str) -> None:
 @wallet_.command()
 @_user
 @_reason
-@acting
+@acting(Permission.FREEZE, "unfreeze", subject="user_id")
 def unfreeze(user_id: str, reason: str, name: str) -> None:
-    """Let a user withdraw again. What was held meanwhile still awaits approval."""
+    """Propose that a user may withdraw again; a second person approves. What was held awaits approval."""
     from shared import blocks, db
 
     with db.transaction() as session:
-        blocks.unfreeze(session, user_id, reason=reason, actor=actor_of(name))
-    click.echo("Not frozen any more.")
+        made = blocks.propose_unfreeze(session, user_id, reason=reason, actor=actor_of(name))
+    click.echo(f"Proposed. A second person approves it: payouts block approve {made.id}")
 
 
 @wallet_.command()
@@ -51,7 +52,7 @@ def unfreeze(user_id: str, reason: str, name: str) -> None:
 @click.argument("coins", type=int)
 @click.option("--reference", required=True, help="Credited once for it.")
 @_reason
-@acting
+@acting(Permission.COINS, "coins", subject="user_id", tells=("coins", "reference"))
 def credit(user_id: str, coins: int, reference: str, reason: str, name: str) -> None:
     """Give a user COINS; above the limit of a day a second person approves."""
     from shared import adjusting
@@ -64,7 +65,7 @@ def credit(user_id: str, coins: int, reference: str, reason: str, name: str) -> 
 @_user
 @click.argument("coins", type=int)
 @_reason
-@acting
+@acting(Permission.COINS, "coins", subject="user_id", tells=("coins",))
 def adjust(user_id: str, coins: int, reason: str, name: str) -> None:
     """Mend a balance by COINS, which may be negative; above the limit a second person approves."""
     from shared import adjusting
@@ -88,7 +89,7 @@ def proposals() -> None:
 
 @wallet_.command()
 @click.argument("proposal_id", type=click.UUID)
-@acting
+@acting(Permission.COINS, "coins_approve", subject="proposal_id")
 def approve(proposal_id: UUID, name: str) -> None:
     """Agree as the second person; it is done at once."""
     from shared import adjusting
@@ -98,7 +99,7 @@ def approve(proposal_id: UUID, name: str) -> None:
 
 @wallet_.command()
 @click.argument("proposal_id", type=click.UUID)
-@acting
+@acting(Permission.COINS, "coins_reject", subject="proposal_id")
 def reject(proposal_id: UUID, name: str) -> None:
     """Take a proposal off the table."""
     from shared import adjusting

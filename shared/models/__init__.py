@@ -17,7 +17,7 @@ from shared.models.operators import AuditEntry, Operator, OperatorToken
 from shared.models.proof import DayCertificate, Evidence, SealBlock, SealLeaf
 from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
-from shared.models.rulings import Adjustment, Block, Review
+from shared.models.rulings import Adjustment, Block, BlockRemoval, Review
 from shared.models.totals import CountedDay, DayTotal
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Block",
+    "BlockRemoval",
     "CoinTransaction",
     "CountedDay",
     "DayCertificate",

@@ -73,6 +73,34 @@ class Block(Base):
     removed_because: Mapped[str | None]
 
 
+class BlockRemoval(Base):
+    """The end of a block or a freeze: one proposes it and another approves. The block has its time."""
+
+    __tablename__ = "block_removals"
+    __table_args__ = (
+        CheckConstraint("length(reason) > 0", name="has_a_reason"),
+        CheckConstraint("outcome IN ('approved', 'rejected')", name="outcome"),
+        CheckConstraint(
+            "(decided_at IS NULL) = (outcome IS NULL) AND (decided_at IS NULL) = (decided_by IS NULL)",
+            name="decided_by_someone",
+        ),
+        CheckConstraint(
+            f"decided_by IS NULL OR outcome <> 'approved' OR {is_another('decided_by', 'proposed_by')}",
+            name="two_people",
+        ),
+        Index("uq_one_open_removal", "block_id", unique=True, postgresql_where=text("decided_at IS NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    block_id: Mapped[int] = mapped_column(ForeignKey("blocks.id"))
+    reason: Mapped[str]
+    proposed_by: Mapped[str]
+    proposed_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    decided_by: Mapped[str | None]
+    decided_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+
+
 class Adjustment(Base):
     """Coins that people give or take: alone up to a limit, above it one proposes and another approves."""
 

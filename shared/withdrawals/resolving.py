@@ -13,10 +13,12 @@ from uuid import UUID
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared import exception_records
+from shared import exception_records, maker_checker
 from shared.db import transaction
 from shared.errors import BadRequest, Conflict, NotFound
+from shared.maker_checker import Matter
 from shared.models import PayoutAttempt, Resolution, Withdrawal
+from shared.roles import Permission
 from shared.settings import settings
 from shared.states import FINAL, LIVE, UNSETTLED, WAITING, AttemptState, Decision, Reason, Status
 from shared.withdrawals import journey, paid_outside, reading
@@ -45,12 +47,13 @@ def propose(
     """Propose how a withdrawal ends; nothing moves yet. `evidence` says what was seen where.
 
     That it was `paid` needs the payment. Raises NotFound, BadRequest (it cannot end so, no evidence, no such
-    UTR or time), Conflict (a proposal waits, the UTR is another withdrawal's), Stale, Unavailable.
+    UTR or time), Conflict (a proposal waits, the UTR is another's, who may not), Stale, Unavailable.
     """
     if not evidence.strip():
         raise BadRequest("Evidence is required", "Say what was seen, and where", code="evidence_required")
     with transaction() as session:
         withdrawal = reading.find(session, withdrawal_id, lock=True, version=version)
+        actor = maker_checker.must_be_maker(session, actor, Matter.of(withdrawal))
         _must_be_possible(session, withdrawal, decision)
         paid = paid_outside.checked(session, withdrawal, decision, paid)
         if _open_proposal(session, withdrawal_id):
@@ -76,13 +79,12 @@ def approve(
 ) -> Withdrawal:
     """A second person agrees, and it is done. `of` is the withdrawal that they looked at, if they named one.
 
-    Raises NotFound (also: it is not of that withdrawal), Conflict (same person, decided already, something
-    changed), Stale, BadRequest, Unavailable.
+    Raises NotFound (also: it is not of that withdrawal), Conflict (no second person: maker_checker.py;
+    decided already; something changed), Stale, BadRequest, Unavailable.
     """
     with transaction() as session:
         made, withdrawal = _locked(session, resolution_id, version, of)
-        if made.proposed_by == actor:
-            raise Conflict("A second person is needed", f"{actor} proposed it", code="same_person")
+        actor = maker_checker.must_be_checker(session, actor, Matter.of(withdrawal), maker=made.proposed_by)
         if made.fingerprint != _fingerprint(session, withdrawal):
             raise Conflict(
                 "Something has changed", "Reject it, look again, propose anew", code="stale_proposal"
@@ -111,6 +113,7 @@ def reject(
     """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Stale, Unavailable."""
     with transaction() as session:
         made, withdrawal = _locked(session, resolution_id, version, of)
+        actor = maker_checker.must_hold(session, actor, Permission.RESOLVE)
         _decide(made, "rejected", actor)
         withdrawal.updated_at = func.now()
         told = {"resolution": str(made.id), "why": why}

@@ -14,10 +14,12 @@ import structlog
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared import blocks, queues, wallet
+from shared import blocks, maker_checker, queues
 from shared.db import transaction
 from shared.errors import BadRequest, Conflict
-from shared.models import Review, Wallet, Withdrawal, WithdrawalEvent
+from shared.maker_checker import Matter
+from shared.models import Review, Withdrawal, WithdrawalEvent
+from shared.roles import Permission
 from shared.settings import settings
 from shared.states import Awaits, Reason, Status
 from shared.withdrawals import journey, reading
@@ -81,12 +83,14 @@ def approve_review(
     """Let it be paid: at once, or after what is left of its cancel window and its wait.
 
     `shown` are the `facts` that the approver saw. Raises NotFound, BadRequest (no reason), Conflict (it
-    awaits no approval any more, other facts, their own withdrawal, blocked or frozen), Stale, Unavailable.
+    awaits no approval any more, other facts, who may not: maker_checker.py, blocked or frozen), Stale,
+    Unavailable.
     """
     with transaction() as session:
         withdrawal = _awaiting(session, withdrawal_id, shown, reason, version)
         requested_by = _requested_by(session, withdrawal)
-        _must_be_another(session, withdrawal, requested_by, actor)
+        matter = Matter.of(withdrawal, Permission.REVIEW, requested_by)
+        actor = maker_checker.must_be_independent(session, actor, matter)
         _must_be_payable(session, withdrawal)
         _write(session, withdrawal, "approved", requested_by, shown, reason, actor)
         why, withdrawal.awaits_approval = withdrawal.awaits_approval, None
@@ -120,6 +124,7 @@ def reject_review(
     with transaction() as session:
         withdrawal = _awaiting(session, withdrawal_id, shown, reason, version)
         requested_by = _requested_by(session, withdrawal)
+        actor = maker_checker.must_hold(session, actor, Permission.REVIEW)
         _write(session, withdrawal, "rejected", requested_by, shown, reason, actor)
         withdrawal.admin_notes = f"Rejected: {words.strip()}"
         journey.move(
@@ -172,13 +177,6 @@ def _awaiting(
 def _requested_by(session: Session, withdrawal: Withdrawal) -> str:
     first = select(WithdrawalEvent.actor).where(WithdrawalEvent.withdrawal_id == withdrawal.id)
     return session.scalars(first.order_by(WithdrawalEvent.id).limit(1)).one()
-
-
-def _must_be_another(session: Session, withdrawal: Withdrawal, requested_by: str, actor: str) -> None:
-    """Nobody approves what they asked for, or what is paid to themselves."""
-    owner = session.get(Wallet, withdrawal.user_id)
-    if actor == requested_by or wallet.is_of(actor, withdrawal.user_id, owner):
-        raise Conflict("It is your own", "Somebody else must approve it", code="own_withdrawal")
 
 
 def _must_be_payable(session: Session, withdrawal: Withdrawal) -> None:

@@ -25,6 +25,8 @@ from tests.integration.app import GOOD, WITHDRAW
 from tests.world import KEY, World
 from worker.tasks import bring_on
 
+pytestmark = pytest.mark.usefixtures("people")
+
 MONEY_PATH = (
     "shared/withdrawals/",
     "shared/wallet.py",

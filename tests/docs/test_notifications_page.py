@@ -5,14 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from shared.cli import main
 from shared.notifications.mail import keeping, operators, sending
 from shared.settings import Settings
 from shared.settings.mailing import USUAL_PORTS
 from tests.integration.mailing import cancelled, known, rows, tell, turn_on
 from tests.mailbox import serving
+from tests.shell import invoke
 from tests.world import World
 
 PAGE = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
@@ -24,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 def said(line: str) -> str:
     program, *words = shlex.split(line)
-    done = CliRunner().invoke(main, words)
+    done = invoke(*words)
     assert program == "payouts" and done.exit_code == 0, (line, done.output)
     return done.output
 

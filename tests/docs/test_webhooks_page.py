@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from flask import Flask
 from standardwebhooks import Webhook
 
-from shared.cli import main
 from shared.notifications import addresses
 from shared.settings import Settings
 from shared.states import EDGES
 from tests.integration.telling import listen, tell
 from tests.receiver import receiving
+from tests.shell import invoke
 from tests.world import World
 
 PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
@@ -48,7 +47,7 @@ def test_the_commands_work_in_their_order(world: World, monkeypatch: pytest.Monk
     assert len(lines) == 6
     for line in lines:
         program, *words = shlex.split(line)
-        done = CliRunner().invoke(main, words)
+        done = invoke(*words)
         assert program == "payouts" and done.exit_code == 0, (line, done.output)
 
 

@@ -13,7 +13,7 @@ from shared.models import Adjustment
 from tests.integration.test_operating import payouts, said
 from tests.world import World
 
-pytestmark = pytest.mark.usefixtures("one_day")
+pytestmark = pytest.mark.usefixtures("one_day", "people")
 
 ASHA, RAVI = "operator:asha", "operator:ravi"
 
@@ -71,11 +71,14 @@ def test_many_small_ones_in_a_day_are_a_large_one(rich: World) -> None:
     assert propose(-200).outcome == "approved", "and a day's"
 
 
-def test_nobody_gives_coins_to_themselves_alone(rich: World) -> None:
-    made = propose(1, actor="operator:User123")
-    assert made.outcome is None
-    other = propose(5000)
-    assert refused(adjusting.approve, other.id, actor="operator:user123") == "own_wallet"
+def test_nobody_gives_coins_to_themselves(rich: World) -> None:
+    rich.operators("user123")
+    rich.operators("vera", user_id="user123")
+    made = propose(5000)
+    for own in ("operator:User123", "operator:vera"):
+        assert refused(propose, 1, actor=own) == "own_wallet", "nor proposes it"
+        assert refused(adjusting.approve, made.id, actor=own) == "own_wallet"
+    assert adjusting.approve(made.id, actor=RAVI).decided_by == RAVI
 
 
 def test_a_limit_that_is_raised_later_lets_nothing_slip_through(
@@ -103,11 +106,11 @@ def test_no_more_is_taken_than_there_is(rich: World) -> None:
 
 
 def test_whether_it_takes_two_is_told_before(rich: World) -> None:
-    def foretold(coins: int, actor: str = ASHA) -> bool:
+    def foretold(coins: int) -> bool:
         with db.transaction() as session:
-            return adjusting.needs_two(session, "user123", coins, actor=actor)
+            return adjusting.needs_two(session, "user123", coins, actor=ASHA)
 
-    assert (foretold(1000), foretold(-1001), foretold(1, "operator:user123")) == (False, True, True)
+    assert (foretold(1000), foretold(-1001)) == (False, True)
     propose(600)
     assert (foretold(400), foretold(-401)) == (False, True)
     assert refused(foretold, -5601) == "insufficient_coins"

@@ -16,6 +16,8 @@ from tests.integration.test_requesting import ask
 from tests.integration.test_review import ASHA, RAVI, approve, refused, reject
 from tests.world import KEY, World
 
+pytestmark = pytest.mark.usefixtures("people")
+
 
 @pytest.fixture
 def rich(world: World) -> World:
@@ -30,7 +32,8 @@ def block(payee: str = "user@okhdfcbank") -> None:
 
 def unblock(payee: str = "user@okhdfcbank") -> None:
     with db.transaction() as session:
-        blocks.remove(session, payee, reason="a mistake", actor=ASHA)
+        made = blocks.propose_unblock(session, payee, reason="a mistake", actor=ASHA)
+        blocks.approve(session, made.id, actor=RAVI)
 
 
 def freeze(user_id: str = "user123") -> None:
@@ -40,7 +43,8 @@ def freeze(user_id: str = "user123") -> None:
 
 def unfreeze(user_id: str = "user123") -> None:
     with db.transaction() as session:
-        blocks.unfreeze(session, user_id, reason="explained", actor=ASHA)
+        made = blocks.propose_unfreeze(session, user_id, reason="explained", actor=ASHA)
+        blocks.approve(session, made.id, actor=RAVI)
 
 
 @pytest.mark.parametrize("payee", ["user@okhdfcbank", "USER@OkHdfcBank", "@okhdfcbank", " @OKHDFCBANK "])
@@ -216,15 +220,24 @@ def test_blocks_are_made_and_ended_once_and_kept(rich: World) -> None:
     ]
 
 
+def ended(*words: str) -> str:
+    """What a second person is told who approves the end that these words propose, after the first tried."""
+    proposed = said(*words).rpartition(" ")[2].strip()
+    assert proposed in said("block", "proposals")
+    alone = payouts("block", "approve", proposed, "--as", "asha")
+    assert alone.exit_code == 1 and "A second person is needed" in alone.output
+    return said("block", "approve", proposed, "--as", "ravi")
+
+
 def test_operators_block_and_freeze_at_a_shell(rich: World) -> None:
     why = ("--reason", "reported twice", "--as", "asha")
     assert "user@okhdfcbank is blocked" in said("block", "add", "User@OkHdfcBank", *why)
     assert "operator:asha: reported twice" in said("block", "list")
     assert payouts("block", "add", "user@okhdfcbank", *why).exit_code == 1
-    assert "not blocked any more" in said("block", "remove", "user@okhdfcbank", *why)
+    assert "user@okhdfcbank is not blocked any more." in ended("block", "remove", "user@okhdfcbank", *why)
     assert "Nobody" in said("block", "list") and "removed" in said("block", "list", "--all")
     assert "Frozen" in said("wallet", "freeze", "user123", *why)
     assert "user123" in said("block", "list", "--wallets")
-    assert "Not frozen" in said("wallet", "unfreeze", "user123", *why)
+    assert "user123 is not frozen any more." in ended("wallet", "unfreeze", "user123", *why)
     assert payouts("wallet", "freeze", "user123").exit_code == 2, "a reason is needed"
     assert payouts("wallet", "freeze", "nobody", *why).exit_code == 1

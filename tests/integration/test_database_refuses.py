@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from shared import db
+from shared import blocks, db
+from shared.models import BlockRemoval
 from tests.world import World
 
 REFUND = """
@@ -53,6 +54,18 @@ def paid(world: World) -> None:
 def failed(world: World) -> None:
     world.paid(upi_id="fail.bank_account_closed@sim")
 
+
+def frozen(world: World) -> None:
+    pending(world)
+    with db.transaction() as session:
+        block = blocks.freeze(session, "user123", reason="stolen", actor="operator:asha")
+        session.add(BlockRemoval(block_id=block.id, reason="back", proposed_by="operator:asha"))
+
+
+# One person under two spellings is one.
+SPELT_TWICE = "'operator:asha', 'operator:ＡSHA '"
+ENDED = "UPDATE blocks SET removed_at = now(), removed_by = 'operator:ravi', removed_because = 'x'"
+AGREED = "UPDATE block_removals SET outcome = '{}', decided_by = '{}', decided_at = {};"
 
 # what is the case, what is done by hand, what the database says
 REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
@@ -119,6 +132,39 @@ REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
     (awaiting, APPROVED.format("'thief@okaxis', 'approved'"), "nobody approved"),
     (awaiting, APPROVED.format("upi_id, 'approved'") + "DELETE FROM reviews", "append-only"),
     (sending, "UPDATE withdrawals SET awaits_approval = 'amount'", "was begun already"),
+    (
+        pending,
+        "INSERT INTO resolutions (id, withdrawal_id, decision, evidence, fingerprint, proposed_by, decided_by,"
+        f" outcome, decided_at) SELECT gen_random_uuid(), id, 'refund', 'x', '', {SPELT_TWICE}, 'approved', now()"
+        " FROM withdrawals",
+        "ck_resolutions_two_people",
+    ),
+    (
+        pending,
+        "INSERT INTO adjustments (id, kind, user_id, coins, reason, needs_two, proposed_by, decided_by, outcome,"
+        f" decided_at) SELECT gen_random_uuid(), 'adjustment', 'user123', 5, 'x', true, {SPELT_TWICE}, 'approved',"
+        " now()",
+        "ck_adjustments_two_people",
+    ),
+    (
+        pending,
+        "INSERT INTO reviews (withdrawal_id, why, facts, coins_amount, upi_id, reason, outcome, requested_by,"
+        f" decided_by) SELECT id, 'amount', '', 500, upi_id, 'x', 'approved', {SPELT_TWICE} FROM withdrawals",
+        "ck_reviews_not_their_own",
+    ),
+    (frozen, AGREED.format("approved", "operator:ASHA", "now()"), "ck_block_removals_two_people"),
+    (frozen, ENDED, "nobody approved the end"),
+    (frozen, AGREED.format("rejected", "operator:ravi", "now()") + ENDED, "nobody approved the end"),
+    (
+        frozen,
+        AGREED.format("approved", "operator:ravi", "now() - interval '1 s'") + ENDED,
+        "nobody approved the end",
+    ),
+    (frozen, "UPDATE wallets SET is_frozen = false", "nobody approved the end"),
+    (frozen, "UPDATE blocks SET reason = 'other'", "never changes"),
+    (frozen, "UPDATE blocks SET added_by = 'operator:ravi'", "never changes"),
+    (frozen, "UPDATE block_removals SET proposed_by = 'operator:ravi'", "never changes"),
+    (frozen, "DELETE FROM block_removals", "never deleted"),
     (pending, "DELETE FROM blocks", "never deleted"),
     (pending, "DELETE FROM adjustments", "never deleted"),
     (

@@ -5,14 +5,14 @@ import re
 import pytest
 import redis
 from celery.beat import ScheduleEntry
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from shared import queues
-from shared.cli import main
 from shared.notifications import following
 from shared.notifications.signing import secret_of
 from tests.integration.telling import rows, tell, tell_all
 from tests.receiver import Receiver, receiving
+from tests.shell import invoke
 from tests.world import World
 from worker import tasks
 from worker.app import celery
@@ -20,7 +20,7 @@ from worker.beat import MOST_WAITING, Scheduler
 
 
 def payouts(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
+    return invoke(*words)
 
 
 def said(*words: object) -> str:

@@ -43,6 +43,7 @@ def add_ravi(session: Session, role: Role) -> None:
 def peopled(world: World) -> World:
     """One row, and the lawful changes of it, in each table that is evidence."""
     world.credit()
+    world.operators("asha", "meera")
     adjusting.propose("user123", 10, reason="mended", actor="operator:asha")
     waits = adjusting.propose("user123", 10**9, reason="too much", actor="operator:asha")
     adjusting.reject(waits.id, actor="operator:asha")
@@ -55,7 +56,8 @@ def peopled(world: World) -> World:
     world.sql("UPDATE resolutions SET outcome = 'rejected', decided_by = 'operator:ravi', decided_at = now()")
     with db.transaction() as session:
         blocks.add(session, "thief@okaxis", reason="odd", actor="operator:asha")
-        blocks.remove(session, "thief@okaxis", reason="seen", actor="operator:ravi")
+        end = blocks.propose_unblock(session, "thief@okaxis", reason="seen", actor="operator:asha")
+        blocks.approve(session, end.id, actor="operator:meera")
         add_ravi(session, Role.VIEWER)
         operators.set_totp(session, "ravi", on=True)
         operators.disable(session, "ravi", actor="asha")
@@ -217,7 +219,7 @@ def test_columns_that_come_and_go_later_break_no_old_version(peopled: World) -> 
     peopled.sql("UPDATE operators SET colour = 'blue' WHERE name = 'ravi'")
     assert faults() == []
     peopled.broken_on_purpose = True
-    peopled.sql_without_rules("UPDATE operators SET colour = 'green'")
+    peopled.sql_without_rules("UPDATE operators SET colour = 'green' WHERE name = 'ravi'")
     [line] = faults()
     assert line.startswith("operators ravi ") and line.endswith(": colour)")
 

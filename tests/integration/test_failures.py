@@ -29,6 +29,8 @@ from tests.simulator import KEY_ID, KEY_SECRET
 from tests.world import World, sign
 from worker import tasks
 
+pytestmark = pytest.mark.usefixtures("people")
+
 HOOK = "/api/razorpay/webhook/"
 ASHA, RAVI = "operator:asha", "operator:ravi"
 HOUR, DAY = 3600, 86_400

@@ -20,6 +20,8 @@ from tests.integration.test_keys import key_for
 from tests.integration.test_review import approve
 from tests.world import KEY, World
 
+pytestmark = pytest.mark.usefixtures("people")
+
 MINE = {"Idempotency-Key": "0f8fad5b-d9cb-469f-a165-70867728950e"}
 GIFT = {"user_id": "user123", "coins": 700, "reference": "gift"}
 

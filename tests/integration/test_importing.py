@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from click.testing import CliRunner
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from sandbox.processes import wait_until
 from shared import blocks, db
-from shared.cli import main
+from shared.cli.token_file import VARIABLE
 from tests.integration.app import BATCH, GOOD, WITHDRAW, assert_refused
+from tests.shell import invoke, token_of
 from tests.world import World
 
 HEADER = "user_id,amount,upi_id,reference"
@@ -33,7 +33,7 @@ class Done(NamedTuple):
 
 def payouts(*words: object) -> Done:
     """What it says. An API that was in this process before has set up its log lines for good: they are left out."""
-    done = CliRunner().invoke(main, [str(word) for word in words])
+    done = invoke(*words)
     lines = done.output.splitlines(keepends=True)
     return Done(done.exit_code, "".join(line for line in lines if not line.startswith("{")))
 
@@ -447,7 +447,8 @@ def test_a_file_that_is_written_to_meanwhile_stops_it(world: World, prizes: Path
 @contextmanager
 def started(*words: object, stderr: Any = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "shared.cli", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    env = os.environ | {VARIABLE: token_of("root")}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         yield process
     finally:

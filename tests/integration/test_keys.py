@@ -6,13 +6,12 @@ import uuid
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from flask.testing import FlaskClient
 
 from api import auth
 from api.app import create_app
 from shared import app_keys, db
-from shared.cli import main
 from shared.cli.acting import actor_of
 from tests.integration.app import (
     BATCH,
@@ -27,6 +26,7 @@ from tests.integration.app import (
     assert_refused,
 )
 from tests.integration.tokens import token, use_tokens
+from tests.shell import invoke
 from tests.world import KEY, World
 
 # What users' own tokens may do; everything else is for apps.
@@ -52,7 +52,7 @@ WITHOUT_A_KEY = {"/api/razorpay/webhook/", "/healthz", "/readyz", "/metrics"} | 
 
 
 def payouts(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words), catch_exceptions=False)
+    return invoke(*words, catch_exceptions=False)
 
 
 def key_for(*scopes: str, app: str = "quiz") -> str:

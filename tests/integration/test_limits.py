@@ -18,7 +18,7 @@ from tests.integration.test_requesting import ask
 from tests.integration.test_review import approve
 from tests.world import KEY, World
 
-pytestmark = pytest.mark.usefixtures("one_day")
+pytestmark = [pytest.mark.usefixtures("one_day"), pytest.mark.usefixtures("people")]
 
 INDIA = ZoneInfo("Asia/Kolkata")
 HEADERS = {"Authorization": f"Bearer {KEY}"}

@@ -1,16 +1,16 @@
 """What operators type and read about mail, the settings it takes, and what beat sends."""
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from shared import queues
-from shared.cli import main
 from shared.errors import SettingsError
 from shared.ids import new_id
 from shared.notifications.mail import following
 from shared.settings import load
 from tests.integration.mailing import cancelled, known, rows, tell, turn_on
 from tests.mailbox import serving
+from tests.shell import invoke
 from tests.world import World
 from worker import tasks
 from worker.app import celery
@@ -18,7 +18,7 @@ from worker.schedule import schedule
 
 
 def payouts(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
+    return invoke(*words)
 
 
 def said(*words: object) -> str:

@@ -1,5 +1,6 @@
 """What operators type: explain, pause, resume, status, exceptions, resolve."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,18 +9,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from sqlalchemy.exc import ProgrammingError
 
 from shared import watching, withdrawals
-from shared.cli import main
+from shared.cli.token_file import VARIABLE
+from tests.shell import invoke, token_of
 from tests.world import World, this_minute
 from worker import tasks
 from worker.reconcile import nightly, period, run
 
 
 def payouts(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
+    return invoke(*words)
 
 
 def said(*words: object) -> str:
@@ -71,7 +73,8 @@ def test_pause_and_resume_name_who_did_it(world: World) -> None:
 def test_an_answer_stands_alone_and_the_log_beside_it(world: World) -> None:
     """As a process of its own: in this one other tests have set up the log of the API."""
     command = [sys.executable, "-m", "shared.cli", "pause", "--reason", "bank holiday", "--as", "asha"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    env = os.environ | {VARIABLE: token_of("asha")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "payouts is paused: bank holiday\n"
     assert "[PAYOUT] paused" in done.stderr
 

@@ -17,6 +17,8 @@ from shared.states import Decision, PaidVia
 from shared.withdrawals.paid_outside import Payment
 from tests.world import World, payment
 
+pytestmark = pytest.mark.usefixtures("people")
+
 ASHA, RAVI = "operator:asha", "operator:ravi"
 UTR = "433212345678"
 

@@ -147,6 +147,7 @@ def test_a_refusal_of_us_pauses_everything_with_its_reason(rich: World, scenario
 
 
 @pytest.mark.failure(26)
+@pytest.mark.usefixtures("people")
 def test_a_payee_who_provokes_refusals_is_set_aside_while_others_are_paid(rich: World) -> None:
     rich.paid()
     rich.simulator.scenario("refuse.mode", vpa="bad@okaxis")

@@ -12,6 +12,8 @@ from shared.states import Decision, PaidVia
 from shared.withdrawals.paid_outside import NOT_TOLD
 from tests.world import World, payment
 
+pytestmark = pytest.mark.usefixtures("people")
+
 ASHA, RAVI = "operator:asha", "operator:ravi"
 SEEN = "RazorpayX dashboard, 12:30: no such reference; support ticket 4711"
 

@@ -19,6 +19,8 @@ from tests.integration.app import CANCEL, GOOD, STATUS, WITHDRAW
 from tests.integration.test_operating import payouts, said
 from tests.world import KEY, World
 
+pytestmark = pytest.mark.usefixtures("people")
+
 ASHA, RAVI = "operator:asha", "operator:ravi"
 
 
@@ -142,8 +144,15 @@ def test_an_approval_is_never_the_requesters_own(reviewed: World) -> None:
     withdrawal_id = withdrawals.request(
         user_id="user123", coins=500, upi_id="user@okhdfcbank", actor="operator:meera"
     ).id
-    for actor in ("operator:meera", "operator:USER123", "operator:asha@example.com", "user:user123"):
-        assert refused(approve, withdrawal_id, actor) == "own_withdrawal", actor
+    reviewed.operators("meera", "user123")
+    reviewed.operators("vera", email="Asha@example.com")
+    for actor, code in {
+        "operator:meera": "own_request",
+        "operator:USER123": "own_wallet",
+        "operator:vera": "own_wallet",
+        "user:user123": "unknown_operator",
+    }.items():
+        assert refused(approve, withdrawal_id, actor) == code, actor
     with pytest.raises(DBAPIError, match="not_their_own"):
         reviewed.sql(
             "INSERT INTO reviews (withdrawal_id, why, facts, coins_amount, upi_id, requested_by, outcome, reason,"

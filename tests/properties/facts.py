@@ -45,7 +45,7 @@ EVERYTHING = "SELECT " + ", ".join(
 EMPTY = """
     SET LOCAL session_replication_role = replica;
     DELETE FROM coin_transactions; DELETE FROM withdrawal_events; DELETE FROM payout_attempts;
-    DELETE FROM reviews; DELETE FROM blocks; DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
+    DELETE FROM reviews; DELETE FROM block_removals; DELETE FROM blocks; DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
     DELETE FROM destinations; DELETE FROM withdrawals; DELETE FROM wallets; DELETE FROM switches;
     INSERT INTO switches (name, is_on, reason, actor) VALUES ('payouts', true, 'installed', 'migration')
 """

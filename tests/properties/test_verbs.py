@@ -342,6 +342,7 @@ def stage(
         monkeypatch.setenv(name, value)
     try:
         with World.made(empty_databases, redis_url, NoProvider(), monkeypatch) as world:  # type: ignore[arg-type]
+            world.operators(*(who.removeprefix("operator:") for who in PEOPLE))
             yield world
     finally:
         structlog.configure(**before)

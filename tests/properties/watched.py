@@ -27,7 +27,7 @@ from tests.world import World, payment
 
 USERS = {"asha": "asha@okaxis", "ravi": "ravi@ybl"}
 MOST_WITHDRAWALS, MOST_OPEN = 5, 3
-PEOPLE = ("operator:asha", "operator:ravi")
+PEOPLE = ("operator:meera", "operator:noor", "operator:asha")  # of whom one has a wallet
 # What `World.advance` does, and the ages that rows reach besides. Due work stays due, and nobody was late.
 AGE = """
     UPDATE withdrawals SET created_at = created_at - by.t, completed_at = completed_at - by.t,
@@ -247,6 +247,8 @@ class Watched(RuleBasedStateMachine):
             self._look()
             return
         assert proposal["proposed_by"] != who, "one person decided alone"
+        owner = f"operator:{self.facts.withdrawals[key]['user_id']}"
+        assert owner not in (proposal["proposed_by"], who), "somebody decided for themselves"
         self.decided.add(key)
         for attempt in self.facts.keys(key):
             self.beliefs[attempt].checks = -1  # whoever is looking now has been overtaken
@@ -258,13 +260,17 @@ class Watched(RuleBasedStateMachine):
 
     def _forbid(self, user_id: str, what: str) -> None:
         """Block or freeze, or the end of it."""
-        forbidden, verbs, about = (
-            (self.blocked, (blocks.add, blocks.remove), USERS[user_id])
+        forbidden, verb, end, about = (
+            (self.blocked, blocks.add, blocks.propose_unblock, USERS[user_id])
             if what == "block"
-            else (self.frozen, (blocks.freeze, blocks.unfreeze), user_id)
+            else (self.frozen, blocks.freeze, blocks.propose_unfreeze, user_id)
         )
         with db.transaction() as session:
-            verbs[about in forbidden](session, about, reason="seen", actor=PEOPLE[0])
+            if about in forbidden:
+                made = end(session, about, reason="seen", actor=PEOPLE[0])
+                blocks.approve(session, made.id, actor=PEOPLE[1])
+            else:
+                verb(session, about, reason="seen", actor=PEOPLE[0])
         forbidden ^= {about}
         self._look()
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.money import rupees_text
-from shared.roles import Role
+from shared.roles import NEEDS, Permission, Role
 from shared.upi import mask
 
 WHY, EVIDENCE = "Reason", "Evidence: what was seen, and where"
@@ -56,6 +56,11 @@ class Act:
     cannot: Callable[[Seen], str | None]  # why not, in words
     tells: Callable[[Seen], list[str]]  # what will happen
     does: Callable[[UUID, Given], str]  # does it; says what was done
-    role: Role = Role.OPERATOR
+    needs: Permission = Permission.WITHDRAWALS
     wants_payment: bool = False  # its UTR, by which way, and when
     in_bulk: bool = False
+
+    @property
+    def role(self) -> Role:
+        """The role that it needs."""
+        return NEEDS[self.needs]

@@ -6,6 +6,7 @@ from api.admin.acts.base import WHY, Act, Given, Seen
 from shared import withdrawals
 from shared.db import transaction
 from shared.money import rupees_text
+from shared.roles import Permission
 from shared.states import Status
 from shared.withdrawals import reviewing
 
@@ -63,6 +64,7 @@ ACTS = (
         _tells_approve_review,
         _approve_review,
         in_bulk=True,
+        needs=Permission.REVIEW,
     ),
     Act(
         "reject-review",
@@ -72,5 +74,6 @@ ACTS = (
         _tells_reject_review,
         _reject_review,
         in_bulk=True,
+        needs=Permission.REVIEW,
     ),
 )

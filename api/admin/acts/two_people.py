@@ -4,14 +4,17 @@ from collections.abc import Callable
 from uuid import UUID
 
 from api.admin.acts.base import EVIDENCE, WHY, Act, Given, Seen
-from shared import withdrawals
+from shared import maker_checker, withdrawals
 from shared.clock import INDIA
+from shared.maker_checker import Matter
 from shared.models import Resolution
+from shared.roles import Permission
 from shared.states import Decision, PaidVia, Status
 from shared.utr import moment
 from shared.withdrawals import resolving
 from shared.withdrawals.paid_outside import Payment
 
+RESOLVE = Permission.RESOLVE
 SECOND = "Nothing moves until a second person approves."
 
 
@@ -87,13 +90,20 @@ def _paid(given: Given) -> Payment:
 
 
 def _cannot_propose(decision: Decision) -> Callable[[Seen], str | None]:
-    return lambda seen: resolving.cannot(seen.session, seen.withdrawal, decision)
+    return lambda seen: (
+        resolving.cannot(seen.session, seen.withdrawal, decision)
+        or maker_checker.refusal(seen.session, seen.actor, _matter(seen))
+    )
 
 
 def _cannot_approve(seen: Seen) -> str | None:
     if seen.proposal is None:
         return "Nothing is proposed"
-    return "You proposed it; a second person is needed" if seen.proposal.proposed_by == seen.actor else None
+    return maker_checker.refusal(seen.session, seen.actor, _matter(seen), maker=seen.proposal.proposed_by)
+
+
+def _matter(seen: Seen) -> Matter:
+    return Matter.of(seen.withdrawal)
 
 
 def _cannot_reject(seen: Seen) -> str | None:
@@ -156,6 +166,7 @@ ACTS = (
         _tells_paid,
         _propose(Decision.PAID),
         wants_payment=True,
+        needs=RESOLVE,
     ),
     Act(
         "refund",
@@ -164,6 +175,7 @@ ACTS = (
         _cannot_propose(Decision.REFUND),
         _tells_refund,
         _propose(Decision.REFUND),
+        needs=RESOLVE,
     ),
     Act(
         "go-on",
@@ -172,7 +184,8 @@ ACTS = (
         _cannot_propose(Decision.GO_ON),
         _tells_go_on,
         _propose(Decision.GO_ON),
+        needs=RESOLVE,
     ),
-    Act("approve", "Approve the proposal", WHY, _cannot_approve, _tells_approve, _approve),
-    Act("reject", "Reject the proposal", WHY, _cannot_reject, _tells_reject, _reject),
+    Act("approve", "Approve the proposal", WHY, _cannot_approve, _tells_approve, _approve, needs=RESOLVE),
+    Act("reject", "Reject the proposal", WHY, _cannot_reject, _tells_reject, _reject, needs=RESOLVE),
 )

@@ -25,12 +25,7 @@ def _hash() -> str:
 
 
 def add_operator(world: World, name: str, role: Role) -> None:
-    world.sql(
-        "INSERT INTO operators (name, role, password_hash, created_by) VALUES (:n, :r, :h, 'operator:test')",
-        n=name,
-        r=str(role),
-        h=_hash(),
-    )
+    world.operators(name, role=str(role), password_hash=_hash())
 
 
 class Person:

@@ -58,6 +58,7 @@ ROUTES: dict[tuple[str, str], Role | str] = {
     ("POST", f"{RECORD}close/"): OPERATOR,
     ("GET", "/admin/reconciliation/"): VIEWER,
     ("GET", "/admin/reconciliation/<int:run_id>/"): VIEWER,
+    ("POST", "/admin/ruling/lift/<uuid:removal_id>/"): OPERATOR,
     ("GET", "/admin/audit-log/"): FINANCE,
     ("GET", "/admin/operators/"): ADMIN,
     ("POST", "/admin/operators/change/"): ADMIN,
@@ -77,11 +78,13 @@ def ids(panel: World) -> dict[str, str]:
     """One of each thing that addresses name."""
     panel.credit()
     withdrawal_id, other = panel.request(), panel.request()
+    panel.operators("fay")
     made = adjusting.propose("user123", 2000, reason="a lost prize", actor="operator:fay")
     add_operator(panel, "other", Role.VIEWER)
     with transaction() as session:
         record_id = open_record(session, kind="test", subject="s", source="watch", ours={"a": 1}, theirs={})
         block_id = blocks.add(session, "other@okaxis", reason="x", actor="operator:fay").id
+        end = blocks.propose_unblock(session, "other@okaxis", reason="x", actor="operator:fay")
     panel.sql("INSERT INTO reconciliation_runs (from_at, to_at) VALUES (now() - interval '1 day', now())")
     [run] = panel.sql("SELECT id FROM reconciliation_runs")
     return {
@@ -90,6 +93,7 @@ def ids(panel: World) -> dict[str, str]:
         "<int:block_id>": str(block_id),
         "<int:run_id>": str(run.id),
         "<uuid:adjustment_id>": str(made.id),
+        "<uuid:removal_id>": str(end.id),
         "<word>": "cancel",
         "<path:filename>": "panel.css",
         "the other withdrawal": str(other),
@@ -109,6 +113,7 @@ def filled(world: World, ids: dict[str, str]) -> dict[str, dict[str, str]]:
         "/admin/ruling/turn/": {**do, "word": "freeze", "subject": "user123"},
         "/admin/ruling/coins/": {**do, "subject": "user123", "coins": "5", "key": str(new_id())},
         "/admin/ruling/coins/<uuid:adjustment_id>/": {**do, "word": "approve"},
+        "/admin/ruling/lift/<uuid:removal_id>/": {**do, "word": "approve"},
         "/admin/switches/turn/": {**do, "word": "pause", "name": "payouts", "seen": switch},
         f"{RECORD}take/": {"seen": record},
         f"{RECORD}close/": {"seen": record, "resolution": "x"},
@@ -124,7 +129,7 @@ def address(rule: str, ids: dict[str, str]) -> str:
 
 def state(world: World) -> Any:
     tables = (
-        "withdrawals", "withdrawal_events", "resolutions", "switches", "exception_records", "blocks",
+        "withdrawals", "withdrawal_events", "resolutions", "switches", "exception_records", "blocks", "block_removals",
         "adjustments", "reviews", "coin_transactions", "wallets",
     )  # fmt: skip
     others = world.sql("SELECT * FROM operators WHERE name = 'other'")

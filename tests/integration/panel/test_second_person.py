@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from shared import adjusting, withdrawals
 from shared.roles import Role
 from shared.states import Decision
@@ -11,6 +13,11 @@ from tests.integration.test_operating import said
 from tests.world import World
 
 FAY = "operator:fay"
+
+
+@pytest.fixture(autouse=True)
+def fay(panel: World) -> None:
+    panel.operators("fay")
 
 
 def part(person: Person, section: str) -> str:

@@ -126,6 +126,13 @@ def test_a_masked_payee_is_unblocked_by_its_row(panel: World, signed_in: Signed)
     assert "This will happen" in asha.page.text and "banu@" not in asha.page.text
     assert links(asha, "No, back") == ["/admin/blocks/"]
     asha.send(step="do")
+    ravi = signed_in("ravi")
+    ravi.get("/admin/blocks/")
+    [made] = panel.sql("SELECT id FROM block_removals")
+    ravi.send(action=f"/admin/ruling/lift/{made.id}/", word="approve")
+    assert "fraud of ba…@okaxis" in ravi.page.text and "banu@" not in ravi.page.text
+    ravi.send(step="do", reason="cleared by their bank")
+    assert "ba…@okaxis is not blocked any more." in ravi.messages
     left = panel.sql("SELECT subject FROM blocks WHERE removed_at IS NULL")
     assert [row.subject for row in left] == ["basu@okaxis"]
     assert asha.get(oldest).status_code == 404 and asha.get(newest).status_code == 200

@@ -11,13 +11,13 @@ from typing import Any
 from uuid import UUID
 
 import requests
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from shared import exception_records
-from shared.cli import main
 from shared.clock import INDIA
 from shared.db import transaction
 from tests import simulator as outside
+from tests.shell import invoke
 from tests.world import World
 from worker import reconcile
 
@@ -157,9 +157,7 @@ def sent(world: World, upi_id: str = "user@okhdfcbank") -> UUID:
 
 def ran(day: Day, output: Path, *words: str) -> Result:
     begins, ends = (moment.strftime("%Y-%m-%dT%H:%M:%S") for moment in day.period())
-    return CliRunner().invoke(
-        main, ["reconcile", "--from", begins, "--to", ends, "--output", str(output), *words]
-    )
+    return invoke("reconcile", "--from", begins, "--to", ends, "--output", output, *words)
 
 
 def table(output: Path) -> list[dict[str, str]]:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from shared import exception_records
-from shared.cli import main
 from shared.clock import INDIA
 from shared.db import transaction
 from shared.reconciliation import papers
 from tests.integration.reconciliation.days import Day, few, kinds, ran, summary, table
+from tests.shell import invoke
 from tests.world import World
 from worker import reconcile
 
@@ -117,7 +116,7 @@ def test_papers_are_written_whole_or_not_at_all(
 
 
 def test_by_default_it_is_yesterday_in_india(day: Day, tmp_path: Path) -> None:
-    assert CliRunner().invoke(main, ["reconcile", "--output", str(tmp_path)]).exit_code == 0
+    assert invoke("reconcile", "--output", tmp_path).exit_code == 0
     run = day.world.sql(
         """SELECT from_at AT TIME ZONE 'Asia/Kolkata' = date_trunc('day', now() AT TIME ZONE 'Asia/Kolkata') - interval '1 day' AS is_yesterday,
                   to_at - from_at = interval '1 day' AS is_a_day, outcome FROM reconciliation_runs"""
@@ -126,5 +125,5 @@ def test_by_default_it_is_yesterday_in_india(day: Day, tmp_path: Path) -> None:
 
 
 def test_a_period_that_ends_before_it_begins_is_a_sentence(world: World) -> None:
-    done = CliRunner().invoke(main, ["reconcile", "--from", "2026-11-02", "--to", "2026-11-01"])
+    done = invoke("reconcile", "--from", "2026-11-02", "--to", "2026-11-01")
     assert done.exit_code == 1 and "It must begin before it ends" in done.output

@@ -7,7 +7,7 @@ from shared.states import Decision
 from tests.integration.reconciliation.days import Day, kinds, sent
 from tests.world import payment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("people")]
 
 
 def test_a_missed_end_is_applied_and_is_no_discrepancy(day: Day) -> None:
