@@ -134,6 +134,7 @@ def _attempts(session: Session, withdrawal_id: UUID) -> list[Line]:
             "utr": attempt.utr,
             "fees_paise": attempt.fees_paise,
             "tax_paise": attempt.tax_paise,
+            "only_a_webhook_told": attempt.unconfirmed or None,
         }
         lines.append(
             Line(attempt.created_at, "attempt", f"attempt {attempt.number}, as it stands now", details)

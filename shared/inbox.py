@@ -1,4 +1,4 @@
-"""The provider's webhooks: kept once as they came, applied afterwards through the one door."""
+"""The provider's webhooks: kept once as they came, taken afterwards as the hints that they are."""
 
 import hashlib
 from datetime import timedelta
@@ -16,7 +16,7 @@ from shared.errors import Unavailable
 from shared.ids import parse_id
 from shared.models import PayoutAttempt, WebhookEvent
 from shared.razorpayx.answers import PayoutReport, parse_event
-from shared.withdrawals import apply_report
+from shared.withdrawals import take_hint
 
 MAX_EVENT_ID = 200
 # The nudge comes at once; the sweep needs to look only at what its worker did not finish.
@@ -113,7 +113,7 @@ def _apply(session: Session, kept: WebhookEvent) -> str:
     kept.occurred_at = event.occurred_at
     if event.report is None:
         return "unreadable"  # a payout event without a payout is not what we know
-    outcome = apply_report(session, event.report, "webhook")
+    outcome = take_hint(session, event.report)
     kept.withdrawal_id = _withdrawal_of(session, event.report)
     kept.reference_id = event.report.reference_id
     return outcome

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 
 from sqlalchemy import ColumnElement, bindparam, exists, func, text
+from sqlalchemy.orm import Session
 
 from shared.db import one_statement, told_plainly
 from shared.errors import Unavailable
@@ -41,6 +42,17 @@ TAKE_TURN = text("""
     RETURNING extract(epoch FROM next_at - clock_timestamp()) - :turn AS seconds
 """)
 PUSH_BACK = text("UPDATE pace SET next_at = next_at + make_interval(secs => :late) WHERE name = 'razorpayx'")
+# Questions that webhooks provoke have turns of their own, so that a flood of forged ones leaves the calls to
+# the others: a quarter of the pace, a few at once, and none further ahead than this.
+HINT_SHARE, HINTS_AT_ONCE, HINTS_AHEAD_SECONDS = 4, 20, 600
+TAKE_HINT_TURN = text("""
+    UPDATE pace SET next_at = make_interval(secs => :turn) + CASE
+            WHEN next_at > now() + make_interval(secs => :absurd) THEN now()
+            ELSE greatest(next_at, now() - make_interval(secs => :turn * :burst)) END
+    WHERE name = 'hints' AND (next_at < now() + make_interval(secs => :ahead)
+        OR next_at > now() + make_interval(secs => :absurd))
+    RETURNING greatest(extract(epoch FROM next_at - now()) - :turn, 0) AS seconds
+""")
 HOLD = text("""
     UPDATE pace SET next_at = clock_timestamp() + make_interval(secs => :seconds)
     WHERE name = 'razorpayx' AND (next_at < clock_timestamp() + make_interval(secs => :seconds)
@@ -103,12 +115,22 @@ def hold(retry_after_seconds: float | None) -> None:
 def is_long() -> ColumnElement[bool]:
     """Whether the next turn is so far ahead that nothing should be begun, for a query with `bounds()`."""
     soon, absurd = (func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name)) for name in ("soon", "absurd"))
-    return exists().where(Pace.next_at > func.now() + soon, Pace.next_at <= func.now() + absurd)
+    ours = Pace.name == "razorpayx"
+    return exists().where(ours, Pace.next_at > func.now() + soon, Pace.next_at <= func.now() + absurd)
 
 
 def bounds() -> dict[str, float]:
     """Seconds ahead, between which a turn is far but no wrong clock's. At a slow pace each turn is far."""
     return {"soon": LONG_SECONDS + 2 * _turn_seconds(), "absurd": _absurd_seconds()}
+
+
+def take_hint_turn(session: Session) -> float | None:
+    """In how many seconds a question may be asked that a webhook provoked; None when too many wait."""
+    turn = _turn_seconds() * HINT_SHARE
+    ahead = HINTS_AHEAD_SECONDS + turn
+    values = {"turn": turn, "burst": HINTS_AT_ONCE, "ahead": ahead, "absurd": 2 * ahead}
+    seconds = session.scalar(TAKE_HINT_TURN, values)
+    return None if seconds is None else float(seconds)
 
 
 def _take_turn() -> float | None:

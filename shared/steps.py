@@ -39,6 +39,7 @@ class LookUp:
     attempt_id: UUID
     account_number: str
     checks: int
+    hints: int | None = None  # asked because of so many webhooks, and of nothing else; what is due stays due
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Poll:
     payout_id: str
     amount_paise: int
     checks: int
+    hints: int | None = None  # as above
 
 
 Step = Prepare | Send | LookUp | Poll

@@ -17,13 +17,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import requests
 from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError
 
 from shared import checks, db, gauges, inbox, queues, wallet, withdrawals
 from shared.clock import INDIA
 from shared.models import Withdrawal
-from shared.razorpayx.answers import Answer
+from shared.razorpayx.answers import Answer, parse_report
 from shared.razorpayx.client import RazorpayX
 from shared.settings import settings
 from shared.states import PaidVia
@@ -51,6 +52,7 @@ SIGNING_KEY = base64.b64encode(bytes(range(32))).decode()
 _waiting = {
     "withdrawals": ("due_at", "not_before"),
     "webhook_events": ("due_at",),
+    "hints": ("due_at", "asked_at"),
     "deliveries": ("due_at", "began_at", "leased_until"),
     "emails": ("due_at", "began_at", "leased_until", "server_failed_at"),
     "mail_listeners": ("told_at",),
@@ -191,6 +193,36 @@ class World:
         ).encode()
         inbox.receive(event_id, body)
         return inbox.apply(event_id)
+
+    def hears(self, payout: dict[str, Any], channel: str = "poll") -> str:
+        """A call of ours was told this of a payout: the provider's own word. What that did."""
+        report = parse_report(payout)
+        assert report is not None
+        with db.transaction() as session:
+            return withdrawals.apply_report(session, report, channel)
+
+    def arrives_after_all(self, withdrawal_id: UUID, status: str = "processed") -> dict[str, Any]:
+        """The request that nobody saw arrive comes through: what a webhook says of that payout."""
+        attempt = self.attempts(withdrawal_id)[-1]
+        self.simulator.scenario("never", default=True)
+        # A key of its own: the simulator remembers what it answered to the attempt's.
+        headers = {"Content-Type": "application/json", "X-Payout-Idempotency": "this-one-came-through-late"}
+        answer = requests.post(
+            f"{self.simulator.url}/v1/payouts",
+            data=bytes(attempt.request_body),
+            headers=headers,
+            auth=(outside.KEY_ID, outside.KEY_SECRET),
+            timeout=10,
+        )
+        assert answer.status_code == 200, answer.text
+        return self.becomes(answer.json()["id"], status)
+
+    def becomes(self, payout_id: str, status: str, reason: str | None = None) -> dict[str, Any]:
+        """From now on this is how the payout stands at RazorpayX: what a webhook says of it."""
+        self.simulator.post(f"payouts/{payout_id}/status", {"status": status, "reason": reason})
+        [payout] = [one for one in self.simulator.payouts() if one["id"] == payout_id]
+        told = {key: payout[key] for key in ("id", "amount", "reference_id", "utr", "status")}
+        return {**told, "status_details": {"reason": reason}}
 
     # --- what one can see
 

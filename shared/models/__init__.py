@@ -15,7 +15,7 @@ from shared.models.operations import (
 )
 from shared.models.operators import AuditEntry, Operator, OperatorToken
 from shared.models.proof import DayCertificate, Evidence, SealBlock, SealLeaf
-from shared.models.provider import Destination, PayoutAttempt, WebhookEvent
+from shared.models.provider import Destination, Hint, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
 from shared.models.rulings import Adjustment, Block, BlockRemoval, Review
 from shared.models.totals import CountedDay, DayTotal
@@ -37,6 +37,7 @@ __all__ = [
     "Endpoint",
     "Evidence",
     "ExceptionRecord",
+    "Hint",
     "IdempotentRequest",
     "MailListener",
     "Operator",

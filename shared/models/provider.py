@@ -33,6 +33,7 @@ class PayoutAttempt(Base):
         UniqueConstraint("withdrawal_id", "number"),
         UniqueConstraint("payout_id"),
         CheckConstraint("recheck_at IS NULL OR state = 'paid'", name="recheck_what_is_paid"),
+        CheckConstraint("NOT unconfirmed OR state = 'paid'", name="unconfirmed_while_paid"),
         Index("ix_payout_attempts_utr", "utr", postgresql_where=text("utr IS NOT NULL")),
         Index("ix_payout_attempts_created", "created_at"),
         Index("ix_payout_attempts_recheck", "recheck_at", postgresql_where=text("recheck_at IS NOT NULL")),
@@ -64,9 +65,32 @@ class PayoutAttempt(Base):
     tax_paise: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     last_sent_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    unconfirmed: Mapped[bool] = mapped_column(server_default=text("false"))  # paid, by a webhook's word alone
     recheck_at: Mapped[datetime | None]  # paid, and looked at once more then: banks send money back
     answered_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+class Hint(Base):
+    """What webhooks said of an attempt, and a call of ours has yet to tell. One row for an attempt."""
+
+    __tablename__ = "hints"
+    __table_args__ = (
+        CheckConstraint("came > 0 AND asked >= 0", name="counted"),
+        CheckConstraint("asked = 0 OR asked_at IS NOT NULL", name="asked_at_a_time"),
+        Index("ix_hints_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("ix_hints_withdrawal", "withdrawal_id"),
+    )
+
+    attempt_id: Mapped[UUID] = mapped_column(ForeignKey("payout_attempts.id"), primary_key=True)
+    withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
+    said: Mapped[str]  # the status that the last one named
+    by_reference: Mapped[bool]  # it named a payout that is not the one we know: ask for all of this reference
+    came: Mapped[int] = mapped_column(server_default=text("1"))
+    last_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    asked: Mapped[int] = mapped_column(server_default=text("0"))  # questions since one that brought news
+    asked_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None]  # when to ask, or when the lease of who asks ends; None: nothing to ask
 
 
 class Destination(Base):

@@ -13,7 +13,7 @@ from shared.ids import parse_id
 from shared.razorpayx.answers import PayoutReport
 from shared.razorpayx.statements import Line, ListedPayout
 from shared.states import UNSETTLED, AttemptState, PaidVia, Status
-from shared.withdrawals.reporting import Effect, meaning
+from shared.withdrawals.meaning import Effect, meaning
 
 # What can differ. The subject of a record is the payout's id unless it is said otherwise.
 AMOUNT, STATUS, UTR, FEES = "amount_differs", "status_differs", "utr_differs", "fees_differ"
@@ -57,6 +57,7 @@ class Ours:
     sent_as: str
     last_sent_at: datetime
     paid_via: str = PaidVia.RAZORPAYX
+    unconfirmed: bool = False  # paid, by a webhook's word alone
 
     @property
     def cost_paise(self) -> int:
@@ -127,7 +128,7 @@ def has_news(pair: Pair) -> bool:
         return ours.state == AttemptState.PAID and any(unlearnt)
     if effect == "follow":
         return ours.state != AttemptState.ACCEPTED
-    return effect in ("pay", "fail", "reverse")
+    return effect in ("pay", "fail", "reverse", "confirm", "undo")
 
 
 def conflict_word(report: PayoutReport, state: str) -> str:
@@ -136,7 +137,12 @@ def conflict_word(report: PayoutReport, state: str) -> str:
 
 
 def _effect(report: PayoutReport, ours: Ours) -> Effect:
-    return meaning(ours.state, report.outcome, on_peoples_word=ours.on_peoples_word)
+    return meaning(
+        ours.state,
+        report.outcome,
+        on_peoples_word=ours.on_peoples_word,
+        unconfirmed=ours.unconfirmed,
+    )
 
 
 def lacks_a_line(pair: Pair) -> bool:

@@ -64,6 +64,9 @@ class Paying(BaseSettings):
         (3600.0, 86_400.0, 259_200.0, 432_000.0, 691_200.0),
         description="How long after completion a payout is looked at once more: a bank may send it back",
     )
+    confirm_seconds: float = Field(
+        120, gt=0, description="How soon RazorpayX is asked for a payout that only a webhook called paid"
+    )
     retry_seconds: float = Field(
         1800, gt=0, description="Wait where the table of reasons says half an hour; its others in proportion"
     )

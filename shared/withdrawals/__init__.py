@@ -5,6 +5,7 @@
     claim                      a worker takes what is due            claiming.py
     record_answer              and writes down what came of it       recording.py
     apply_report               the one door for what RazorpayX says  reporting.py
+    take_hint                  a webhook: it makes us ask            hinting.py
     sweep                      due work that nobody holds            sweeping.py
     pause    resume            when payouts must not be sent         pausing.py
     propose  approve  reject   people decide                         resolving.py
@@ -16,6 +17,7 @@ A status changes in `journey.py`, and nowhere else.
 """
 
 from shared.withdrawals.claiming import claim
+from shared.withdrawals.hinting import take_hint
 from shared.withdrawals.operating import add_note, ask_now, retry_now
 from shared.withdrawals.pausing import pause, resume
 from shared.withdrawals.reading import Page, find, history
@@ -48,4 +50,5 @@ __all__ = [
     "resume",
     "retry_now",
     "sweep",
+    "take_hint",
 ]

@@ -22,7 +22,7 @@ from shared.razorpayx import bodies
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Awaits, Reason, Status
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-from shared.withdrawals import journey, pausing, rechecking, reviewing
+from shared.withdrawals import hinting, journey, pausing, rechecking, reviewing
 
 WORKER = "worker"
 CONTRADICTED = f"{journey.HELD}contradicted"
@@ -75,7 +75,9 @@ def claim(withdrawal_id: UUID) -> Step | None:
     """
     with transaction() as session:
         withdrawal = session.scalar(DUE, {"withdrawal_id": withdrawal_id, **pace.bounds()})
-        return _next_step(session, withdrawal) if withdrawal else rechecking.claim(session, withdrawal_id)
+        if withdrawal:
+            return _next_step(session, withdrawal)
+        return rechecking.claim(session, withdrawal_id) or hinting.claim(session, withdrawal_id)
 
 
 def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:

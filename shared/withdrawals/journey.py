@@ -153,7 +153,10 @@ def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **da
         withdrawal.review = why
         withdrawal.updated_at = func.now()
     if is_blocked(withdrawal) and withdrawal.status in OPEN:
+        # Not later than it was due before: where a worker may have died on the wire, its lease still ends.
+        due_at = withdrawal.due_at
         wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
+        withdrawal.due_at = func.least(due_at, withdrawal.due_at)
     _event(session, withdrawal, Status(withdrawal.status), actor, FLAGGED + why, data)
     exception_records.open_record(
         session,

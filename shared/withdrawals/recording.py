@@ -22,7 +22,7 @@ from shared.razorpayx.reasons import POLICIES
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-from shared.withdrawals import journey, pausing, reporting
+from shared.withdrawals import effects, hinting, journey, pausing, rechecking, reporting
 from shared.withdrawals.claiming import begin, is_older, sent_again
 
 # After an hour the provider's page counts an absent payout as failed (razorpayx.md §3). What it did not
@@ -30,9 +30,6 @@ from shared.withdrawals.claiming import begin, is_older, sent_again
 # A number of look-ups as well: a clock that jumps an hour must not end it.
 ABSENT_LOOKS, UNANSWERED_SECONDS = 6, 3600
 MAX_WAIT_SECONDS, PUT_OFF_SECONDS, ERRORS_UNTIL_TOLD = 600, 300, 3
-# A recheck that nobody answers is made again each hour, until the bank's time is over by far.
-RECHECK_AGAIN_SECONDS, LAST_RECHECK_SECONDS = 3600, 10 * 86_400
-
 
 WAITS_FOR = {
     "refuses_us": Reason.PROVIDER_REFUSES_US,
@@ -125,10 +122,42 @@ def _remember(session: Session, step: Prepare, answer: Prepared) -> None:
 
 def _end_unsent(session: Session, withdrawal: Withdrawal, answer: Refused) -> None:
     """The provider does not take this payee: nothing was ever sent, the coins go back."""
-    reporting.fail(session, withdrawal, actor="reply", reason=answer.reason, description=answer.description)
+    effects.fail(session, withdrawal, actor="reply", reason=answer.reason, description=answer.description)
 
 
 def _record(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    step: Send | LookUp | Poll,
+    answer: Answer,
+) -> None:
+    before = _what_counts(withdrawal, attempt)
+    _write_down(session, withdrawal, attempt, step, answer)
+    if isinstance(step, Poll):
+        rechecking.plan(session, withdrawal, attempt, step, answered=isinstance(answer, Accepted))
+    if not isinstance(step, Send) and step.hints is not None:
+        hinting.settle(session, step, _told(answer), is_news=_what_counts(withdrawal, attempt) != before)
+    if isinstance(step, Send) and attempt.state == AttemptState.SENDING and attempt.sends == step.sends:
+        # The call is over, and what came of it was no news of this attempt, but a contradiction. Nobody is on
+        # the wire any more: it is looked up, and people may decide.
+        attempt.state, attempt.in_doubt = AttemptState.UNKNOWN, True
+
+
+def _what_counts(withdrawal: Withdrawal, attempt: PayoutAttempt) -> tuple[Any, ...]:
+    known = (attempt.state, attempt.payout_id, attempt.provider_status, attempt.utr, attempt.unconfirmed)
+    return withdrawal.status, withdrawal.review, *known
+
+
+def _told(answer: Answer) -> str | None:
+    """The status that an answer names, if any; `none` is one."""
+    reports = [answer.report] if isinstance(answer, Accepted) else getattr(answer, "reports", None)
+    if reports is None:
+        return None
+    return str(reports[0].status) if reports else "none"
+
+
+def _write_down(
     session: Session,
     withdrawal: Withdrawal,
     attempt: PayoutAttempt,
@@ -142,6 +171,9 @@ def _record(
         _two_payouts(session, withdrawal, attempt, answer)
     elif isinstance(answer, Found) and answer.reports:
         reporting.apply_report(session, answer.reports[0], channel)
+    elif not isinstance(step, Send) and step.hints is not None:
+        # Asked beside all else: it says nothing of how long the payout has been absent.
+        journey.note(session, withdrawal, "asked:no_payout", actor=channel, **_evidence(attempt, answer))
     elif isinstance(step, Poll):
         _not_polled(session, withdrawal, attempt, step, answer)
     elif attempt.state not in UNSETTLED or _is_overtaken(session, withdrawal, attempt, step):
@@ -161,17 +193,8 @@ def _not_polled(
 ) -> None:
     """A payout that could not be asked for stands where it stood, and is asked for again."""
     journey.note(session, withdrawal, "polled:no_answer", actor="poll", **_evidence(attempt, answer))
-    if attempt.checks != step.checks:
-        return
-    if attempt.state == AttemptState.ACCEPTED:
-        withdrawal.due_at = func.now() + timedelta(seconds=reporting.seconds_to_next_poll(attempt))
-    elif (
-        attempt.state == AttemptState.PAID
-        and attempt.recheck_at is None
-        and not is_older(session, withdrawal.completed_at, LAST_RECHECK_SECONDS)
-    ):
-        # The last look at a completed payout was none: another takes its place.
-        attempt.recheck_at = func.now() + timedelta(seconds=RECHECK_AGAIN_SECONDS)
+    if attempt.checks == step.checks and attempt.state == AttemptState.ACCEPTED:
+        withdrawal.due_at = func.now() + timedelta(seconds=effects.seconds_to_next_poll(attempt))
 
 
 def _is_overtaken(
@@ -209,7 +232,7 @@ def _refused(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, a
     attempt.state = AttemptState.REFUSED
     attempt.answered_at = attempt.ended_at = func.now()
     attempt.status_details = {"reason": answer.reason, "description": answer.description}
-    reporting.end_or_retry(
+    effects.end_or_retry(
         session, withdrawal, attempt, actor="reply", reason=answer.reason, description=answer.description
     )
 
@@ -258,7 +281,7 @@ def _not_found(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt,
     if for_an_hour and attempt.absent_looks >= ABSENT_LOOKS and not journey.is_blocked(withdrawal):
         attempt.state = AttemptState.REFUSED
         attempt.ended_at = func.now()
-        reporting.fail(session, withdrawal, actor="lookup", reason="never_arrived", **evidence)
+        effects.fail(session, withdrawal, actor="lookup", reason="never_arrived", **evidence)
 
 
 def _wait_for_provider(withdrawal: Withdrawal, answer: Answer, *, seconds: float) -> None:

@@ -202,7 +202,9 @@ def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decisi
     _must_not_pay_anew(session, withdrawal, decision)
     _must_not_be_on_its_way(session, withdrawal, decision)
     sending = select(PayoutAttempt.id).where(
-        PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state == AttemptState.SENDING
+        PayoutAttempt.withdrawal_id == withdrawal.id,
+        PayoutAttempt.state == AttemptState.SENDING,
+        PayoutAttempt.last_sent_at > func.now() - timedelta(seconds=settings().lease_seconds),
     )
     if session.scalar(sending):
         # Going on neither: another worker would take it up beside the one that is on the wire.

@@ -13,7 +13,7 @@ from sqlalchemy import CTE, Select, exists, func, select, union_all
 
 from shared import metrics, pace, queues, switches
 from shared.db import transaction
-from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
+from shared.models import Hint, PayoutAttempt, WebhookEvent, Withdrawal
 from shared.settings import settings
 from shared.states import OPEN, AttemptState, Reason, Status
 from shared.withdrawals import pausing, promising
@@ -78,14 +78,15 @@ def _due_with_place() -> CTE:
 
 
 def _to_poll() -> Select[Any]:
-    """What is accepted, and completed payouts that a bank may have sent back, by how late they are: one after
-    the other, the second would wait as long as there are many of the first.
+    """What is accepted, completed payouts that a bank may have sent back, and what a webhook hinted at, by
+    how late they are: one after the other, the second would wait as long as there are many of the first.
     """
     accepted = select(Withdrawal.id, _late(Withdrawal.due_at))
     accepted = accepted.where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now(), _is_accepted())
     completed = select(PayoutAttempt.withdrawal_id, _late(PayoutAttempt.recheck_at))
-    both = union_all(accepted, completed.where(PayoutAttempt.recheck_at <= func.now())).subquery()
-    return select(both.c.id, both.c.late).order_by(both.c.late.desc())
+    hinted = select(Hint.withdrawal_id, _late(Hint.due_at)).where(Hint.due_at <= func.now())
+    due = union_all(accepted, completed.where(PayoutAttempt.recheck_at <= func.now()), hinted).subquery()
+    return select(due.c.id, due.c.late).order_by(due.c.late.desc())
 
 
 def _to_apply() -> Select[Any]:

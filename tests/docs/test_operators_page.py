@@ -23,7 +23,7 @@ from shared.settings import Settings
 from shared.spot_checks import BROKEN
 from shared.states import Reason
 from shared.watching import SILENT
-from shared.withdrawals import claiming, journey, paid_outside, pausing
+from shared.withdrawals import claiming, effects, journey, paid_outside, pausing
 from tests.integration.mailing import known, turn_on
 from tests.mailbox import serving
 from tests.shell import invoke
@@ -176,6 +176,7 @@ def test_reasons_and_kinds_are_those_of_the_code() -> None:
     of_the_code = {BROKEN, SILENT, endpoints.FAILING, mail_to_operators.BROKEN, pausing.LOW_BALANCE}
     of_the_code |= journey.TOLD_ONLY | {NOT_RECONCILED, claiming.CONTRADICTED, comparing.REFERENCE}
     of_the_code |= {pausing.REFUSED_ALONE, paid_outside.UTR_OF_ANOTHER}
+    of_the_code |= {effects.WEBHOOK_UNTRUE, effects.NOT_CONFIRMED}
     assert of_the_code <= kinds
     assert kinds - of_the_code == {
         "two_payouts",

@@ -89,7 +89,7 @@ def reversed_one(world: World) -> UUID:
     withdrawal_id = world.request(coins=300)
     assert world.finish(withdrawal_id) == "completed"
     payout = world.simulator.payouts()[0]
-    world.webhook("payout.reversed", {**payout, "status": "reversed", "entity": "payout"}, f"ev_{uuid4()}")
+    world.hears({**payout, "status": "reversed"})
     return withdrawal_id
 
 

@@ -46,7 +46,7 @@ def test_what_is_absent_for_an_hour_of_answered_look_ups_is_given_back(world: Wo
     assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
     late = PayoutReport("pout_00000000000009", "processed", 5000, str(world.attempts(withdrawal_id)[0].id))
     with db.transaction() as session:
-        assert withdrawals.apply_report(session, late, "webhook") == "conflict"
+        assert withdrawals.apply_report(session, late, "lookup") == "conflict"
     assert world.read(withdrawal_id).review == "processed_after_refused"
     assert (world.refunds(withdrawal_id), world.balance()) == (1, 2000)
 

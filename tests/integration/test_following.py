@@ -82,7 +82,7 @@ def test_why_it_failed_is_told_with_the_failure_and_not_before(world: World) -> 
     listen(HOOK)
     withdrawal_id = world.paid()
     payout = world.simulator.payouts()[0]
-    world.webhook("payout.reversed", {**payout, "status": "reversed"}, "event-1")
+    world.hears({**payout, "status": "reversed"})
     assert world.read(withdrawal_id).status == "failed"
     following.follow()
     assert [name for name, _ in told(world)][-2:] == ["withdrawal.completed", "withdrawal.failed"]

@@ -75,7 +75,7 @@ def test_money_that_came_back_is_a_second_mail(world: World, server: MailServer)
     withdrawal_id = world.request()
     world.finish(withdrawal_id)
     payout = world.simulator.payouts()[0]
-    world.webhook("payout.reversed", {**payout, "status": "reversed"}, "event-1")
+    world.hears({**payout, "status": "reversed"})
     tell()
     assert [letter.message["Subject"] for letter in server.letters] == [
         "₹50.00 was paid to us…@okhdfcbank",

@@ -112,7 +112,7 @@ def flagged(world: World) -> UUID:
     withdrawals.record_answer(send, world.perform(send))
     payout = world.simulator.payouts()[0]
     told: dict[str, Any] = {"id": payout["id"], "reference_id": payout["reference_id"], "amount": 7}
-    assert world.webhook("payout.processed", {**told, "status": "processed"}, "event-1") == "conflict"
+    assert world.hears({**told, "status": "processed"}) == "conflict"
     return send.withdrawal_id
 
 

@@ -86,12 +86,14 @@ def test_after_a_rest_there_is_no_burst(noted: World) -> None:
 
 
 def pushed_by(world: World, late_seconds: float) -> float:
-    before = world.sql("SELECT next_at FROM pace")[0].next_at
+    before = world.sql("SELECT next_at FROM pace WHERE name = 'razorpayx'")[0].next_at
     now = time.monotonic()
     with pytest.MonkeyPatch.context() as frozen:  # on a busy machine it would leave later than we say
         frozen.setattr(time, "monotonic", lambda: now)
         has_left(now - late_seconds)
-    return (world.sql("SELECT next_at FROM pace")[0].next_at - before).total_seconds()
+    return (
+        world.sql("SELECT next_at FROM pace WHERE name = 'razorpayx'")[0].next_at - before
+    ).total_seconds()
 
 
 def test_a_call_that_leaves_late_pushes_the_next_ones_back_by_a_turn_at_most(paced: World) -> None:
@@ -144,18 +146,21 @@ def test_the_spare_time_costs_less_than_a_twentieth() -> None:
 def test_a_turn_of_a_clock_that_was_ahead_stops_nobody(paced: World) -> None:
     paced.sql("UPDATE pace SET next_at = now() + interval '1 hour'")
     assert wait_for_turn(1) is not None
-    assert paced.sql("SELECT next_at < now() + interval '1 second' AS is_near FROM pace")[0].is_near
+    assert paced.sql(
+        "SELECT next_at < now() + interval '1 second' AS is_near FROM pace WHERE name = 'razorpayx'"
+    )[0].is_near
 
 
 # --- patience after a 429
 
 
 def seconds_to_the_next(world: World) -> float:
-    return world.sql("SELECT extract(epoch FROM next_at - clock_timestamp())::float8 AS s FROM pace")[0].s  # type: ignore[no-any-return]
+    ahead = "SELECT extract(epoch FROM next_at - clock_timestamp())::float8 AS s FROM pace"
+    return world.sql(f"{ahead} WHERE name = 'razorpayx'")[0].s  # type: ignore[no-any-return]
 
 
 def next_turn(world: World) -> datetime:
-    at: datetime = world.sql("SELECT next_at FROM pace")[0].next_at
+    at: datetime = world.sql("SELECT next_at FROM pace WHERE name = 'razorpayx'")[0].next_at
     return at
 
 

@@ -101,10 +101,11 @@ def outside(world: World) -> UUID:
     return send.withdrawal_id
 
 
-def told(world: World, withdrawal_id: UUID, status: str, utr: str | None, **more: int) -> str | None:
+def told(world: World, withdrawal_id: UUID, status: str, utr: str | None, **more: int) -> str:
+    """What a call of ours was told, and what that did."""
     payout_id = world.attempts(withdrawal_id)[0].payout_id
     payout = {"id": payout_id, "amount": 5000, "status": status, "utr": utr, **more}
-    return world.webhook(f"payout.{status}", payout, f"event-{status}-{utr}{more}")
+    return world.hears(payout)
 
 
 @pytest.mark.failure(21)
@@ -154,7 +155,7 @@ def test_an_approval_of_other_facts_is_refused(world: World, unknown: UUID) -> N
     proposal = propose(unknown, Decision.REFUND)
     told = {"id": "pout_came0000000001", "amount": 5000, "status": "processed"}
     told["reference_id"] = str(world.attempts(unknown)[0].id)
-    assert world.webhook("payout.processed", told, "event-1") == "pay"
+    assert world.hears(told, "lookup") == "pay"
     with pytest.raises((Conflict, BadRequest)):
         withdrawals.approve(proposal, actor=RAVI)
     assert (world.refunds(unknown), world.read(unknown).status) == (0, "completed")
@@ -241,7 +242,7 @@ def test_a_held_one_goes_on_with_a_new_key(world: World) -> None:
     world.simulator.post(f"payouts/{payout['id']}/status", {"status": "failed", "reason": None})
     told = {key: payout[key] for key in ("id", "amount", "reference_id")}
     details = {"status_details": {"reason": "invalid_ifsc_code"}}
-    world.webhook("payout.failed", {**told, "status": "failed", **details}, "event-1")
+    world.hears({**told, "status": "failed", **details})
     assert world.step(send.withdrawal_id) == "processing"
     withdrawals.approve(propose(send.withdrawal_id, Decision.GO_ON), actor=RAVI)
     assert world.finish(send.withdrawal_id) == "completed"
@@ -259,7 +260,7 @@ def test_a_report_that_contradicts_the_decision_is_flagged_and_moves_nothing(
         "reference_id": str(attempt.id),
         "status": "processed",
     }
-    assert world.webhook("payout.processed", told, "event-late") == "conflict"
+    assert world.hears(told, "lookup") == "conflict"
     assert (world.read(unknown).status, world.read(unknown).review) == ("failed", "processed_after_refused")
     assert (world.balance(), world.refunds(unknown)) == (2000, 1)
 
@@ -269,14 +270,12 @@ def test_a_proposal_that_does_not_exist(world: World) -> None:
         withdrawals.approve(new_id(), actor=RAVI)
 
 
-def told_of(
-    world: World, withdrawal_id: UUID, payout_id: str, status: str, reason: str | None = None
-) -> str | None:
-    """What a webhook about a payout under this withdrawal's first reference did."""
+def told_of(world: World, withdrawal_id: UUID, payout_id: str, status: str, reason: str | None = None) -> str:
+    """What a call of ours was told of a payout under this withdrawal's first reference; what that did."""
     reference = str(world.attempts(withdrawal_id)[0].id)
     payout = {"id": payout_id, "amount": 5000, "reference_id": reference, "status": status}
     payout["status_details"] = {"reason": reason}
-    return world.webhook(f"payout.{status}", payout, f"{payout_id}-{status}")
+    return world.hears(payout)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_a_passing_failure_is_tried_anew_when_the_table_says(rich: World, reason
     send = rich.first_send()
     told = {"id": "pout_00000000000009", "amount": 5000, "reference_id": str(send.attempt_id)}
     failed = {**told, "status": "failed", "status_details": {"reason": reason}}
-    assert rich.webhook("payout.failed", failed, "event-1") == "fail"
+    assert rich.hears(failed) == "fail"
     assert rich.read(send.withdrawal_id).status_reason == "retry_later"
     assert waits_seconds(rich, send) == minutes * MINUTE
 

@@ -37,6 +37,7 @@ TABLES = {
     "resolutions": "SELECT id, withdrawal_id, decision, proposed_by, outcome FROM resolutions ORDER BY id",
     "reviews": "SELECT withdrawal_id, outcome, requested_by, decided_by FROM reviews ORDER BY id",
     "switches": "SELECT name, is_on, probe_at IS NOT NULL AS probes FROM switches ORDER BY name",
+    "hints": "SELECT attempt_id, withdrawal_id FROM hints WHERE due_at IS NOT NULL ORDER BY attempt_id",
     "waiting_events": "SELECT event_id FROM webhook_events WHERE applied_at IS NULL ORDER BY event_id",
 }
 EVERYTHING = "SELECT " + ", ".join(
@@ -44,7 +45,7 @@ EVERYTHING = "SELECT " + ", ".join(
 )
 EMPTY = """
     SET LOCAL session_replication_role = replica;
-    DELETE FROM coin_transactions; DELETE FROM withdrawal_events; DELETE FROM payout_attempts;
+    DELETE FROM coin_transactions; DELETE FROM withdrawal_events; DELETE FROM hints; DELETE FROM payout_attempts;
     DELETE FROM reviews; DELETE FROM block_removals; DELETE FROM blocks; DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
     DELETE FROM destinations; DELETE FROM withdrawals; DELETE FROM wallets; DELETE FROM switches;
     INSERT INTO switches (name, is_on, reason, actor) VALUES ('payouts', true, 'installed', 'migration')
@@ -63,6 +64,7 @@ class Facts:
     resolutions: list[Row]
     reviews: list[Row]
     switches: list[Row]
+    hints: list[Row]
     waiting_events: list[Row]
 
     @classmethod
@@ -71,6 +73,10 @@ class Facts:
         for name in ("withdrawals", "attempts"):
             rows[name] = {row["id"]: row for row in rows[name]}
         return cls(**rows)
+
+    def but_for_hints(self) -> tuple[object, ...]:
+        """What a webhook may not change by itself."""
+        return (self.wallets, self.journal, self.withdrawals, self.attempts, self.resolutions, self.switches)
 
     def keys(self, withdrawal_id: str) -> list[str]:
         """The idempotency keys of a withdrawal's attempts, oldest first."""

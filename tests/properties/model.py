@@ -242,6 +242,7 @@ class Belief:
     withdrawal_id: str
     amount_paise: int
     state: str = "open"  # open, accepted, paid, failed, reversed, refused
+    unconfirmed: bool = False  # paid, as only a webhook has told so far
     payout_id: str | None = None
     open_sends: set[int] = field(default_factory=set)  # handed out, and no certain end was written down
     was_refused: bool = False
@@ -254,12 +255,14 @@ class Belief:
         if isinstance(step, Send):
             self.open_sends.add(step.sends)
             self.absent_since, self.absent_looks = None, 0
-        elif isinstance(step, LookUp):
+        elif isinstance(step, LookUp) and step.hints is None:
             self.checks = step.checks
 
     def learns(self, held: Held, now: float) -> None:
         """A worker wrote down an answer that is no report."""
         step, answer = held.step, held.answer
+        if isinstance(step, LookUp) and step.hints is not None:
+            return  # asked beside all else
         if isinstance(step, Send) and isinstance(answer, Refused | Throttled):
             self.open_sends.discard(step.sends)
             self.was_refused = self.was_refused or isinstance(answer, Refused)
@@ -269,12 +272,25 @@ class Belief:
         elif isinstance(step, LookUp) and step.checks == self.checks and now - held.claimed_at < 60:
             self.absent_since, self.absent_looks = None, 0
 
+    def may_believe(self, report: PayoutReport) -> bool:
+        """Whether a webhook may complete it: our own call named this payout, and it is on its way."""
+        same = (report.payout_id, report.amount_paise) == (self.payout_id, self.amount_paise)
+        return self.state == "accepted" and report.outcome == "paid" and same
+
     def hears(self, report: PayoutReport, *, is_others: bool, is_blocked: bool) -> bool:
         """A report about this attempt was applied; True when it contradicts what was known."""
         known = self.payout_id
         if is_others or report.amount_paise != self.amount_paise or known not in (None, report.payout_id):
             return True
         said = report.outcome
+        if (
+            self.state == "paid"
+            and self.unconfirmed
+            and not (is_blocked and said in ("not_paid", "reversed"))
+        ):
+            self.unconfirmed = said == "waiting"
+            self.state = {"not_paid": "failed", "reversed": "reversed"}.get(said, self.state)
+            return False
         if self.state in ("open", "accepted"):
             self.payout_id = report.payout_id
             ends = {"waiting": "accepted", "paid": "paid", "not_paid": "failed", "reversed": "reversed"}

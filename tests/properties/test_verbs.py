@@ -214,7 +214,11 @@ class Verbs(Watched):
     @rule(n=one, moment=st.integers(-4, -1), channel=st.sampled_from(CHANNELS))
     def report(self, n: int, moment: int, channel: str) -> None:
         payout = self._payout(n)
-        self._tell(read(payout.entity(max(moment, -len(payout.history)))), channel)
+        told = payout.entity(max(moment, -len(payout.history)))
+        if channel == "webhook":
+            self._webhook(told)
+        else:
+            self._tell(read(told), channel)
 
     # --- what operators do
 

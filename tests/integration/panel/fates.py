@@ -38,7 +38,7 @@ def told(world: World, withdrawal_id: UUID, status: str, reason: str | None = No
     payout_id = attempt.payout_id or f"pout_{next(_numbers):014}"
     report = PayoutReport(payout_id, status, paise, reference_id=str(attempt.id), reason=reason, **about)  # type: ignore[arg-type]
     with db.transaction() as session:
-        return apply_report(session, report, "webhook")
+        return apply_report(session, report, "poll")
 
 
 def paid(world: World, coins: int = 500, upi_id: str = "asha@okaxis", **about: object) -> UUID:
