@@ -9,6 +9,7 @@ from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import admin, auth, batches, health, metrics, problems, provider, rates, wallets, withdrawals
+from api.here import Here
 from api.openapi import page
 from shared import log, sentry, tracing
 from shared.ids import new_id
@@ -37,6 +38,8 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["WEBHOOK_READERS"] = BoundedSemaphore(max(1, settings.api_bodies // 2))
+    app.config["HEALTH_RATE"] = Here(settings.rate_limit_health)
+    app.config["BAD_WEBHOOK_RATE"] = Here(settings.rate_limit_bad_webhooks)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # answers in the contract's order
     # With and without the slash at the end, and never a redirect, which would lose a POST's body.
     app.url_map.strict_slashes = False

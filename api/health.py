@@ -1,13 +1,21 @@
 """Is it alive, can it serve: for load balancers and the like."""
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify
+from flask import Response, current_app, jsonify
 
+from api.here import Here
 from api.openapi import operations
 from api.openapi.described import described
 from shared import db, queues
 
 blueprint = APIBlueprint("health", __name__)
+
+
+@blueprint.before_request
+def not_too_often() -> Response | None:
+    """/readyz asks the database: whoever asks without end gets 429, and nobody is asked for that."""
+    rate: Here = current_app.config["HEALTH_RATE"]
+    return rate.refusal()
 
 
 @blueprint.get("/healthz")

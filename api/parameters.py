@@ -95,9 +95,14 @@ def bad_cursor() -> BadRequest:
 def _given(name: str) -> str | None:
     """The parameter as it was sent. Bytes that are no UTF-8 would be read as other signs: `%ff` as `%FF`."""
     try:
-        parse_qsl(request.query_string.decode(), errors="strict")
+        given = parse_qsl(request.query_string.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise BadRequest("Invalid query", "The query is not UTF-8", code="bad_characters") from None
+    if sum(one == name for one, _ in given) > 1:
+        # It means two things, as a body's field would; names that nobody here reads are passed over.
+        raise BadRequest(
+            "Field stands twice", f"The query has {name} twice; send it once", code="duplicate_field"
+        )
     return request.args.get(name)
 
 

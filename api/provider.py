@@ -10,6 +10,7 @@ from apiflask import APIBlueprint
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.here import Here
 from api.openapi import operations
 from api.openapi.described import described
 from api.problems import problem
@@ -34,6 +35,10 @@ def webhook() -> dict[str, Any] | Response:
         raise RequestEntityTooLarge  # a chunked body is cut there, and a part of it says nothing
     if not is_signed(body, request.headers.get("X-Razorpay-Signature"), _secrets(settings)):
         metrics.WEBHOOKS_RECEIVED.labels("bad_signature").inc()
+        rate: Here = current_app.config["BAD_WEBHOOK_RATE"]
+        # Only what nobody signed: RazorpayX is heard, however much others send from wherever.
+        if refused := rate.refusal():
+            return refused
         log.warning("[WEBHOOK] bad signature", address=request.remote_addr, size=len(body))
         return problem(
             400, "Invalid signature", "The body is not signed by a secret of ours", "invalid_signature"

@@ -21,7 +21,7 @@ from shared.settings.places import Redis
 
 # The caller waits for it: a Redis that has not answered by then counts as away.
 REDIS_SECONDS = 0.2
-# RazorpayX must always be heard, and whoever watches over us must always be answered.
+# RazorpayX must be heard, and whoever watches over us answered: `here.py` counts what is too much of that.
 NOT_COUNTED = ("provider", "health", "metrics")
 # Some proxies write the caller's port too, which changes with each connection.
 WITH_PORT = re.compile(r"\[(?P<six>[^]]+)\](:[0-9]+)?|(?P<four>[0-9.]+):[0-9]+")

@@ -84,6 +84,9 @@ def upi_id(value: Any) -> str:
     if value is None or value == "":
         raise fault("upi_id is required", LOOKS_LIKE, code="missing", example=upi.EXAMPLE)
     cleaned = upi.clean(value) if isinstance(value, str) else None
+    if cleaned is None and isinstance(value, str) and upi.is_account(value):
+        words = "This names a bank account (account@IFSC.ifsc.npci), which we cannot pay to; use a UPI id"
+        raise fault("Invalid UPI ID format", words, code="invalid_upi", example=upi.EXAMPLE)
     if cleaned is None:
         raise fault("Invalid UPI ID format", LOOKS_LIKE, code="invalid_upi", example=upi.EXAMPLE)
     return cleaned

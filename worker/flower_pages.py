@@ -10,8 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from flower.urls import handlers
+from flower.views.monitor import Healthcheck, Metrics
 from flower.views.tasks import TaskView
 from tornado.routing import URLSpec
+from tornado.web import authenticated
 
 from shared import queues
 from shared.ids import parse_id
@@ -46,9 +48,33 @@ def _address(name: str | None, argument: str) -> str | None:
     return f"withdrawal/{withdrawal_id}/" if withdrawal_id else None
 
 
+class MetricsBehindThePassword(Metrics):  # type: ignore[misc]
+    """Names of tasks and workers: as much as its pages tell."""
+
+    @authenticated
+    async def get(self) -> None:
+        """What Prometheus reads, with the password."""
+        await super().get()
+
+
+class HealthBehindThePassword(Healthcheck):  # type: ignore[misc]
+    """Nobody is told that this is Flower who may not see it."""
+
+    @authenticated
+    async def get(self) -> None:
+        """OK, with the password."""
+        await super().get()
+
+
+OURS = {Metrics: MetricsBehindThePassword, Healthcheck: HealthBehindThePassword}
+
+
 def _instead_of(handler: Any) -> Any:
-    is_task = isinstance(handler, URLSpec) and handler.name == "task"
-    return URLSpec(handler.regex.pattern, TaskOfWithdrawal, name="task") if is_task else handler
+    if isinstance(handler, URLSpec) and handler.name == "task":
+        return URLSpec(handler.regex.pattern, TaskOfWithdrawal, name="task")
+    if isinstance(handler, tuple) and handler[1] in OURS:
+        return (handler[0], OURS[handler[1]], *handler[2:])
+    return handler
 
 
 handlers[:] = map(_instead_of, handlers)

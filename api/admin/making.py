@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.exceptions import HTTPException
 
-from api.admin import door, showing
+from api.admin import door, seeing, showing
 from api.admin.analytics import Analytics
 from api.admin.audit_log import AuditLog
 from api.admin.bulk import Bulk
@@ -112,6 +112,7 @@ def create_panel(settings: Settings) -> Flask:
     door.prepare(panel, settings)
     CSRFProtect(panel)
     panel.after_request(_end)
+    seeing.prepare(panel)
     showing.prepare(panel)
     _answer_errors(panel)
     theme = BootstrapTheme(folder="bootstrap4", base_template="panel.html")

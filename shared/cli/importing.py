@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.cli.saying import say
 from shared.roles import Permission
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class _Tally:
         self._coins += result.coins
         if result.error:
             _clear_bar()
-            click.echo(f"line {result.row.line}: {result.error}")
+            say(f"line {result.row.line}: {result.error}")
 
     def end(self) -> int:
         """Tell the sums; the exit status."""

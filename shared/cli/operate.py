@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.cli.saying import say
 from shared.roles import Permission
 from shared.severities import Severity
 from shared.states import Decision, PaidVia
@@ -25,13 +26,13 @@ def explain(withdrawal_id: UUID) -> None:
         story = story_of(session, withdrawal_id)
     for name, value in story.facts.items():
         if value is not None:
-            click.echo(f"{name:16} {_text(value)}")
+            say(f"{name:16} {_text(value)}")
     click.echo()
     for line in story.lines:
-        click.echo(f"{_text(line.at)}  {line.kind:9}  {line.words}")
+        say(f"{_text(line.at)}  {line.kind:9}  {line.words}")
         for name, value in line.details.items():
             if value not in (None, {}, []):
-                click.echo(f"{'':38}{name}: {_text(value)}")
+                say(f"{'':38}{name}: {_text(value)}")
 
 
 @click.command()
@@ -43,7 +44,7 @@ def pause(handle: str | None, reason: str, name: str) -> None:
     from shared import withdrawals
 
     switch = withdrawals.pause(_switch(handle), reason=reason, actor=actor_of(name))
-    click.echo(f"{switch.name} is paused: {reason}")
+    say(f"{switch.name} is paused: {reason}")
 
 
 @click.command()
@@ -99,8 +100,8 @@ def list_exceptions(with_closed: bool, severity: str | None, kind: str | None, l
             )
             age = datetime.now(UTC) - (record.opened_at or datetime.now(UTC))
             what = f"{severities.of_kind(record.kind)}  {record.kind}  {record.subject}"
-            click.echo(f"#{record.id}  {what}  {_age(age.total_seconds())}  {state}")
-            click.echo(f"    ours   {json.dumps(record.ours)}\n    theirs {json.dumps(record.theirs)}")
+            say(f"#{record.id}  {what}  {_age(age.total_seconds())}  {state}")
+            say(f"    ours   {json.dumps(record.ours)}\n    theirs {json.dumps(record.theirs)}")
     if not records:
         click.echo("Nothing is open.")
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import click
 
 from shared.errors import BadRequest
+from shared.private_files import create
 
 _output = click.option("--output", type=click.Path(path_type=Path), help="Write to this file instead.")
 
@@ -91,7 +92,8 @@ def _put(value: dict[str, Any], output: Path | None) -> None:
     if output is None:
         sys.stdout.write(told)
     else:
-        output.write_text(told, encoding="utf-8")
+        with create(output) as file:
+            file.write(told)
         click.echo(f"Wrote {output}", err=True)
 
 

@@ -5,6 +5,7 @@ from uuid import UUID
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.cli.saying import say
 from shared.clock import iso
 from shared.roles import Permission
 from shared.upi import mask
@@ -39,7 +40,7 @@ def list_reviews(limit: int) -> None:
                 f"{rupees_text(one.amount_paise)} ({one.coins_amount} coins) of {one.user_id} to {one.upi_id}"
             )
             facts = reviewing.facts(session, one)
-            click.echo(f"{one.id}  {iso(one.created_at)}  {one.awaits_approval}  {what}  facts {facts}")
+            say(f"{one.id}  {iso(one.created_at)}  {one.awaits_approval}  {what}  facts {facts}")
     if not found:
         click.echo("Nothing awaits approval.")
 
@@ -90,7 +91,7 @@ def add_block(payee: str, reason: str, name: str) -> None:
 
     with db.transaction() as session:
         made = blocks.add(session, payee, reason=reason, actor=actor_of(name))
-    click.echo(f"{made.subject} is blocked.")
+    say(f"{made.subject} is blocked.")
 
 
 @block.command(name="remove")
@@ -114,7 +115,7 @@ def proposals() -> None:
     with db.transaction() as session:
         found = blocks.waiting(session)
     for made, one in found:
-        click.echo(f"{made.id}  {iso(made.proposed_at)}  {one.subject}  {made.proposed_by}: {made.reason}")
+        say(f"{made.id}  {iso(made.proposed_at)}  {one.subject}  {made.proposed_by}: {made.reason}")
     if not found:
         click.echo("Nothing waits.")
 
@@ -128,7 +129,7 @@ def approve_removal(proposal_id: UUID, name: str) -> None:
 
     with db.transaction() as session:
         gone = blocks.approve(session, proposal_id, actor=actor_of(name))
-    click.echo(f"{gone.subject} is not {'frozen' if gone.kind == blocks.WALLET else 'blocked'} any more.")
+    say(f"{gone.subject} is not {'frozen' if gone.kind == blocks.WALLET else 'blocked'} any more.")
 
 
 @block.command(name="reject")
@@ -160,7 +161,7 @@ def list_blocks(with_removed: bool, wallets: bool, limit: int) -> None:
             if one.removed_at
             else ""
         )
-        click.echo(f"{one.subject}  {iso(one.added_at)}  {one.added_by}: {one.reason}{gone}")
+        say(f"{one.subject}  {iso(one.added_at)}  {one.added_by}: {one.reason}{gone}")
     if not found:
         click.echo("Nobody is blocked.")
 

@@ -6,6 +6,7 @@ from uuid import UUID
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.cli.saying import say
 from shared.clock import iso
 from shared.roles import Permission
 
@@ -82,7 +83,7 @@ def proposals() -> None:
         found = adjusting.waiting(session)
     for one in found:
         what = f"{one.kind} {one.coins:+d} coins, {one.user_id}"
-        click.echo(f"{one.id}  {iso(one.proposed_at)}  {what}  {one.proposed_by}: {one.reason}")
+        say(f"{one.id}  {iso(one.proposed_at)}  {what}  {one.proposed_by}: {one.reason}")
     if not found:
         click.echo("Nothing waits.")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shared.cells import harmless
 from shared.importing.results import Result
+from shared.private_files import create_anew
 
 COLUMNS = ("line", "reference", "user_id", "result", "withdrawal_id", "error")
 
@@ -21,7 +22,7 @@ def report_to(path: Path | None) -> Iterator[Write]:
         return
     part = path.with_name(f".{path.name}.part")
     # What is no text (a row in another encoding) is shown as \udc.., not lost.
-    with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with create_anew(part, errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from shared.cells import harmless
 from shared.clock import INDIA
 from shared.money import PAISE_PER_RUPEE, rupees_text
+from shared.private_files import create_anew
 from shared.reconciliation.running import Result
 from shared.reconciliation.summing import Judged, Totals
 from shared.states import PaidVia
@@ -47,7 +48,8 @@ def write(result: Result, directory: Path) -> tuple[Path, Path]:
     parts = {path: path.with_name(f".{path.name}.part") for path in texts}
     try:
         for path, text in texts.items():
-            parts[path].write_text(text, encoding="utf-8", newline="")
+            with create_anew(parts[path]) as file:
+                file.write(text)
         for path, part in parts.items():
             part.replace(path)
     finally:

@@ -56,6 +56,12 @@ class Access(BaseSettings):
     user_token_leeway_seconds: float = Field(
         30, ge=0, le=300, description="How far the clocks of app and API may differ"
     )
+    user_token_max_seconds: int = Field(
+        86_400,
+        ge=60,
+        le=31_536_000,
+        description="How far ahead a token's `exp` may be: a day; longer ones are refused",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call the API, comma-separated: `https://app.example`"
     )
@@ -71,6 +77,13 @@ class Access(BaseSettings):
     )
     rate_limit_failed_auth: str = Field(
         "60/minute", description="Wrong keys and tokens from one address, or `off`"
+    )
+    rate_limit_health: str = Field(
+        "600/minute", description="/healthz and /readyz from one address to one API process, or `off`"
+    )
+    rate_limit_bad_webhooks: str = Field(
+        "60/minute",
+        description="Webhooks with a bad signature, from one address to one API process, or `off`",
     )
     rate_limit_sign_in: str = Field(
         "10/minute", description="Failed sign-ins to the panel, for one name and from one address, or `off`"
@@ -122,6 +135,8 @@ class Access(BaseSettings):
         "rate_limit_per_user",
         "rate_limit_per_address",
         "rate_limit_failed_auth",
+        "rate_limit_health",
+        "rate_limit_bad_webhooks",
         "rate_limit_sign_in",
     )
     @classmethod

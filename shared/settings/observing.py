@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 from shared.settings.values import web_address
 
 MIN_METRICS_TOKEN_CHARACTERS = 16  # shorter ones can be guessed by trying
+MIN_FLOWER_PASSWORD_CHARACTERS, MIN_FLOWER_PASSWORD_LETTERS = 12, 5  # Flower counts no failed tries
 
 
 class Observing(BaseSettings):
@@ -46,6 +47,18 @@ class Observing(BaseSettings):
         if token is not None and len(token.get_secret_value()) < MIN_METRICS_TOKEN_CHARACTERS:
             raise ValueError(f"needs at least {MIN_METRICS_TOKEN_CHARACTERS} characters")
         return token
+
+    @field_validator("flower_basic_auth", mode="after")
+    @classmethod
+    def _hard_to_guess_password(cls, auth: SecretStr | None) -> SecretStr | None:
+        password = auth.get_secret_value().partition(":")[2] if auth else ""
+        if auth is not None and len(password) < MIN_FLOWER_PASSWORD_CHARACTERS:
+            raise ValueError(f"the password needs at least {MIN_FLOWER_PASSWORD_CHARACTERS} characters")
+        if auth is not None and len(set(password)) < MIN_FLOWER_PASSWORD_LETTERS:
+            raise ValueError(
+                f"the password needs at least {MIN_FLOWER_PASSWORD_LETTERS} different characters"
+            )
+        return auth
 
     @field_validator("flower_url", "admin_url", mode="after")
     @classmethod

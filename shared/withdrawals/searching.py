@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, exists, func, select, text, tuple_, union
 from sqlalchemy.orm import Session
 
-from shared import ids, upi
+from shared import ids
 from shared.db import transaction
 from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
 
@@ -88,7 +88,7 @@ def meant(session: Session, typed: str) -> dict[str, str]:
     Apps name their users as they like, also by a telephone number or a mail address: so what looks like
     something else is first looked for as that, and taken for a user when there is none.
     """
-    if upi.clean(typed) and session.scalar(_any(_has_upi(typed))):
+    if "@" in typed and session.scalar(_any(_has_upi(typed))):
         return {"upi_id": typed}
     if typed.isalnum() and session.scalar(_any(_has_utr(typed))):
         return {"utr": typed}

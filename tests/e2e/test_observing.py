@@ -232,9 +232,11 @@ def test_flower_shows_names_ids_and_queues_to_whoever_may_see_them(observed: Obs
     withdrawal_id = observed.withdraw(observed.user())
     observed.wait_for(withdrawal_id)
     flower, who = observed.info["flower"], (observed.info["admin_user"], observed.info["admin_password"])
-    for path in ("/api/tasks", "/tasks", "/broker", "/workers"):
+    for path in ("/api/tasks", "/tasks", "/broker", "/workers", "/metrics", "/healthcheck"):
         assert requests.get(flower + path, timeout=5).status_code == 401
         assert requests.get(flower + path, auth=(who[0], "wrong"), timeout=5).status_code == 401
+    for path in ("/metrics", "/healthcheck"):
+        assert requests.get(flower + path, auth=who, timeout=5).status_code == 200
 
     def done() -> list[dict[str, Any]]:
         """Our withdrawal's, as it was sent: of what was not begun Flower does not know the queue yet."""

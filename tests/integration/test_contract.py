@@ -6,7 +6,18 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.integration.app import BATCH, CANCEL, CREDIT, GOOD, HISTORY, STATUS, WITHDRAW, assert_refused
+from tests.integration.app import (
+    BATCH,
+    CANCEL,
+    CREDIT,
+    GOOD,
+    HISTORY,
+    LINES,
+    STATUS,
+    WALLET,
+    WITHDRAW,
+    assert_refused,
+)
 from tests.world import World
 
 
@@ -156,6 +167,27 @@ def test_a_field_that_stands_twice_is_told_and_moves_nothing(
     told = assert_refused(answer, 400, "Field stands twice")
     assert told["code"] == "duplicate_field" and "twice; send it once" in told["details"]
     assert world.balance() == 2000
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        (WALLET, "user_id=user123&user_id=other"),
+        (WALLET, "user_id=user123&user%5Fid="),
+        (HISTORY, "user_id=user123&limit=5&limit=5"),
+        (HISTORY, "user_id=user123&status=failed&status=completed"),
+        (LINES, "user_id=user123&cursor=&cursor="),
+        (STATUS, "withdrawal_id=a&withdrawal_id=b"),
+    ],
+)
+def test_a_parameter_that_stands_twice_is_told(
+    world: World, client: FlaskClient, path: str, query: str
+) -> None:
+    world.credit(coins=2000)
+    told = assert_refused(client.get(f"{path}?{query}"), 400, "Field stands twice")
+    assert told["code"] == "duplicate_field" and "The query has" in told["details"]
+    # What nobody here reads is passed over, once or twice.
+    assert client.get(f"{WALLET}?user_id=user123&_=1&_=2").status_code == 200
 
 
 @pytest.mark.parametrize("path", [WITHDRAW, CANCEL, CREDIT])

@@ -14,8 +14,9 @@ from shared import queues
 from tests.integration.app import BATCH, CREDIT, GOOD, HISTORY, WALLET, WITHDRAW, assert_refused
 from tests.integration.test_keys import key_for
 from tests.integration.tokens import token, use_tokens
-from tests.world import KEY, World, forget_settings
+from tests.world import KEY, World, forget_settings, sign
 
+WEBHOOK = "/api/razorpay/webhook/"
 Limited = Callable[..., FlaskClient]
 MINE = {"query_string": {"user_id": "user123"}}
 
@@ -209,3 +210,31 @@ def test_without_proxies_nobody_chooses_their_address(limited: Limited) -> None:
         for n in range(2)
     ]
     assert [answer.status_code for answer in told] == [200, 429]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_has_a_limit_that_needs_no_redis(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("RATE_LIMIT_HEALTH", "3/minute")
+    forget_settings()
+    client = create_app().test_client()
+    assert [client.get(path).status_code for _ in range(3)] == [200] * 3
+    answer = client.get(path)
+    assert_refused(answer, 429, "Too many requests")
+    assert 1 <= int(answer.headers["Retry-After"]) <= 61
+    elsewhere = {"REMOTE_ADDR": "203.0.113.9"}
+    assert client.get(path, environ_base=elsewhere).status_code == 200
+
+
+def test_webhooks_that_nobody_signed_have_a_limit_and_signed_ones_none(limited: Limited) -> None:
+    client = limited(rate_limit_bad_webhooks="3/minute")
+    told = [
+        client.post(WEBHOOK, data=b"{}", headers={"X-Razorpay-Signature": "0" * 64}).status_code
+        for _ in range(5)
+    ]
+    assert told == [400] * 3 + [429] * 2
+    for number in range(5):
+        headers = {"X-Razorpay-Signature": sign(b"{}"), "X-Razorpay-Event-Id": f"event-{number}"}
+        assert client.post(WEBHOOK, data=b"{}", headers=headers).status_code == 200

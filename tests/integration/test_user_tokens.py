@@ -1,6 +1,7 @@
 """Tokens of end users: which come in, which do not, and whose withdrawals they reach."""
 
 import base64
+import contextlib
 import json
 import time
 import uuid
@@ -19,6 +20,7 @@ from api import user_tokens
 from api.app import create_app
 from sandbox.processes import wait_until
 from shared import db, withdrawals
+from shared.errors import Unavailable
 from tests.drip import Dripping
 from tests.integration.app import CANCEL, GOOD, HISTORY, STATUS, WALLET, WITHDRAW, assert_refused
 from tests.integration.tokens import AUDIENCE, ISSUER, SECRET, token, use_tokens
@@ -280,24 +282,54 @@ def test_while_the_keys_cannot_be_read_those_that_are_known_serve(
     assert reads(of_keys, mine).status_code == 200
 
 
-def test_a_server_of_keys_that_drips_holds_nobody(
+def test_a_server_of_keys_that_drips_holds_nobody_and_is_hung_up_on(
     world: World, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody can send a token that makes us ask: no thread may wait for longer than one look."""
+    """Anybody can send a token that makes us ask: no thread waits for longer than one look, and each look ends."""
     with Dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n") as server:
         use_tokens(monkeypatch, USER_TOKEN_JWKS_URL=server.url)
         monkeypatch.setattr(user_tokens, "FETCH_SECONDS", 0.5)
         client = create_app().test_client()
         forged = token(secret=RSA, alg="RS256", kid="one")
-        # It would drip for ever, so that there is an answer shows that it was hung up on.
         assert_refused(reads(client, forged), 503, "Service unavailable")
-        wait_until(lambda: server.connections, 10)
+        wait_until(lambda: server.connections == 1, 10)
         later(monkeypatch, user_tokens.ASK_AGAIN_SECONDS + 60)
-        monkeypatch.setattr(user_tokens, "FETCH_SECONDS", 30)
+        # The first look would drip for a day; the next one begins all the same.
+        wait_until(lambda: reads(client, forged).status_code == 503 and server.connections == 2, 20)
+
+
+def test_an_endless_answer_is_not_read_to_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * (user_tokens.MAX_KEYS_BYTES + 1)
+    monkeypatch.setattr(user_tokens, "FETCH_SECONDS", 60.0)
+    with Dripping(start) as server:
+        keys = user_tokens.PublishedKeys(server.url, threads=8)
         begun = time.perf_counter()
-        assert [reads(client, forged).status_code for _ in range(4)] == [503] * 4
-        assert time.perf_counter() - begun < 15, "that look is over, and nobody waits for it again"
-        assert server.connections == 1, "nor begins another while one is under way"
+        with pytest.raises(Unavailable):
+            keys.key("one")
+        assert time.perf_counter() - begun < 30
+
+
+def _asked(keys: user_tokens.PublishedKeys) -> None:
+    with contextlib.suppress(Unavailable):
+        keys.key("one")
+
+
+def test_who_waits_for_keys_leaves_threads_for_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_tokens, "FETCH_SECONDS", 60.0)
+    with Dripping(b"HTTP/1.1 200 OK\r\n") as server:
+        keys = user_tokens.PublishedKeys(server.url, threads=2)
+        one = Thread(target=lambda: _asked(keys), daemon=True)
+        one.start()
+        wait_until(lambda: server.connections == 1, 10)
+        with pytest.raises(Unavailable):
+            keys.key("one")
+        assert one.is_alive(), "the first of them still waits"
+
+
+def test_a_token_that_lives_too_long_lets_nobody_in(client: FlaskClient) -> None:
+    assert reads(client, token(exp=time.time() + 86_400)).status_code == 200
+    for far in (time.time() + 86_400 + 60, 1e300):
+        assert_refused(reads(client, token(exp=far)), 401, "Authentication required")
 
 
 def test_another_users_status_is_not_told(world: World, client: FlaskClient) -> None:

@@ -246,8 +246,19 @@ def test_what_nobody_named_remains() -> None:
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
-def test_no_cell_is_a_formula(cell: str) -> None:
-    assert harmless(cell) == f"'{cell}"
+@pytest.mark.parametrize("before", ["", "  ", "\u00a0", "\u200b\ufeff", "\u202e", "\u3000", "\u3164", "\x01"])
+def test_no_cell_is_a_formula(cell: str, before: str) -> None:
+    assert harmless(before + cell) == f"'{before}{cell}"
+
+
+@pytest.mark.parametrize("sign", "＝＋－＠﹢﹣﹦﹫−")
+def test_a_full_width_or_small_sign_begins_a_formula_too(sign: str) -> None:
+    assert harmless(f" {sign}1+1") == f"' {sign}1+1"
+
+
+@pytest.mark.parametrize("cell", ["", " ", "user123", " user", "a=1", "₹5", "\u202eresu", "५", "12.50"])
+def test_other_cells_stay_as_they_are(cell: str) -> None:
+    assert harmless(cell) == cell
 
 
 def test_the_outcomes_are_the_four_that_are_known_here() -> None:

@@ -103,6 +103,8 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "secret-value"),
         ("SENTRY_DSN", "secret-value"),
         ("SENTRY_DSN", "https://secret-value/1"),
+        ("FLOWER_BASIC_AUTH", "admin:secret"),
+        ("FLOWER_BASIC_AUTH", "admin:ssssssssssssssss"),
         ("FLOWER_URL", "secret-value"),
         ("FLOWER_URL", "javascript:secret-value"),
         ("FLOWER_URL", "https://admin:secret-value@flower.example.com"),

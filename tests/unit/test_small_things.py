@@ -7,8 +7,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
-from shared import clock, ids, money, states, upi
+from shared import clock, fields, ids, money, states, upi
 from shared.razorpayx import reasons
 from shared.states import EDGES, FINAL, LIVE, OPEN, WAITING, AttemptState, Reason, Status
 
@@ -34,6 +35,11 @@ BAD = [
     "user@ba.nk",
     "ü@bank",
     "u" * 96 + "@bank",
+    ".user@bank",
+    "user.@bank",
+    "us..er@bank",
+    ".@bank",
+    "50100012345678@HDFC0000001.ifsc.npci",
 ]
 
 
@@ -45,6 +51,21 @@ def test_upi_ids(upi_id: str) -> None:
 @pytest.mark.parametrize("upi_id", BAD)
 def test_no_upi_ids(upi_id: str) -> None:
     assert upi.clean(upi_id) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "is_one"),
+    [
+        (" 50100012345678@HDFC0000001.ifsc.npci ", True),
+        ("50100012345678@hdfc0000001.IFSC.npci", True),
+        ("user@ba.nk", False),
+        ("@HDFC0000001.ifsc.npci", False),
+    ],
+)
+def test_a_bank_account_in_the_form_of_a_upi_id_is_told_as_such(typed: str, is_one: bool) -> None:
+    with pytest.raises(PydanticCustomError) as refused:
+        fields.upi_id(typed)
+    assert ("names a bank account" in str(refused.value.context)) is is_one
 
 
 @given(st.text())

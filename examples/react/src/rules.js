@@ -3,7 +3,7 @@
 export const MIN_COINS = 100;
 export const MAX_COINS = 100_000;
 const RUPEES_PER_COIN = 0.1;
-const UPI_ID = /^[A-Za-z0-9._-]+@[A-Za-z0-9]+$/;
+const UPI_ID = /^(?![.])(?!.*[.]{2})(?!.*[.]@)[A-Za-z0-9._-]+@[A-Za-z0-9]+$/;
 const [MIN_UPI, MAX_UPI] = [5, 100];
 
 const rupeeFormat = new Intl.NumberFormat("en-IN", { style: "currency", currency: "INR" });

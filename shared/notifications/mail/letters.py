@@ -16,6 +16,7 @@ from shared.money import rupees_text
 from shared.notifications.mail.recipients import address_of
 from shared.settings import settings
 from shared.severities import Severity, of_kind
+from shared.visible import visible
 
 # Kind of exception record -> what it means. Others are told by their own word.
 KINDS = {
@@ -135,6 +136,8 @@ def _templates() -> Environment:
         loader=PackageLoader("shared.notifications.mail"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
+        # Whatever others wrote: what nobody sees is named, and nothing reads backwards.
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

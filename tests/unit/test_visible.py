@@ -1,0 +1,48 @@
+"""What nobody sees in a text is named, on pages, in mails and at a shell; what is stored stays as it is."""
+
+import pytest
+from flask import Flask
+
+from api.admin import seeing
+from shared.notifications.mail import letters
+from shared.visible import visible
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("asha\u200b", "asha‹U+200B›"),
+        ("\u202eahsa", "‹U+202E›ahsa"),
+        ("a\u2066b\u2069", "a‹U+2066›b‹U+2069›"),
+        ("a\u00a0b", "a‹U+00A0›b"),
+        ("\u3164", "‹U+3164›"),
+        ("a\x1b[2J", "a‹U+001B›[2J"),
+        ("\U000e0041", "‹U+E0041›"),
+    ],
+)
+def test_what_nobody_sees_is_named(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize("text", ["asha", "a b\n", "José", "अक्\u200dष", "₹5", "日本", "🎉", "שלום"])
+def test_what_is_seen_stays_as_it_is(text: str) -> None:
+    assert visible(text) == text
+
+
+def test_a_page_shows_it_in_text_and_sends_back_what_is_stored() -> None:
+    panel = Flask(__name__)
+    seeing.prepare(panel)
+    user = "\u202eahsa שלום"
+    page = f'<title>{user}</title><p>User {user}: 500 coins</p><input name="user" value="{user}">'
+    panel.add_url_rule("/", view_func=lambda: page)
+    shown = panel.test_client().get("/").get_data(as_text=True)
+    assert shown == (
+        "<title>‹U+202E›ahsa שלום</title>"
+        "<p>User ‹U+202E›ahsa <bdi>שלום:</bdi> 500 coins</p>"
+        f'<input name="user" value="{user}">'
+    )
+
+
+def test_a_mail_shows_it_too() -> None:
+    made = letters._templates().from_string("{{ reason }} <b>{{ reason }}</b>")
+    assert made.render(reason="a\u202eb") == "a‹U+202E›b <b>a‹U+202E›b</b>"
