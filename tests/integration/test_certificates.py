@@ -117,9 +117,7 @@ def test_a_day_closes_to_zero(lively: World) -> None:
         "credited_coins": 6000, "balances_coins": 5150, "wallets": 2, "difference_coins": 0,
         "held_coins": 150, "held_paise": 1500, "held_withdrawals": 1,
         "paid_coins": 700, "paid_paise": 7000, "paid_withdrawals": 1,
- "outside_coins": 0,
- "outside_paise": 0,
- "outside_withdrawals": 0,
+        "outside_coins": 0, "outside_paise": 0, "outside_withdrawals": 0,
         "refunded_coins": 610, "refunded_paise": 6100, "refunded_withdrawals": 3,
     }  # fmt: skip
     assert set(told["opening"].values()) == {0}
