@@ -39,8 +39,8 @@ PROVIDER_SECRETS = (
 )
 FINISH_SECONDS = 60.0
 WATCH_SECONDS = 0.2
-RESTART_SECONDS = 1.0  # a part that dies at once would otherwise keep a core busy
-MAX_DEATHS_AT_START = 5
+RESTART_SECONDS = 1.0  # a part that dies at once would otherwise keep a core busy; each further wait doubles
+MOST_RESTART_SECONDS = 30.0
 
 
 @dataclass
@@ -284,7 +284,8 @@ class Stack:
         """Returns at SIGTERM or Ctrl-C; the caller then stops the stack.
 
         A part that dies by itself is reported on stderr with the end of its log and restarted a
-        second later. Raises PartFailed for one that dies 5 times in a row before it is ready.
+        second later; if it dies again before it is ready, after longer waits. It is never given up: whoever
+        breaks what it needs may mend it, and the others go on meanwhile.
         """
         watched = {name: _Watched() for name in self.parts}
         try:
@@ -313,10 +314,9 @@ class Stack:
     def _mourn(self, part: Part, watched: _Watched) -> None:
         watched.ready, watched.deaths = False, watched.deaths + 1
         death = part.failed(f"ended with exit code {part.returncode}")
-        if watched.deaths >= MAX_DEATHS_AT_START:
-            raise death
-        _report(f"{death}\n{part.name} restarts")
-        watched.restart_at = time.monotonic() + RESTART_SECONDS
+        wait = min(MOST_RESTART_SECONDS, RESTART_SECONDS * 2.0 ** (watched.deaths - 1))
+        _report(f"{death}\n{part.name} restarts in {wait:g} s")
+        watched.restart_at = time.monotonic() + wait
 
     # --- stopping
 

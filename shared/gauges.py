@@ -18,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import queues, severities, switches
+from shared import queues, severities, switches, working
 from shared.db import transaction
 from shared.gauge_questions import CHECKED, LATENESS, MAILED, REVIEWS, THE_BALANCE, TOLD, UNSEEN, WEBHOOKS
 from shared.metrics import OTHER, known
@@ -61,6 +61,8 @@ LATE = Gauge(
     "How long the latest of them has been due; in a burst, since its promise was over",
 )
 QUEUE = Gauge("queue_messages", "Messages that wait", ("queue",))
+WORKED = Gauge("queue_worked", "1 while somebody takes messages from the queue", ("queue",))
+SET_ASIDE = Gauge("messages_set_aside", "Messages kept that no worker could read")
 WEBHOOKS_WAITING = Gauge("webhooks_waiting", "Webhooks of the provider that are kept and not applied")
 WEBHOOK_LAST = Gauge("webhook_last_timestamp_seconds", "When the last webhook of the provider came")
 PAUSED = Gauge("paused", "1 while all payouts are off, or those of the whole network", ("switch",))
@@ -84,9 +86,9 @@ NOT_RECONCILED = Gauge("days_not_reconciled", "Days that should have been compar
 REVIEW_OLDEST = Gauge("review_oldest_seconds", "How long the oldest has waited for a person's yes", ("of",))
 
 EVERY = (
-    UP, SECONDS, OPEN_NUMBER, OPEN_PAISE, OPEN_OLDEST, DUE, LATE, QUEUE, WEBHOOKS_WAITING, WEBHOOK_LAST,
-    PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES, RECONCILED,
-    NOT_RECONCILED, REVIEW_OLDEST, DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING,
+    UP, SECONDS, OPEN_NUMBER, OPEN_PAISE, OPEN_OLDEST, DUE, LATE, QUEUE, WORKED, SET_ASIDE, WEBHOOKS_WAITING,
+    WEBHOOK_LAST, PAUSED, PAUSED_HANDLES, EXCEPTIONS_OPEN, EXCEPTIONS_OLDEST, BALANCE, BALANCE_AT, DELIVERIES,
+    RECONCILED, NOT_RECONCILED, REVIEW_OLDEST, DELIVERIES_OLDEST, ENDPOINTS_FAILING, NEWS_UNSEEN, MAILS, MAIL_FAILING,
     CHECK_FAULTS, CHECK_AT,
 )  # fmt: skip
 
@@ -176,11 +178,15 @@ def books() -> Found:
 
 def messages() -> Found:
     """What waits at the broker now. Raises redis.RedisError."""
-    with queues.broker().pipeline(transaction=False) as pipe:
+    with queues.understood(), queues.broker().pipeline(transaction=False) as pipe:
         for queue in queues.EVERY_QUEUE:
             pipe.llen(queue)
         depths: list[Any] = pipe.execute()
-    return {QUEUE: [((queue,), int(depth)) for queue, depth in zip(queues.EVERY_QUEUE, depths, strict=True)]}
+    return {
+        QUEUE: [((queue,), int(depth)) for queue, depth in zip(queues.EVERY_QUEUE, depths, strict=True)],
+        WORKED: [((queue,), float(is_worked)) for queue, is_worked in working.worked().items()],
+        SET_ASIDE: [((), working.number_set_aside())],
+    }
 
 
 def _open(session: Session) -> Found:

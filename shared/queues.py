@@ -1,8 +1,8 @@
 """Where messages go, by name. A message is a nudge that carries an id; losing one costs time, not money."""
 
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Literal
 from uuid import UUID
@@ -114,18 +114,31 @@ def nudge_new(task: str, keys: Iterable[UUID | str], *, room: int, queue: str | 
     a lost message fades. Losing the marks costs a message that finds nothing due.
     """
     asked = [str(key) for key in keys]
-    marks = broker().mget([_mark(key) for key in asked]) if asked else []
-    new = [key for key, mark in zip(asked, marks, strict=True) if mark is None][:room]
-    with broker().pipeline(transaction=False) as pipe:
-        for key in new:
-            pipe.set(_mark(key), 1, px=max(1, int(settings().lease_seconds / 3 * 1000)))
-        pipe.execute()
+    with understood():
+        marks = broker().mget([_mark(key) for key in asked]) if asked else []
+        new = [key for key, mark in zip(asked, marks, strict=True) if mark is None][:room]
+        with broker().pipeline(transaction=False) as pipe:
+            for key in new:
+                pipe.set(_mark(key), 1, px=max(1, int(settings().lease_seconds / 3 * 1000)))
+            pipe.execute()
     return [key for key in new if nudge(task, key, queue=queue)]
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """What Redis says is what Redis would say. Raises redis.InvalidResponse for anything else.
+
+    redis-py stumbles over most garbage instead of refusing it: it looks for words in a number.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise redis.InvalidResponse(f"Redis said something odd: {type(error).__name__}") from error
 
 
 def taken(key: str) -> None:
     """A worker has the message of this key in hand: from now on it may be nudged anew."""
-    with suppress(redis.RedisError):
+    with suppress(redis.RedisError), understood():
         broker().delete(_mark(key))
 
 
@@ -164,13 +177,15 @@ def _send(task: str, arguments: list[str], **options: Any) -> bool:
 
 def depth(queue: str, client: redis.Redis | None = None) -> int:
     """How many messages wait in `queue`. Raises redis.RedisError."""
-    return int((client or broker()).llen(queue))
+    with understood():
+        return int((client or broker()).llen(queue))
 
 
 def state(client: redis.Redis | None = None) -> State:
     """Whether the broker answers now and takes what is written, in a word; and if not, why, in the log."""
     try:
-        (client or broker()).set(TRIED, 1, px=1000)
+        with understood():
+            (client or broker()).set(TRIED, 1, px=1000)
     except redis.RedisError as error:
         log.warning("[BROKER] unavailable", cause=causes.words_of(error))
         if isinstance(error, redis.exceptions.OutOfMemoryError):

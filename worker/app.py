@@ -7,10 +7,12 @@ from kombu.entity import Exchange, Queue
 
 from shared import log, queues, sentry, tracing
 from shared.settings import settings
-from worker import metrics
+from worker import broker, consumer, metrics
 from worker.schedule import schedule
 
+broker.use()
 celery = Celery("coin-payouts", include=["worker.tasks"], task_cls="worker.shown:ShownTask")
+celery.steps["consumer"].add(consumer.Heartbeat)
 
 
 def _settings() -> dict[str, Any]:
@@ -37,6 +39,13 @@ def _settings() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A wrong answer of Redis is no reason to end, nor is a message that is none (consumer.py, broker.py).
+        "broker_channel_error_retry": True,
+        "worker_consumer": "worker.consumer:Consumer",
+        # Whoever can write into Redis could stop workers, or change how often they work, and no book would
+        # say who did. Flower learns what it shows from events, which stay.
+        "worker_enable_remote_control": False,
+        "worker_disable_rate_limits": True,
         # What was begun is finished; a message that comes twice meanwhile finds nothing due.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "enable_utc": True,

@@ -200,12 +200,13 @@ class Alive(Answer):
 
 
 class Readiness(BaseModel):
-    """Whether withdrawals can be taken. Without the broker they can: `degraded`."""
+    """Whether withdrawals can be taken. Without the broker they can: `degraded`. And without workers."""
 
     success: bool = _is(True)
     status: Literal["ready", "degraded", "unavailable"] = _is("ready")
     database: Literal["ok", "full", "read_only", "unavailable"] = _is("ok")
     broker: Literal["ok", "full", "read_only", "unavailable"] = _is("ok")
+    workers: Literal["ok", "none", "unknown"] = _is("ok", "`none`: nobody has worked some queue for a minute")
 
 
 class Change(BaseModel):

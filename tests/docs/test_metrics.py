@@ -131,6 +131,7 @@ def test_the_words_that_an_expression_asks_for_are_words_of_ours(expression: str
         },
         "severity": set(Severity),
         "reason": set(Reason) | {"reversed", "resolved", reviewing.REJECTED},
+        "queue": set(queues.EVERY_QUEUE),
     }
     for _, labels in selectors(expression):
         for label, value in labels.items():

@@ -1,5 +1,6 @@
 """Limits: who is told to wait, who is not, and what happens while Redis is away."""
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from shared import queues
 from tests.integration.app import BATCH, CREDIT, GOOD, HISTORY, WALLET, WITHDRAW, assert_refused
 from tests.integration.test_keys import key_for
 from tests.integration.tokens import token, use_tokens
+from tests.liar import liar
 from tests.world import KEY, World, forget_settings, sign
 
 WEBHOOK = "/api/razorpay/webhook/"
@@ -238,3 +240,32 @@ def test_webhooks_that_nobody_signed_have_a_limit_and_signed_ones_none(limited: 
     for number in range(5):
         headers = {"X-Razorpay-Signature": sign(b"{}"), "X-Razorpay-Event-Id": f"event-{number}"}
         assert client.post(WEBHOOK, data=b"{}", headers=headers).status_code == 200
+
+
+def test_a_count_that_is_no_count_refuses_nobody(limited: Limited) -> None:
+    """Somebody wrote something else under its name: it is counted without Redis, or not at all."""
+    client = limited(rate_limit_per_key="50/minute", rate_limit_per_user="50/minute")
+    wish = {"json": GOOD | {"amount": 100}, "headers": bearer(KEY)}
+    assert client.post(WITHDRAW, **wish).status_code == 201
+    broker = queues.broker()
+    counts = list(broker.scan_iter("*rates*"))
+    assert len(counts) >= 2
+    for name in counts:
+        broker.delete(name)
+        broker.lpush(name, "no count")
+    assert [client.post(WITHDRAW, **wish).status_code for _ in range(3)] == [201] * 3
+    broker.delete(*counts)
+
+
+@pytest.mark.parametrize("lie", [b"$abc\r\n", b"*-5\r\n", b"garbage\r\n"])
+def test_a_redis_that_says_anything_refuses_nobody(
+    limited: Limited, monkeypatch: pytest.MonkeyPatch, lie: bytes
+) -> None:
+    with liar(os.environ["REDIS_URL"]) as wire:
+        monkeypatch.setenv("REDIS_URL", wire.url)
+        client = limited(rate_limit_per_key="50/minute", rate_limit_per_user="50/minute")
+        wire.lie = lie
+        wish = {"json": GOOD | {"amount": 100}, "headers": bearer(KEY)}
+        assert [client.post(WITHDRAW, **wish).status_code for _ in range(2)] == [201] * 2
+        ready = client.get("/readyz").get_json()
+        assert (ready["broker"], ready["workers"]) == ("unavailable", "unknown")
