@@ -1,6 +1,8 @@
 """The `payouts` command: each process of the system is one of its words, and each thing operators do."""
 
 import importlib
+import io
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -37,13 +39,24 @@ class _Plainly(click.Group):
             from shared import causes
 
             raise click.ClickException(causes.sentence(error)) from None
+        except KeyboardInterrupt:
+            click.echo("\nStopped. What was done stays done; what was under way was not.", err=True)
+            sys.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=_Plainly, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def main(context: click.Context) -> None:
     """Coin Payouts: turns coins into rupees, never twice."""
+    _replace_what_cannot_be_printed()
     context.call_on_close(_log_beside_the_answer())
+
+
+def _replace_what_cannot_be_printed() -> None:
+    """A terminal that knows no ₹ shows a ? for it: no command ends half way for a letter."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _log_beside_the_answer() -> Callable[[], None]:

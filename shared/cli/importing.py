@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -42,7 +43,7 @@ class Nothing(click.ClickException):
 )
 @acting(Permission.IMPORT, "import", unless="dry_run")
 def import_(file: BinaryIO, dry_run: bool, report: Path | None, name: str) -> None:
-    """Take a withdrawal for each row of a CSV file: exit 0 all taken, 1 some refused, 2 nothing done.
+    """Take a withdrawal for each row of a CSV file: exit 0 all taken, 1 some refused, 2 none, 130 stopped.
 
     The first line names the columns, in any order: user_id, amount (coins), upi_id, reference. A reference
     names its row for ever: the same file, or a mended one, may be imported again, and takes nothing twice.
@@ -68,10 +69,11 @@ def import_(file: BinaryIO, dry_run: bool, report: Path | None, name: str) -> No
             else importing.take(rows, scratch, actor=actor_of(name))
         )
         tally.stopped = _go(results, tally, source, report, stop)
-    sys.exit(tally.end())
+    code = tally.end()
+    sys.exit(stop.status if stop.is_set() else code)
 
 
-def _read(source: "Source", scratch: "Scratch", stop: Event) -> None:
+def _read(source: "Source", scratch: "Scratch", stop: "_Stop") -> None:
     """The first time: is it a file of rows at all, and which references has it? Raises Nothing."""
     from shared.importing import Unreadable
 
@@ -81,15 +83,16 @@ def _read(source: "Source", scratch: "Scratch", stop: Event) -> None:
             for last in rows:
                 scratch.name(last.reference, last.line)
                 if stop.is_set():
-                    raise Nothing("Stopped. Nothing was taken.")
-    except (Unreadable, OSError) as error:
+                    click.echo("Stopped. Nothing was taken.", err=True)
+                    sys.exit(stop.status)
+    except (Unreadable, OSError, sqlite3.Error) as error:
         raise Nothing(_words(error)) from None
     if last is None:
         raise Nothing("The file has no rows")
 
 
 def _go(
-    results: "Iterator[Result]", tally: "_Tally", source: "Source", report: Path | None, stop: Event
+    results: "Iterator[Result]", tally: "_Tally", source: "Source", report: Path | None, stop: "_Stop"
 ) -> str | None:
     """The second time: row by row. Why it ended before the end of the file, if it did."""
     from shared.errors import Unavailable
@@ -104,9 +107,15 @@ def _go(
                 write(result)
                 if stop.is_set():
                     return f"Stopped after line {line}."
-    except (Unavailable, Unreadable, OSError) as error:
+    except (Unavailable, Unreadable, OSError, sqlite3.Error) as error:
         return f"Stopped after line {line}: {_words(error)}."
     return None
+
+
+class _Stop(Event):
+    """Somebody asked for the end; `status` is the exit status that says so to a shell."""
+
+    status = 0
 
 
 class _Tally:
@@ -179,11 +188,12 @@ def _clear_bar() -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[Event]:
+def _stoppable() -> Iterator["_Stop"]:
     """Ctrl-C, or SIGTERM, lets the row in hand be finished; a second Ctrl-C does not wait for that."""
-    asked = Event()
+    asked = _Stop()
 
-    def ask(_number: int, _frame: object) -> None:
+    def ask(number: int, _frame: object) -> None:
+        asked.status = 128 + number
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,8 +1,10 @@
 """The file of an import, row by row. No more of it is in memory than one line."""
 
+import codecs
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -10,6 +12,9 @@ from typing import BinaryIO
 from shared.errors import BadRequest
 
 COLUMNS = ("user_id", "amount", "upi_id", "reference")
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"  # what spreadsheets leave behind: nobody sees it
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MAX_LINE = 10_000  # characters; the longest good row has about a thousand
 
 
@@ -55,6 +60,9 @@ class Source:
         What is not UTF-8 comes as surrogates, so that a row's own check refuses it and its line is known.
         """
         self._file.seek(0)
+        if self._file.read(2) in UTF_16:
+            raise Unreadable("The file is not UTF-8", "It is UTF-16: save it as CSV in UTF-8")
+        self._file.seek(0)
         text = io.TextIOWrapper(
             self._file, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )  # fmt: skip
@@ -89,14 +97,15 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _columns(header: list[str]) -> list[str]:
-    names = [name.strip() for name in header]
+    names = [name.strip().strip(INVISIBLE).strip() for name in header]
     expected = f"The first line names the columns: {','.join(COLUMNS)}"
     if not any(names):
-        raise Unreadable("The file has no header", expected)
+        raise Unreadable("The file has no header", f"Its first line is empty. {expected}")
     if any("\ud800" <= letter <= "\udfff" or letter == "\0" for name in names for letter in name):
         raise Unreadable("The file is not UTF-8", "Save it as CSV in UTF-8")
     for name in names:
         if name not in COLUMNS:
+            _tell_what_is_near(header, name, expected)
             shown = name.encode("ascii", "backslashreplace").decode()[:50]
             raise Unreadable(f"There is no column {shown!r}", expected)
         if names.count(name) > 1:
@@ -105,6 +114,16 @@ def _columns(header: list[str]) -> list[str]:
         if name not in names:
             raise Unreadable(f"The column {name} is missing", expected)
     return names
+
+
+def _tell_what_is_near(header: list[str], name: str, expected: str) -> None:
+    """Name the slip behind a column that there is not, where it is a known one. Raises Unreadable."""
+    for sign, word in SEPARATORS.items():
+        if len(header) == 1 and sign in name:
+            raise Unreadable(f"The columns are separated by {word}", "Save it as CSV with commas")
+    plain = re.sub(r"[\W_]+", "_", name).strip("_").lower()
+    if plain in COLUMNS:
+        raise Unreadable(f"The column {plain} is written in another way", expected)
 
 
 def _by_column(columns: list[str], cells: list[str]) -> dict[str, str] | None:

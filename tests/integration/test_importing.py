@@ -4,6 +4,7 @@ import csv
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -210,7 +211,7 @@ def test_what_an_app_used_as_a_key_is_no_reference_and_the_reverse(
 def test_columns_in_any_order_a_bom_crlf_and_blank_lines(world: World, prizes: Path) -> None:
     people(world, 2)
     rows = ["prize-0,user@okaxis,500,user0", "", '"prize, ""1""",user@okaxis,500,user1']
-    written = "\r\n".join([" reference ,upi_id,amount,user_id", *rows])
+    written = "\r\n".join(["\ufeff reference ,\u200bupi_id,amount,user_id", *rows])
     prizes.write_bytes(b"\xef\xbb\xbf" + written.encode())
     assert payouts("import", prizes).output.startswith("2 taken, 0 taken before, 0 refused")
     keys = {found.idempotency_key for found in world.sql("SELECT idempotency_key FROM withdrawals")}
@@ -229,8 +230,13 @@ def test_columns_in_any_order_a_bom_crlf_and_blank_lines(world: World, prizes: P
         (f"{HEADER},note\n".encode(), "There is no column 'note'"),
         (f"{HEADER},\n".encode(), "There is no column ''"),
         (f"{HEADER},amount\n".encode(), "The column amount stands twice"),
-        (HEADER.replace(",", ";").encode(), "There is no column 'user_id;amount"),
-        (HEADER.encode("utf-16"), "The file is not UTF-8"),
+        (f"\n{HEADER}\n{row(0)}".encode(), "Its first line is empty"),
+        (HEADER.replace(",", ";").encode(), "The columns are separated by semicolons"),
+        (HEADER.replace(",", "\t").encode(), "The columns are separated by tabs"),
+        (HEADER.replace("user_id", "User ID").encode(), "The column user_id is written in another way"),
+        (HEADER.replace("upi_id", "upi id").encode(), "The column upi_id is written in another way"),
+        (HEADER.encode("utf-16"), "It is UTF-16: save it as CSV in UTF-8"),
+        (HEADER.encode("utf-16-be"), "The file is not UTF-8"),
         (f'{HEADER}\n{row(0)}\n"user1,500,a@b'.encode(), "The file is not CSV: Line 3"),
         (f'{HEADER}\n{row(0)}\n\n"u"ser1,500,a@b,c\n'.encode(), "The file is not CSV: Line 4"),
         (f"{HEADER}\n{row(0)}\n{'x' * 10_001}".encode(), "Line 3 has more than 10000 characters"),
@@ -472,7 +478,7 @@ def test_stopped_in_the_middle_each_row_is_taken_once(
     if number == signal.SIGKILL:
         assert not listed.exists()
     else:  # the row in hand was finished, and the report says all that was done
-        assert code == 1 and len(report(listed)) == first
+        assert code == 128 + number and len(report(listed)) == first
     again = payouts("import", prizes)
     assert again.output.startswith(f"{3000 - first:,} taken, {first:,} taken before, 0 refused")
     assert count(world) == 3000 and world.balance("user0") == 0
@@ -511,3 +517,28 @@ def test_a_bar_is_shown_on_a_terminal_only(world: World, prizes: Path) -> None:
     assert "Importing" in shown and "100%" in shown and "%" not in told
     with started("import", prizes, stderr=subprocess.PIPE) as process:
         assert process.communicate(timeout=30)[1] == ""
+
+
+def test_a_terminal_that_knows_no_rupee_sign_ends_no_import(
+    world: World, prizes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    write(prizes, *people(world, 2), row(7, user_id="उपयोगकर्ता"))
+    with started("import", prizes) as process:
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "2 taken, 0 taken before, 1 refused; 1,000 coins, ?100.00" in told
+
+
+def test_ctrl_c_ends_a_command_with_130_and_without_a_traceback(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/d"
+        with monkeypatch.context() as patch:
+            patch.setenv("DATABASE_URL", url)
+            with started("migrate", "--wait", "60", stderr=subprocess.PIPE) as process:
+                silent.accept()  # it waits now
+                process.send_signal(signal.SIGINT)
+                _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Stopped." in told and "Traceback" not in told
