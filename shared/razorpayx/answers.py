@@ -29,6 +29,15 @@ OURS = frozenset({"account_number", "purpose", "narration", "mode", "currency", 
 Outcome = Literal["waiting", "paid", "not_paid", "reversed"]
 
 
+def outcome_of(status: str) -> Outcome:
+    """A payout's status in the four kinds that matter to us."""
+    if status == PAID:
+        return "paid"
+    if status == REVERSED:
+        return "reversed"
+    return "not_paid" if status in NOT_PAID else "waiting"
+
+
 @dataclass(frozen=True, slots=True)
 class PayoutReport:
     """What the provider says of one payout now, whichever way it reached us. Money in paise."""
@@ -46,11 +55,7 @@ class PayoutReport:
     @property
     def outcome(self) -> Outcome:
         """The status in the four kinds that matter to us."""
-        if self.status == PAID:
-            return "paid"
-        if self.status == REVERSED:
-            return "reversed"
-        return "not_paid" if self.status in NOT_PAID else "waiting"
+        return outcome_of(self.status)
 
 
 @dataclass(frozen=True, slots=True)

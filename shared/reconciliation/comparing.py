@@ -13,7 +13,7 @@ from shared.ids import parse_id
 from shared.razorpayx.answers import PayoutReport
 from shared.razorpayx.statements import Line, ListedPayout
 from shared.states import UNSETTLED, AttemptState, PaidVia, Status
-from shared.withdrawals.meaning import Effect, meaning
+from shared.withdrawals.meaning import Effect, contradiction, meaning
 
 # What can differ. The subject of a record is the payout's id unless it is said otherwise.
 AMOUNT, STATUS, UTR, FEES = "amount_differs", "status_differs", "utr_differs", "fees_differ"
@@ -58,6 +58,7 @@ class Ours:
     last_sent_at: datetime
     paid_via: str = PaidVia.RAZORPAYX
     unconfirmed: bool = False  # paid, by a webhook's word alone
+    provider_status: str | None = None  # as RazorpayX told it last
 
     @property
     def cost_paise(self) -> int:
@@ -142,6 +143,7 @@ def _effect(report: PayoutReport, ours: Ours) -> Effect:
         report.outcome,
         on_peoples_word=ours.on_peoples_word,
         unconfirmed=ours.unconfirmed,
+        contradicted_by=contradiction(ours.state, ours.provider_status),
     )
 
 

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from shared.razorpayx.answers import Outcome
-from shared.states import UNSETTLED, AttemptState
+from shared.razorpayx.answers import Outcome, outcome_of
+from shared.states import LIVE, UNSETTLED, AttemptState
 
 Effect = Literal["follow", "pay", "fail", "reverse", "confirm", "undo", "repeat", "late", "conflict"]
 
@@ -41,14 +41,32 @@ UNCONFIRMED: dict[Outcome, Effect] = {
 }
 
 
-def meaning(state: str, outcome: Outcome, *, on_peoples_word: bool, unconfirmed: bool = False) -> Effect:
+def meaning(
+    state: str,
+    outcome: Outcome,
+    *,
+    on_peoples_word: bool,
+    unconfirmed: bool = False,
+    contradicted_by: Outcome | None = None,
+) -> Effect:
     """What a report does to an attempt.
 
     `on_peoples_word`: its withdrawal is completed, and no attempt of it was paid. Then two people said what
     was, and news that it ended otherwise may be about just that. `unconfirmed`: only a webhook said that it
-    was paid.
+    was paid. `contradicted_by`: what RazorpayX said last of it, where that spoke against how it ended. People
+    have acted on that, so each further word about its end is theirs to hear.
     """
     if unconfirmed and state == AttemptState.PAID:
         return UNCONFIRMED[outcome]
     effect = MEANING[AttemptState(state), outcome]
-    return "conflict" if on_peoples_word and effect == "late" and outcome != "waiting" else effect
+    if effect in ("late", "repeat") and outcome not in ("waiting", contradicted_by):
+        return "conflict" if contradicted_by or (on_peoples_word and effect == "late") else effect
+    return effect
+
+
+def contradiction(state: str, told: str | None) -> Outcome | None:
+    """What was last told of an attempt that has ended, where it speaks against that end; else None."""
+    if told is None or AttemptState(state) in LIVE:
+        return None
+    outcome = outcome_of(told)
+    return outcome if MEANING[AttemptState(state), outcome] == "conflict" else None

@@ -16,7 +16,7 @@ from shared.models import PayoutAttempt, Withdrawal
 from shared.razorpayx.answers import PayoutReport
 from shared.states import AttemptState, Status
 from shared.withdrawals import effects, journey, paid_outside
-from shared.withdrawals.meaning import Effect, meaning
+from shared.withdrawals.meaning import Effect, contradiction, meaning
 
 # Our own calls, whose answers are the provider's word. A webhook's is worth less (`hinting.py`).
 OWN_CALLS = frozenset({"reply", "poll", "lookup", "reconciliation"})
@@ -75,6 +75,7 @@ def judge(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, repo
         report.outcome,
         on_peoples_word=_is_paid_on_peoples_word(session, withdrawal, attempt),
         unconfirmed=attempt.unconfirmed,
+        contradicted_by=contradiction(attempt.state, attempt.provider_status),
     )
     if effect in ("reverse", "undo") and journey.is_blocked(withdrawal):
         effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
@@ -101,6 +102,9 @@ def act(
         evidence |= {"utr": report.utr}
         if attempt.state == AttemptState.PAID:
             attempt.utr = attempt.utr or report.utr  # told once
+        else:
+            # What people now act on: the next word about it is held against this one.
+            attempt.payout_id, attempt.provider_status = report.payout_id, report.status
         journey.flag(session, withdrawal, f"{report.status}_after_{attempt.state}", actor=channel, **evidence)
     elif judged.effect == "follow":
         effects.follow(session, withdrawal, attempt, report, channel, evidence)

@@ -451,3 +451,25 @@ def test_from_queued_to_processing_is_a_line_of_its_story(world: World) -> None:
     told = [line for line in world.story(send.withdrawal_id) if line.startswith("payout_")]
     assert told == ["payout_queued", "payout_processing"]
     assert world.read(send.withdrawal_id).status_reason == "bank_processing"
+
+
+@pytest.mark.failure(2)
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_each_word_about_an_end_that_was_contradicted_calls_a_person(world: World, is_closed: bool) -> None:
+    """Given back after an hour of "none", paid late, and then sent back: whoever took the coins must hear."""
+    world.credit()
+    send = world.first_send()
+    record_answer(send, Refused("never_arrived", "nothing came of it", 400))
+    assert tell(send, "processed") == "conflict"
+    if is_closed:  # people took the coins back, and closed it
+        with db.transaction() as session:
+            for record in exception_records.listing(session):
+                exception_records.close(session, record.id, resolution="taken back", actor="operator:asha")
+        world.sql("UPDATE withdrawals SET review = NULL")
+    assert tell(send, "reversed") == "conflict"
+    with db.transaction() as session:
+        told = {record.kind for record in exception_records.listing(session)}
+    assert "reversed_after_refused" in told
+    assert world.read(send.withdrawal_id).review is not None
+    assert tell(send, "reversed") == "late"  # they know
+    assert (world.read(send.withdrawal_id).status, world.refunds(send.withdrawal_id)) == ("failed", 1)
