@@ -47,7 +47,7 @@ EMPTY = """
     SET LOCAL session_replication_role = replica;
     DELETE FROM coin_transactions; DELETE FROM withdrawal_events; DELETE FROM hints; DELETE FROM payout_attempts;
     DELETE FROM reviews; DELETE FROM block_removals; DELETE FROM blocks; DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
-    DELETE FROM destinations; DELETE FROM withdrawals; DELETE FROM wallets; DELETE FROM switches;
+    DELETE FROM evidence WHERE of_table <> 'operators'; DELETE FROM destinations; DELETE FROM withdrawals; DELETE FROM wallets; DELETE FROM switches;
     INSERT INTO switches (name, is_on, reason, actor) VALUES ('payouts', true, 'installed', 'migration')
 """
 
