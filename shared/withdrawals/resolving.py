@@ -201,12 +201,9 @@ def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decisi
         raise BadRequest("It was paid", "Nothing contradicts the payment", code="was_paid")
     _must_not_pay_anew(session, withdrawal, decision)
     _must_not_be_on_its_way(session, withdrawal, decision)
-    sending = select(PayoutAttempt.id).where(
-        PayoutAttempt.withdrawal_id == withdrawal.id,
-        PayoutAttempt.state == AttemptState.SENDING,
-        PayoutAttempt.last_sent_at > func.now() - timedelta(seconds=settings().lease_seconds),
-    )
-    if session.scalar(sending):
+    leased = PayoutAttempt.last_sent_at > func.now() - timedelta(seconds=settings().lease_seconds)
+    sending = (PayoutAttempt.withdrawal_id == withdrawal.id) & (PayoutAttempt.state == AttemptState.SENDING)
+    if session.scalar(select(PayoutAttempt.id).where(sending, leased)):
         # Going on neither: another worker would take it up beside the one that is on the wire.
         raise Conflict("A worker is sending it", "Wait until the lease is over", code="being_sent")
     if decision == Decision.GO_ON and withdrawal.review is None:
