@@ -10,15 +10,16 @@ TOKEN_SECONDS = 8 * 3600
 
 
 def main() -> None:
-    """Add the operator that SANDBOX_OPERATOR names, or give them its password: a database may be older.
+    """Add the operator of SANDBOX_OPERATOR (`name:password`, or with `:role`), or give them that password: a
+    database may be older.
 
     Whoever has the sandbox's environment has signed in with it: PAYOUTS_OPERATOR_TOKEN, for eight hours.
     """
-    name, _, password = os.environ["SANDBOX_OPERATOR"].partition(":")
+    name, password, *role = os.environ["SANDBOX_OPERATOR"].split(":")
     with db.transaction() as session:
         try:
             operator = operators.add(
-                session, name, role=Role.ADMIN, password=password, actor="operator:sandbox"
+                session, name, role=Role(*role or [Role.ADMIN]), password=password, actor="operator:sandbox"
             )
         except Conflict:
             operator = operators.set_password(session, name, password)

@@ -62,6 +62,8 @@ def sandbox(
             click.echo(
                 "relaxed    MAKER_CHECKER_INDEPENDENCE_DAYS=0: the first operator may add the second person"
             )
+            for words in stack.relaxed():
+                click.echo(words, err=True)
             stack.run_until_signal()
     except (PartFailed, ValueError) as error:
         raise click.ClickException(str(error)) from None

@@ -206,6 +206,8 @@ def _show_where(stack: Stack, console: Console) -> None:
     console.print(
         f"Flower     {info['flower']}  (both: user {info['admin_user']}, password {info['admin_password']})"
     )
+    for words in stack.relaxed():
+        console.print(words)
     console.print(f"Simulator  {info['simulator']}/_sim/payouts")
     console.print(f"Database   {info['database_url']}")
     console.print(f"Logs       {stack.directory}")

@@ -28,6 +28,7 @@ from sandbox.processes import Part, PartFailed
 from sandbox.readiness import status, waits_for_messages
 from sandbox.services import LOOPBACK, PORT_ATTEMPTS, PORT_TAKEN, Postgres, Redis, free_port, is_free
 from sandbox.signals import Terminated, in_main_thread, terminate, undisturbed
+from shared.settings.panel import relaxed
 
 ROOT = Path(__file__).parents[1]
 WEBHOOK_PATH = "/api/razorpay/webhook/"
@@ -37,6 +38,12 @@ PROVIDER_SECRETS = (
     "RAZORPAYX_ACCOUNT_NUMBER",
     "RAZORPAYX_WEBHOOK_SECRET",
 )
+# Somebody who tries things out is alone and has no phone at hand. The start says so in words.
+RELAXED = {
+    "SECOND_ADMIN_REQUIRED": "off",
+    "ADMIN_TOTP_REQUIRED_ROLES": "off",
+    "ADJUST_ALONE_MAX_COINS": "1000",
+}
 FINISH_SECONDS = 60.0
 WATCH_SECONDS = 0.2
 RESTART_SECONDS = 1.0  # a part that dies at once would otherwise keep a core busy; each further wait doubles
@@ -100,6 +107,7 @@ class Stack:
             "MAKER_CHECKER_INDEPENDENCE_DAYS": "0",
             "ADMIN_SECRET_KEY": secrets.token_hex(24),
             "ADMIN_COOKIE_SECURE": "off",  # http on loopback
+            **RELAXED,
             "SIM_SPEED": str(provider_speed),
             "PYTHONUNBUFFERED": "1",  # a log that is behind hides why a part died
             "RUST_BACKTRACE": "0",  # so do 100 lines of Granian's frames below the reason
@@ -269,6 +277,11 @@ class Stack:
             "admin_password": self._admin[1],
             "pids": {name: part.pid for name, part in self.parts.items()},
         }
+
+    def relaxed(self) -> list[str]:
+        """What this stack allows that a real system does not, in words."""
+        found = relaxed(self.env["SECOND_ADMIN_REQUIRED"], self.env["ADMIN_TOTP_REQUIRED_ROLES"])
+        return [f"Only to try things out: {words}" for words in found]
 
     def write_ready_file(self, path: Path | str) -> None:
         """Writes `info()` as JSON, whole or not at all, for our eyes only; again at every restart."""

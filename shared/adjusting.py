@@ -1,4 +1,4 @@
-"""Coins that people give or take: alone up to a limit a day, above it one proposes and another approves.
+"""Coins that people give or take: alone up to a limit a day, each and in sum; above it a second approves.
 
 A credit counts towards what a user ever got, once for its reference, as the app's own do; an adjustment mends
 a balance, and may take. What is approved is what was proposed: the database lets nothing of it change.
@@ -25,13 +25,16 @@ from shared.settings import settings
 ADJUSTMENT, CREDIT = "adjustment", "credit"
 MAX_COINS = 10**12
 
-# What one person did without a second since midnight in India.
+# What was done without a second person since midnight in India: by this one, and by all.
 ALONE_TODAY = text(f"""
-    SELECT coalesce(sum(abs(coins)), 0) FROM adjustments
-    WHERE proposed_by = :actor AND decided_by = :actor AND outcome = 'approved' AND NOT needs_two
+    SELECT coalesce(sum(abs(coins)) FILTER (WHERE proposed_by = :actor), 0) AS by_actor,
+           coalesce(sum(abs(coins)), 0) AS by_all
+    FROM adjustments
+    WHERE decided_by = proposed_by AND outcome = 'approved' AND NOT needs_two
       AND decided_at >= CAST({wallet.TODAY} AS timestamp) AT TIME ZONE 'Asia/Kolkata'
 """)
-ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended(:actor, 0))")
+# One lock for everybody, since the sum is everybody's.
+ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtext('adjustments: what is done alone'))")
 
 log = structlog.get_logger()
 
@@ -58,7 +61,7 @@ def propose(
         raise BadRequest("A reason is required", "Say why", code="reason_required")
     with transaction() as session:
         actor = maker_checker.must_be_maker(session, actor, _matter(user_id))
-        session.execute(ONE_AT_A_TIME, {"actor": actor})
+        session.execute(ONE_AT_A_TIME)
         asked = (kind, user_id, coins, reference, actor)
         made = session.get(Adjustment, key) if key else None
         if made is not None:
@@ -94,8 +97,11 @@ def needs_two(
     owner = session.get(Wallet, user_id) if reference is not None else wallet.find(session, user_id)
     if owner is not None:
         wallet.must_hold(owner, coins)
-    alone = int(session.scalar(ALONE_TODAY, {"actor": actor}) or 0)
-    return alone + abs(coins) > settings().adjust_alone_max_coins
+    alone = session.execute(ALONE_TODAY, {"actor": actor}).one()
+    return bool(
+        alone.by_actor + abs(coins) > settings().adjust_alone_max_coins
+        or alone.by_all + abs(coins) > settings().adjust_alone_sum_coins
+    )
 
 
 def approve(adjustment_id: UUID, *, actor: str) -> Adjustment:

@@ -35,14 +35,7 @@ def create(
     session: Session, *, app: str, scopes: Collection[str], actor: str, days: float | None = None
 ) -> tuple[AppKey, str]:
     """A new key, and its secret, which nobody can be told again. Raises BadRequest."""
-    if not 0 < len(app) <= MAX_APP or not app.isprintable() or not app.isascii() or " " in app:
-        raise BadRequest(
-            "Invalid name",
-            f"An app's name has 1 to {MAX_APP} ASCII characters without blanks",
-            code="bad_app",
-        )
-    if not scopes or not set(scopes) <= set(SCOPES):
-        raise BadRequest("Invalid scope", f"Scopes are {', '.join(SCOPES)}", code="bad_scope")
+    must_be_possible(app, scopes)
     prefix = f"{MARK}_{secrets.token_hex(PREFIX_BYTES)}"
     secret = f"{prefix}_{secrets.token_urlsafe(SECRET_BYTES)}"
     key = AppKey(
@@ -59,9 +52,21 @@ def create(
     return key, secret
 
 
+def must_be_possible(app: str, scopes: Collection[str]) -> None:
+    """Whether there can be such a key. Raises BadRequest."""
+    if not 0 < len(app) <= MAX_APP or not app.isprintable() or not app.isascii() or " " in app:
+        raise BadRequest(
+            "Invalid name",
+            f"An app's name has 1 to {MAX_APP} ASCII characters without blanks",
+            code="bad_app",
+        )
+    if not scopes or not set(scopes) <= set(SCOPES):
+        raise BadRequest("Invalid scope", f"Scopes are {', '.join(SCOPES)}", code="bad_scope")
+
+
 def revoke(session: Session, prefix: str, *, actor: str) -> AppKey:
     """From now on it lets nobody in. Raises NotFound, Conflict when that was so already."""
-    key = _found(session, prefix)
+    key = found(session, prefix)
     key.revoked_at, key.revoked_by = func.now(), actor
     session.flush()
     return key
@@ -69,7 +74,7 @@ def revoke(session: Session, prefix: str, *, actor: str) -> AppKey:
 
 def rotate(session: Session, prefix: str, *, actor: str, grace_hours: float) -> tuple[AppKey, str]:
     """A new key for the same app and scopes; the old one lets in for so long still. Raises as revoke does."""
-    old = _found(session, prefix)
+    old = found(session, prefix)
     days = (old.expires_at - old.created_at) / timedelta(days=1) if old.expires_at else None
     # PostgreSQL's least() passes over NULL, which here means "for ever".
     old.expires_at = func.least(old.expires_at, func.now() + timedelta(hours=grace_hours))
@@ -108,8 +113,11 @@ def looks_like_one(given: str) -> bool:
     return given.startswith(f"{MARK}_") and given.isascii() and len(given) < 100
 
 
-def _found(session: Session, prefix: str) -> AppKey:
-    """By what people see of it; the whole key is taken too, for it begins with that."""
+def found(session: Session, prefix: str) -> AppKey:
+    """A key that is not revoked, by what people see of it or as a whole: it begins with that.
+
+    Raises NotFound, Conflict when it was revoked.
+    """
     wanted = "_".join(prefix.split("_")[:2])
     key = session.scalar(select(AppKey).where(AppKey.prefix == wanted).with_for_update())
     if key is None:

@@ -2,6 +2,10 @@
 
 from unicodedata import normalize
 
+from email_validator import EmailNotValidError, validate_email
+
+from shared.errors import BadRequest
+
 OPERATOR = "operator:"
 PHONE_DIGITS = 10  # of a phone in India, without the country's
 
@@ -25,3 +29,13 @@ def phone_of(text: str) -> str | None:
     """The last ten digits of a phone, however it is written; None when it has fewer."""
     digits = "".join(letter for letter in normalize("NFKC", text) if letter.isdecimal())
     return digits[-PHONE_DIGITS:] if len(digits) >= PHONE_DIGITS else None
+
+
+def clean_email(written: str | None) -> str | None:
+    """An e-mail address in its usual spelling; None for none. Raises BadRequest."""
+    if not written or not written.strip():
+        return None
+    try:
+        return validate_email(written.strip(), check_deliverability=False).normalized
+    except EmailNotValidError as error:
+        raise BadRequest("Invalid e-mail address", f"{error}"[:200], code="bad_email") from None

@@ -8,7 +8,17 @@ import redis
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from shared import adjusting, blocks, causes, queues, severities, switches, watching
+from shared import (
+    adjusting,
+    blocks,
+    causes,
+    operators,
+    proposals,
+    queues,
+    severities,
+    switches,
+    watching,
+)
 from shared.gauge_questions import CHECKED
 from shared.models import Switch
 from shared.money import rupees_text
@@ -16,9 +26,10 @@ from shared.notifications import keeping
 from shared.notifications.mail import keeping as mail
 from shared.razorpayx.reasons import POLICIES
 from shared.reconciliation import standing
-from shared.settings import settings
+from shared.settings import relaxed, settings
 from shared.withdrawals import resolving, reviewing
 
+TWO = 2  # admins: fewer cannot confirm anything
 # How old what waits is, in the order of `paise_by_age`.
 AGES = ("to 10 min", "to 1 h", "to 1 day", "to 5 days", "older")
 WAITING = text("""
@@ -71,6 +82,7 @@ def overview(session: Session, *, hours: int = 24) -> Iterator[tuple[str, list[s
         day = session.execute(CLOSED).scalar_one()
         yield "Closed days", [f"the last one: {day}" if day else "NONE was closed yet"]
     flags = [f"{count} withdrawals: {review}" for review, count in session.execute(REVIEWS)]
+    yield "Operators", list(_operators(session))
     decide = list(_to_decide(session))
     open_ones = [
         f"{severities.of_kind(kind)}: {n} × {kind}, oldest {_when(oldest)}"
@@ -90,6 +102,15 @@ def _promises(session: Session) -> Iterator[str]:
         yield f"kept, as spot checks saw at {_when(min(row.checked_at for row in rows))}"
 
 
+def _operators(session: Session) -> Iterator[str]:
+    admins = operators.number_of_admins(session)
+    yield f"{admins} admin{'' if admins == 1 else 's'} may sign in"
+    if admins < TWO:
+        yield "ONE ADMIN IS TOO FEW: nobody can confirm what another proposes"
+    for words in relaxed(settings().second_admin_required, settings().admin_totp_required_roles):
+        yield f"RELAXED: {words}"
+
+
 def _to_decide(session: Session) -> Iterator[str]:
     for number, what in (
         (reviewing.number_waiting(session), "withdrawals await approval: payouts review list"),
@@ -101,6 +122,10 @@ def _to_decide(session: Session) -> Iterator[str]:
         (
             blocks.number_waiting(session),
             "ends of blocks wait for a second person: payouts block proposals",
+        ),
+        (
+            proposals.number_waiting(session),
+            "proposals of operators, keys and imports wait: payouts proposals list",
         ),
     ):
         if number:

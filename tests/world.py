@@ -96,6 +96,10 @@ class World:
             "API_KEYS": KEY,
             # Tests send more than anybody may; those about limits set them.
             **dict.fromkeys(RATE_LIMITS, "off"),
+            # One person suffices, as to try things out; tests about two people, and about the defaults, set these.
+            "SECOND_ADMIN_REQUIRED": "off",
+            "ADMIN_TOTP_REQUIRED_ROLES": "off",
+            "ADJUST_ALONE_MAX_COINS": "1000",
             "CANCEL_WINDOW_SECONDS": "10",
             "PAYOUTS_PER_SECOND": "1000",
             "RAZORPAYX_BASE_URL": simulator.url,

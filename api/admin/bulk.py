@@ -8,7 +8,7 @@ from flask import abort, request, url_for
 
 from api.admin import door, records
 from api.admin.acts import ACTS, Act, Given, Seen
-from api.admin.page import DO, Page, given, gone_back, inside, opens
+from api.admin.page import DO, Page, does, given, gone_back, inside, opens
 from api.admin.withdrawal import look
 from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
@@ -35,7 +35,7 @@ class Bulk(Page):
 
     title, endpoint_name, in_menu = "Several withdrawals", "bulk", False
 
-    @opens("/", Role.OPERATOR, methods=("POST",))
+    @opens("/", Role.OPERATOR, methods=("POST",), asks_code=does)
     def index(self) -> Any:
         """First say what will happen to which, then do it."""
         act = ACTS.get(request.form.get("word", ""))

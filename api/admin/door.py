@@ -14,15 +14,17 @@ from werkzeug.wrappers import Response
 
 from api import rates
 from api.admin import devices
-from shared import operators
+from shared import operators, second_factor
 from shared.errors import Unavailable
 from shared.models import Operator
 from shared.roles import Role
 from shared.settings import Settings
 
 SIGN_IN = "sign_in"  # the endpoint's name
+INVITATION = "invitation.index"  # a stranger's form is read there too: who has a link chooses a password
 HOME, ITSELF = "admin.index", "itself"
 ACCOUNT = "account.password"  # there a password is tried as well
+CODE = "second_factor"  # the field of a form that is asked for a code again
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class SignedIn(UserMixin):
     name: str
     role: Role
     generation: int
+    has_second_factor: bool = False
+    must_enrol: bool = False
 
     def get_id(self) -> str:
         return f"{self.name}:{self.generation}"
@@ -52,8 +56,8 @@ def prepare(panel: Flask, settings: Settings) -> None:
     panel.before_request(_stay_awake)
     rate = settings.rate_limit_sign_in
     limits = [
-        rates.limit(rate, "address", rates.address, _is_try, _has_failed),
-        rates.limit(rate, "name", _tried_name, _is_try, _has_failed),
+        rates.limit(rate, "address", rates.address, _counts, _has_failed),
+        rates.limit(rate, "name", _tried_name, _counts, _has_failed),
     ]
     rates.count(panel, settings, limits, prefix="panel")
 
@@ -62,14 +66,36 @@ def let_in(operator: Operator) -> None:
     """Begin a session. Whatever the cookie held before is gone: nobody could plant it."""
     session.clear()
     session["since"] = session["seen"] = int(time.time())
-    login_user(SignedIn(operator.name, Role(operator.role), operator.generation))
+    if operator.totp_secret is not None:  # whoever has one came in with a code
+        session["code_at"] = session["since"]
+    login_user(_known(operator))
 
 
 def stay(operator: Operator) -> None:
     """Go on in this session after one's own generation was raised."""
-    since = session["since"]
+    since, code_at = session["since"], session.get("code_at")
     let_in(operator)
     session["since"] = since
+    if code_at is not None:
+        session["code_at"] = code_at
+
+
+def has_fresh_code() -> bool:
+    """Whether a code was typed lately; who has no second factor, and needs none, is asked for none."""
+    settings: Settings = current_app.config["SETTINGS"]
+    return not me().has_second_factor or time.time() - session.get("code_at", 0) < settings.admin_code_seconds
+
+
+def gives_code() -> bool:
+    """Whether the form holds a good code; it is used up by that, and counts as fresh. Raises Unavailable."""
+    code = request.form.get(CODE, "")
+    if not code.strip():
+        return False
+    if not operators.prove(me().name, code):
+        g.has_failed = True
+        return False
+    session["code_at"] = int(time.time())
+    return True
 
 
 def who() -> SignedIn | None:
@@ -99,7 +125,17 @@ def _of_session(identity: str) -> SignedIn | None:
     if not _is_in_time() or not generation.isdecimal():
         return None
     operator = operators.signed_in(name, int(generation))
-    return SignedIn(operator.name, Role(operator.role), operator.generation) if operator else None
+    return _known(operator) if operator else None
+
+
+def _known(operator: Operator) -> SignedIn:
+    return SignedIn(
+        operator.name,
+        Role(operator.role),
+        operator.generation,
+        has_second_factor=operator.totp_secret is not None,
+        must_enrol=second_factor.is_missing(operator),
+    )
 
 
 def _is_in_time() -> bool:
@@ -162,12 +198,17 @@ def _stay_awake() -> None:
 
 
 def _is_try() -> bool:
-    return request.endpoint in (f"{SIGN_IN}.index", ACCOUNT) and request.method == "POST"
+    return request.endpoint in (f"{SIGN_IN}.index", INVITATION, ACCOUNT) and request.method == "POST"
+
+
+def _counts() -> bool:
+    """Where a password is tried, or a code by who is in."""
+    return _is_try() or (request.method == "POST" and who() is not None and CODE in request.form)
 
 
 def _tried_name() -> str:
-    """Whose password is tried: who is in changes their own, whatever else the form names."""
-    operator = who() if request.endpoint == ACCOUNT else None
+    """Whose password or code is tried: who is in tries their own, whatever else the form names."""
+    operator = who() if request.endpoint != f"{SIGN_IN}.index" else None
     name = operator.name if operator else given_name()
     return f"{name}:{devices.of(name) or 'elsewhere'}"
 

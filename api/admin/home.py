@@ -67,7 +67,7 @@ class Home(AdminIndexView):
         )
 
     def _handle_view(self, name: str, **_: Any) -> Any:
-        return shut(getattr(getattr(self, name), "needs", None))
+        return shut(getattr(self, name))
 
 
 def _held(waiting: Sequence[Row[Any]]) -> Markup | None:

@@ -17,16 +17,18 @@ from werkzeug.exceptions import HTTPException
 
 from api.admin import door, seeing, showing
 from api.admin.analytics import Analytics
+from api.admin.apps import Apps
 from api.admin.audit_log import AuditLog
 from api.admin.bulk import Bulk
 from api.admin.exceptions import Exceptions
 from api.admin.home import Home
 from api.admin.operators import Operators
 from api.admin.page import Page
+from api.admin.proposing import Proposals
 from api.admin.reconciliation import Reconciliation
 from api.admin.ruling import Blocks, Ruling
 from api.admin.second_person import SecondPerson
-from api.admin.signing_in import Account, SignIn
+from api.admin.signing_in import Account, InvitationPage, SignIn
 from api.admin.switches import Switches
 from api.admin.users import Users
 from api.admin.withdrawal import OneWithdrawal
@@ -46,7 +48,9 @@ PAGES: tuple[type[Page], ...] = (
     Exceptions,
     Reconciliation,
     AuditLog,
+    Proposals,
     Operators,
+    Apps,
     # Not in the menu: what these lead to.
     OneWithdrawal,
     Bulk,
@@ -54,6 +58,7 @@ PAGES: tuple[type[Page], ...] = (
     SecondPerson,
     Account,
     SignIn,
+    InvitationPage,
 )
 
 MAX_FORM_BYTES = 256 * 1024

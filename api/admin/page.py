@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from flask import abort, flash, redirect, request, url_for
+from flask import abort, flash, redirect, render_template, request, url_for
 from flask_admin import BaseView, expose
 from werkzeug.wrappers import Response
 
@@ -23,15 +23,24 @@ View = Callable[..., Any]
 
 
 def opens(
-    url: str, needs: Role | Permission | str, methods: Iterable[str] = ("GET",)
+    url: str,
+    needs: Role | Permission | str,
+    methods: Iterable[str] = ("GET",),
+    *,
+    asks_code: Callable[[], bool] | None = None,
+    enrolling: bool = False,
 ) -> Callable[[View], View]:
     """Marks a view: its address below the page's, and the role, or the permission, that it needs.
 
     Without a mark it is shut.
+
+    `asks_code` says whether what this form would do needs a fresh code of the second factor; `enrolling`
+    that it is open to who must enrol one first.
     """
 
     def mark(view: View) -> View:
         view.needs = NEEDS[needs] if isinstance(needs, Permission) else needs  # type: ignore[attr-defined]
+        view.asks_code, view.enrolling = asks_code, enrolling  # type: ignore[attr-defined]
         exposed: View = expose(url, tuple(methods))(view)
         return exposed
 
@@ -61,11 +70,22 @@ class Page(BaseView):
 
     def _handle_view(self, name: str, **_: Any) -> Any:
         """Called by Flask-Admin before each view: an answer instead of it, or None."""
-        return shut(getattr(getattr(self, name), "needs", None))
+        return shut(getattr(self, name))
 
 
-def shut(needs: Role | str | None) -> Any:
-    """What is answered to somebody who may not open it; None to who may."""
+def does() -> bool:
+    """For `asks_code`: the last step of a form."""
+    return request.form.get("step") == DO
+
+
+def always() -> bool:
+    """For `asks_code`: a form of one step."""
+    return True
+
+
+def shut(view: View) -> Any:
+    """What somebody gets who may not open it, or must prove something first; None for who may."""
+    needs: Role | str | None = getattr(view, "needs", None)
     if needs == EVERYBODY:
         return None
     operator = door.who()
@@ -74,7 +94,23 @@ def shut(needs: Role | str | None) -> Any:
         return redirect(url_for(f"{door.SIGN_IN}.index", next=back))
     if not isinstance(needs, Role) or not operator.role.may(needs):
         abort(403)
+    if operator.must_enrol and not getattr(view, "enrolling", False):
+        return back_to("account.second_factor", "Your role needs a second factor: enrol now.", "refused")
+    asks_code: Callable[[], bool] | None = getattr(view, "asks_code", None)
+    if request.method == "POST" and asks_code is not None and asks_code():
+        return _code_first()
     return None
+
+
+def _code_first() -> Any:
+    """Money acts need a code that is not old. The form is sent again with it: nothing typed is lost."""
+    if door.has_fresh_code() or door.gives_code():
+        return None
+    fields = [(name, value) for name, values in request.form.lists() for value in values]
+    hidden = [(name, value) for name, value in fields if name not in ("csrf_token", door.CODE)]
+    is_wrong = door.CODE in request.form
+    page = render_template("code.html", title="Code needed", fields=hidden, is_wrong=is_wrong)
+    return page, 401 if is_wrong else 403
 
 
 def given(

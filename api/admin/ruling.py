@@ -11,7 +11,7 @@ from flask import abort, request, url_for
 from sqlalchemy.orm import Session
 
 from api.admin import door, records
-from api.admin.page import DO, Page, back_to, given, number, opens
+from api.admin.page import DO, Page, back_to, does, given, number, opens
 from shared import adjusting, blocks, wallet
 from shared.db import transaction
 from shared.errors import BadRequest, NotFound, PayoutsError
@@ -42,7 +42,7 @@ class Ruling(Page):
 
     title, endpoint_name, in_menu = "Ruling", "ruling", False
 
-    @opens("/turn/", Permission.FREEZE, methods=("POST",))
+    @opens("/turn/", Permission.FREEZE, methods=("POST",), asks_code=does)
     def turn(self) -> Any:
         """Freeze a wallet, block a payee; propose the end of either."""
         word = request.form.get("word", "")
@@ -80,7 +80,7 @@ class Ruling(Page):
         block = _blocked(str(block_id))
         return self.render("unblock.html", title=f"Unblock {_shown(block.subject)}", block=block)
 
-    @opens("/lift/<uuid:removal_id>/", Permission.FREEZE, methods=("POST",))
+    @opens("/lift/<uuid:removal_id>/", Permission.FREEZE, methods=("POST",), asks_code=does)
     def lift(self, removal_id: UUID) -> Any:
         """Approve or reject the end of a freeze or a block that somebody else proposed."""
         word = request.form.get("word", "")
@@ -111,7 +111,7 @@ class Ruling(Page):
         done = "can ask for withdrawals again" if about else "is not blocked any more"
         return back_to(back, f"{told} {done}." if word == "approve" else "Rejected.", **about)
 
-    @opens("/coins/", Permission.COINS, methods=("POST",))
+    @opens("/coins/", Permission.COINS, methods=("POST",), asks_code=does)
     def coins(self) -> Any:
         """Give coins to a user, or take some; above the limit a second person must agree."""
         user_id = given("subject", longest=MAX_USER_ID, as_it_stands=True)
@@ -140,7 +140,7 @@ class Ruling(Page):
         told = _done(made) if made.decided_at else "Proposed. A second person must approve it."
         return back_to("users.index", told, user=user_id)
 
-    @opens("/coins/<uuid:adjustment_id>/", Permission.COINS, methods=("POST",))
+    @opens("/coins/<uuid:adjustment_id>/", Permission.COINS, methods=("POST",), asks_code=does)
     def decide(self, adjustment_id: UUID) -> Any:
         """Approve or reject what somebody else proposed."""
         word = request.form.get("word", "")
@@ -278,9 +278,12 @@ def _tells_coins(user_id: str, coins: int, reference: str | None) -> list[str]:
 def _tells_who(user_id: str, coins: int, reference: str | None) -> str:
     with transaction() as session:
         if adjusting.needs_two(session, user_id, coins, actor=door.actor(), reference=reference):
-            most = settings().adjust_alone_max_coins
+            most, in_sum = settings().adjust_alone_max_coins, settings().adjust_alone_sum_coins
+            if most == 0:
+                return "A second person must approve it."
             return (
-                f"A second person must approve it: alone you may change {most} coins a day, never your own."
+                f"A second person must approve it: alone you may change {most} coins a day, never your own, "
+                f"and all people together {in_sum}."
             )
     return "It is done at once."
 

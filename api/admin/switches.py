@@ -6,7 +6,7 @@ from typing import Any
 from flask import request
 
 from api.admin import door, records
-from api.admin.page import DO, Page, back_to, given, opens
+from api.admin.page import DO, Page, back_to, does, given, opens
 from shared import switches, watching, withdrawals
 from shared.db import transaction
 from shared.errors import BadRequest, PayoutsError
@@ -16,6 +16,11 @@ from shared.upi import is_handle
 from shared.withdrawals import pausing
 
 PAUSE, RESUME = "pause", "resume"
+
+
+def _resumes() -> bool:
+    """To let payouts go on needs a code; to stop them needs none."""
+    return does() and request.form.get("word") == RESUME
 
 
 class Switches(Page):
@@ -28,7 +33,7 @@ class Switches(Page):
         """Every switch, with who turned it and why."""
         return self._shown({})
 
-    @opens("/turn/", Permission.SWITCHES, methods=("POST",))
+    @opens("/turn/", Permission.SWITCHES, methods=("POST",), asks_code=_resumes)
     def turn(self) -> Any:
         """Say what a pause or its end would do; then do it."""
         try:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.admin import door, records
 from api.admin.acts import ACTS, Act, Given, Seen
-from api.admin.page import DO, Page, back_to, given, opens
+from api.admin.page import DO, Page, back_to, does, given, opens
 from api.admin.tasks import in_flower
 from shared import utr
 from shared.db import transaction
@@ -41,7 +41,7 @@ class OneWithdrawal(Page):
         records.write("unmask", subject=withdrawal_id)
         return self._told(withdrawal_id, unmasked=True)
 
-    @opens("/<uuid:withdrawal_id>/<word>/", Role.OPERATOR, methods=("GET", "POST"))
+    @opens("/<uuid:withdrawal_id>/<word>/", Role.OPERATOR, methods=("GET", "POST"), asks_code=does)
     def act(self, withdrawal_id: UUID, word: str) -> Any:
         """Ask for a reason; say what will happen; do it. Three steps at one address."""
         act = ACTS.get(word)

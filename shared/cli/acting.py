@@ -140,7 +140,7 @@ def known(name: str | None) -> "Operator":
 
 def ask(name: str) -> "Operator":
     """The operator of this name, by their password and code, from the keyboard or a pipe. Raises NotKnown."""
-    from shared import audit, db, operators
+    from shared import audit, db, operators, second_factor
 
     folded = names.folded(name)
     password = _typed("Password")
@@ -159,6 +159,8 @@ def ask(name: str) -> "Operator":
         )
     if operator is None:
         raise NotKnown("Name, password or code is wrong.")
+    if second_factor.is_missing(operator):
+        raise NotKnown("Your role needs a second factor: enrol it in the panel first.")
     return operator
 
 
@@ -167,7 +169,7 @@ def _is_fresh() -> bool:
     from shared import db, operators
 
     with db.transaction() as session:
-        return not operators.has_admin(session)
+        return not operators.has_first_admins(session)
 
 
 def _must_hold(operator: "Operator", needs: Permission) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from shared.cli import confirming
 from shared.cli.acting import acting, actor_of
 from shared.cli.saying import say
 from shared.roles import Permission
@@ -41,36 +42,63 @@ class Nothing(click.ClickException):
     metavar="FILE",
     help="Write a CSV with what became of each row.",
 )
-@acting(Permission.IMPORT, "import", unless="dry_run")
-def import_(file: BinaryIO, dry_run: bool, report: Path | None, name: str) -> None:
+@click.option("--propose", is_flag=True, help="Propose just this file; a second person confirms it.")
+@click.option("--confirm", is_flag=True, help="Confirm just this file, which another proposed.")
+@click.option("--reason", default="an import", show_default=True, help="Why it is proposed.")
+@acting(Permission.IMPORT, "import", tells=("propose", "confirm"), unless="dry_run")
+def import_(
+    file: BinaryIO,
+    dry_run: bool,
+    report: Path | None,
+    propose: bool,
+    confirm: bool,
+    reason: str,
+    name: str,
+) -> None:
     """Take a withdrawal for each row of a CSV file: exit 0 all taken, 1 some refused, 2 none, 130 stopped.
 
     The first line names the columns, in any order: user_id, amount (coins), upi_id, reference. A reference
     names its row for ever: the same file, or a mended one, may be imported again, and takes nothing twice.
+
+    A file sends money to the UPI ids in it. So one person proposes it (`--propose`), a second looks at the
+    same file and confirms it (`--confirm`), and then it is imported.
     """
+    if propose + confirm + dry_run > 1:
+        raise click.UsageError("give one of --propose, --confirm, --dry-run")
     from shared import importing
-    from shared.errors import SettingsError
+    from shared.errors import BadRequest, SettingsError
     from shared.settings import settings
 
     try:
         settings()
-        source = importing.Source(file)
+        mine, digest = confirming.copied(file)
+        if confirm:
+            click.echo(confirming.confirm(digest, actor_of(name)))
+            return
+        if not dry_run and not propose:
+            confirming.must_be_confirmed(digest)
+        source = importing.Source(mine)
         if report and report.exists() and os.path.samestat(report.stat(), os.fstat(file.fileno())):
             raise Nothing("The report would overwrite the file")
-    except (SettingsError, importing.Unreadable, OSError) as error:
+    except (SettingsError, BadRequest, OSError) as error:
         raise Nothing(_words(error)) from None
     with _quietly(), _stoppable() as stop, importing.Scratch() as scratch:
-        tally = _Tally(dry_run)
+        tally = _Tally(dry_run or propose)
         _read(source, scratch, stop)
         rows = source.rows()
         results = (
             importing.rehearse(rows, scratch)
-            if dry_run
+            if dry_run or propose
             else importing.take(rows, scratch, actor=actor_of(name))
         )
         tally.stopped = _go(results, tally, source, report, stop)
     code = tally.end()
-    sys.exit(stop.status if stop.is_set() else code)
+    if stop.is_set():
+        sys.exit(stop.status)
+    if propose and code != NONE:
+        wanted = {"name": Path(file.name).name, "rows": tally.would_be_taken, "coins": tally.coins}
+        click.echo(confirming.propose(digest, wanted, reason, actor_of(name)))
+    sys.exit(code)
 
 
 def _read(source: "Source", scratch: "Scratch", stop: "_Stop") -> None:
@@ -126,6 +154,18 @@ class _Tally:
         self._rows: Counter[str] = Counter()
         self._coins = 0
         self.stopped: str | None = None
+
+    @property
+    def would_be_taken(self) -> int:
+        """Rows."""
+        from shared.importing import Outcome
+
+        return self._rows[Outcome.WOULD_BE_TAKEN]
+
+    @property
+    def coins(self) -> int:
+        """Of all rows that would be taken, or were."""
+        return self._coins
 
     def count(self, result: "Result") -> None:
         self._rows[result.outcome] += 1

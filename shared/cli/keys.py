@@ -1,8 +1,10 @@
-"""The keys that let apps in: made, listed, replaced, withdrawn."""
+"""The keys that let apps in: proposed, listed, replaced, revoked."""
 
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.cli.operators import REASON
+from shared.cli.proposals import propose
 from shared.clock import iso
 from shared.roles import Permission
 
@@ -30,16 +32,15 @@ def keys() -> None:
 @click.option(
     "--days", type=click.FloatRange(0, 36_500, min_open=True), help="How long it works. [default: for ever]"
 )
+@REASON
 @acting(Permission.KEYS, "key_create", subject="app", tells=("scopes", "days"))
-def create(app: str, scopes: tuple[str, ...], days: float | None, name: str) -> None:
-    """Make a key for APP and show it: this once."""
-    from shared import app_keys, db
+def create(app: str, scopes: tuple[str, ...], days: float | None, reason: str, name: str) -> None:
+    """Propose a key for APP. A key that only reads is made and shown at once."""
+    from shared import app_keys
+    from shared.proposals import kinds
 
-    with db.transaction() as session:
-        key, secret = app_keys.create(session, app=app, scopes=scopes, actor=actor_of(name), days=days)
-    _show(
-        secret, f"{key.app} may {', '.join(key.scopes)}" + (f" until {iso(key.expires_at)}" if days else "")
-    )
+    wanted = {"scopes": [scope for scope in app_keys.SCOPES if scope in scopes], "days": days}
+    propose(kinds.KEY, app, wanted, reason, name)
 
 
 @keys.command(name="list")
@@ -65,10 +66,9 @@ def list_(app: str | None) -> None:
 @acting(Permission.KEYS, "key_revoke", subject="prefix", shown=app_key_prefix)
 def revoke(prefix: str, name: str) -> None:
     """Withdraw the key that begins with PREFIX: within seconds it lets nobody in."""
-    from shared import app_keys, db
+    from shared import proposals
 
-    with db.transaction() as session:
-        key = app_keys.revoke(session, prefix, actor=actor_of(name))
+    key = proposals.revoke_key(prefix, actor=actor_of(name))
     click.echo(f"{key.prefix} of {key.app} is revoked.")
 
 
@@ -81,20 +81,13 @@ def revoke(prefix: str, name: str) -> None:
     show_default=True,
     help="How long both work.",
 )
+@REASON
 @acting(Permission.KEYS, "key_rotate", subject="prefix", shown=app_key_prefix, tells=("grace_hours",))
-def rotate(prefix: str, grace_hours: float, name: str) -> None:
-    """Replace the key that begins with PREFIX by a new one for the same app and scopes."""
-    from shared import app_keys, db
+def rotate(prefix: str, grace_hours: float, reason: str, name: str) -> None:
+    """Propose to replace the key that begins with PREFIX by a new one for the same app and scopes."""
+    from shared.proposals import kinds
 
-    with db.transaction() as session:
-        key, secret = app_keys.rotate(session, prefix, actor=actor_of(name), grace_hours=grace_hours)
-    _show(secret, f"{key.app} may {', '.join(key.scopes)}; the old key works for {grace_hours:g} h more")
-
-
-def _show(secret: str, words: str) -> None:
-    """The key alone on stdout, for programs; the words for people beside it."""
-    click.echo(f"{words}. This key is not shown again:", err=True)
-    click.echo(secret)
+    propose(kinds.ROTATE, prefix, {"grace_hours": grace_hours}, reason, name)
 
 
 COMMANDS = (keys,)

@@ -5,6 +5,8 @@ from uuid import UUID
 import click
 
 from shared.cli.acting import acting, actor_of
+from shared.cli.operators import REASON
+from shared.cli.proposals import propose
 from shared.clock import iso
 from shared.roles import Permission
 
@@ -19,15 +21,13 @@ def endpoints() -> None:
 @endpoints.command()
 @click.argument("url")
 @click.option("--allow-private", is_flag=True, help="Private addresses and http:// too; for development.")
+@REASON
 @acting(Permission.ENDPOINTS, "endpoint_add", subject="url", tells=("allow_private",))
-def add(url: str, allow_private: bool, name: str) -> None:
-    """Tell URL of each change of a withdrawal from now on; show its secret."""
-    from shared import db
-    from shared.notifications import endpoints as rooms
+def add(url: str, allow_private: bool, reason: str, name: str) -> None:
+    """Propose to tell URL of each change of a withdrawal from then on."""
+    from shared.proposals import kinds
 
-    with db.transaction() as session:
-        made, secret = rooms.add(session, url, actor=actor_of(name), allow_private=allow_private)
-    _show(secret, f"{made.id} is told of each change from now on. Its secret")
+    propose(kinds.ENDPOINT, url, {"allow_private": allow_private}, reason, name)
 
 
 @endpoints.command(name="list")
@@ -57,15 +57,13 @@ def list_endpoints(with_removed: bool) -> None:
     show_default=True,
     help="How long the old secret signs too.",
 )
+@REASON
 @acting(Permission.ENDPOINTS, "endpoint_rotate", subject="endpoint", tells=("grace_hours",))
-def rotate(endpoint: str, grace_hours: float, name: str) -> None:
-    """Give ENDPOINT (its id or URL) another secret and show it."""
-    from shared import db
-    from shared.notifications import endpoints as rooms
+def rotate(endpoint: str, grace_hours: float, reason: str, name: str) -> None:
+    """Propose another secret for ENDPOINT (its id or URL)."""
+    from shared.proposals import kinds
 
-    with db.transaction() as session:
-        one, secret = rooms.rotate(session, endpoint, actor=actor_of(name), grace_hours=grace_hours)
-    _show(secret, f"{one.url}: the old secret signs too for {grace_hours:g} h. The new one")
+    propose(kinds.SECRET, endpoint, {"grace_hours": grace_hours}, reason, name)
 
 
 @endpoints.command()
@@ -73,11 +71,9 @@ def rotate(endpoint: str, grace_hours: float, name: str) -> None:
 @acting(Permission.ENDPOINTS, "endpoint_remove", subject="endpoint")
 def remove(endpoint: str, name: str) -> None:
     """Tell ENDPOINT (its id or URL) nothing more."""
-    from shared import db
-    from shared.notifications import endpoints as rooms
+    from shared import proposals
 
-    with db.transaction() as session:
-        one = rooms.remove(session, endpoint, actor=actor_of(name))
+    one = proposals.remove_endpoint(endpoint, actor=actor_of(name))
     click.echo(f"{one.url} is removed.")
 
 
@@ -129,12 +125,6 @@ def replay(delivery_ids: tuple[UUID, ...], endpoint: str | None, failed: bool, n
         if not some:
             break
     click.echo(f"{told} are told again.")
-
-
-def _show(secret: str, words: str) -> None:
-    """The secret alone on stdout, for programs; the words for people beside it."""
-    click.echo(f"{words}:", err=True)
-    click.echo(secret)
 
 
 COMMANDS = (endpoints, webhooks)

@@ -1,7 +1,6 @@
-"""Who may sign in to the panel: let in, kept out, given a new password or a second factor."""
+"""Operators: invited, disabled, given another role or a new link. A second admin confirms what gives more."""
 
-import sys
-from getpass import getuser
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,7 +9,11 @@ from shared.cli.acting import SHELL, acting, actor_of, ask
 from shared.clock import iso
 from shared.roles import Permission, Role
 
+if TYPE_CHECKING:
+    from shared.proposals import Confirmed
+
 NAME = click.argument("operator_name", metavar="NAME")
+REASON = click.option("--reason", default="at the shell", show_default=True, help="Why; the books keep it.")
 
 
 @click.group()
@@ -50,95 +53,84 @@ def sign_out() -> None:
 @operator.command()
 @NAME
 @click.option("--role", type=click.Choice([str(role) for role in Role]), default="viewer", show_default=True)
+@click.option("--email", help="The invitation and notices go there.")
+@REASON
 @acting(Permission.OPERATORS, "operator_add", subject="operator_name", tells=("role",), may_be_first=True)
-def add(operator_name: str, role: str, name: str) -> None:
-    """Let NAME in. The password is asked for, or read from stdin.
+def add(operator_name: str, role: str, email: str | None, reason: str, name: str) -> None:
+    """Propose NAME as an operator. Once a second admin confirmed it, a link lets them choose a password."""
+    from shared import names
+    from shared.proposals import kinds
 
-    Where there is no admin yet, nobody need sign in to add the first one.
-    """
-    from shared import db, operators
-
-    password = _password()
-    with db.transaction() as session:
-        if name == SHELL:
-            _must_be_first(operators.has_admin(session), role)
-        operators.add(
-            session,
-            operator_name,
-            role=Role(role),
-            password=password,
-            actor=f"shell:{getuser()}" if name == SHELL else actor_of(name),
-        )
-    click.echo(f"{operator_name} may sign in as {role}.")
+    if name == SHELL and role != Role.ADMIN:
+        raise click.ClickException("The first operators are admins: --role admin")
+    wanted = {"role": role, "email": names.clean_email(email)}
+    _propose(kinds.ADD, operator_name, wanted, reason, name)
 
 
 @operator.command()
 @NAME
+@REASON
 @acting(Permission.OPERATORS, "operator_disable", subject="operator_name")
-def disable(operator_name: str, name: str) -> None:
-    """Keep NAME out, from the next request on."""
-    from shared import db, operators
+def disable(operator_name: str, reason: str, name: str) -> None:
+    """Keep NAME out, from the next request on. One admin may."""
+    from shared import proposals
 
-    with db.transaction() as session:
-        operators.disable(session, operator_name, actor=actor_of(name))
+    proposals.disable(operator_name, actor=actor_of(name), reason=reason)
     click.echo(f"{operator_name} is out.")
 
 
 @operator.command()
 @NAME
+@REASON
 @acting(Permission.OPERATORS, "operator_enable", subject="operator_name")
-def enable(operator_name: str, name: str) -> None:
-    """Let a disabled NAME in again."""
-    from shared import db, operators
+def enable(operator_name: str, reason: str, name: str) -> None:
+    """Propose to let a disabled NAME in again."""
+    from shared.proposals import kinds
 
-    with db.transaction() as session:
-        operators.enable(session, operator_name)
-    click.echo(f"{operator_name} may sign in again.")
+    _propose(kinds.ENABLE, operator_name, {}, reason, name)
 
 
 @operator.command()
 @NAME
+@REASON
 @acting(Permission.OPERATORS, "operator_password", subject="operator_name")
-def password(operator_name: str, name: str) -> None:
-    """Give NAME a new password and end their sessions. It is asked for, or read from stdin."""
-    from shared import db, operators
+def password(operator_name: str, reason: str, name: str) -> None:
+    """Propose a new link for NAME, with which they choose a new password. Nobody else ever knows it."""
+    from shared.proposals import kinds
 
-    new = _password()
-    with db.transaction() as session:
-        operators.set_password(session, operator_name, new)
-    click.echo(f"{operator_name} has a new password; their sessions are over.")
+    _propose(kinds.PASSWORD, operator_name, {}, reason, name)
 
 
 @operator.command()
 @NAME
 @click.argument("role", type=click.Choice([str(role) for role in Role]))
+@REASON
 @acting(Permission.OPERATORS, "operator_role", subject="operator_name", tells=("role",))
-def role(operator_name: str, role: str, name: str) -> None:
-    """Change what NAME may do."""
-    from shared import db, operators
+def role(operator_name: str, role: str, reason: str, name: str) -> None:
+    """Give NAME another role: a lower one at once, a higher one as a proposal."""
+    from shared import db, operators, proposals
+    from shared.proposals import kinds
 
     with db.transaction() as session:
-        operators.set_role(session, operator_name, Role(role))
+        before = Role(operators.locked(session, operator_name).role)
+    if not before.may(Role(role)):
+        _propose(kinds.ROLE, operator_name, {"role": role}, reason, name)
+        return
+    proposals.lower_role(operator_name, Role(role), actor=actor_of(name), reason=reason)
     click.echo(f"{operator_name} is {role} now.")
 
 
 @operator.command()
 @NAME
-@click.option("--off", is_flag=True, help="Ask for no code any more: the telephone is lost.")
+@click.option("--off", is_flag=True, required=True, help="The phone and the recovery codes are lost.")
+@REASON
 @acting(Permission.OPERATORS, "operator_totp", subject="operator_name", tells=("off",))
-def totp(operator_name: str, off: bool, name: str) -> None:
-    """Ask NAME for a code at each sign-in; shows the secret for their app, this once."""
-    import pyotp
+def totp(operator_name: str, off: bool, reason: str, name: str) -> None:
+    """Propose to forget NAME's second factor; they enrol another phone themselves at their next sign-in."""
+    from shared.proposals import kinds
 
-    from shared import db, operators
-
-    with db.transaction() as session:
-        secret = operators.set_totp(session, operator_name, on=not off)
-    if secret is None:
-        click.echo(f"{operator_name} needs no code any more.")
-        return
-    click.echo("Put this into an authenticator app. It is not shown again:", err=True)
-    click.echo(pyotp.TOTP(secret).provisioning_uri(name=operator_name, issuer_name="Coin Payouts"))
+    assert off, "the option is required: turning it on is for its owner, in the panel"
+    _propose(kinds.TOTP, operator_name, {}, reason, name)
 
 
 @operator.command()
@@ -146,49 +138,61 @@ def totp(operator_name: str, off: bool, name: str) -> None:
 @click.option("--user-id", help="Their own account in the app.")
 @click.option("--email", help="Their e-mail address.")
 @click.option("--phone", help="Their phone.")
+@REASON
 @acting(Permission.OPERATORS, "operator_link", subject="operator_name", tells=("user_id",))
-def link(operator_name: str, user_id: str | None, email: str | None, phone: str | None, name: str) -> None:
-    """Say who NAME is beside their name, so that they decide nothing for themselves.
+def link(
+    operator_name: str, user_id: str | None, email: str | None, phone: str | None, reason: str, name: str
+) -> None:
+    """Propose who NAME is beside their name, so that they decide nothing for themselves.
 
-    What is not given is forgotten.
+    Their invitations and notices go to the e-mail address. What is not given is forgotten.
     """
-    from shared import db, operators
+    from shared.proposals import kinds
 
-    with db.transaction() as session:
-        operators.link(session, operator_name, user_id=user_id, email=email, phone=phone)
-    click.echo(f"{operator_name} decides nothing that would serve what you named.")
+    wanted = {"user_id": user_id, "email": email, "phone": phone}
+    _propose(kinds.LINK, operator_name, wanted, reason, name)
 
 
 @operator.command(name="list")
 def list_() -> None:
     """Show every operator, with role, second factor and last sign-in."""
-    from shared import db, operators
+    from shared import db, invitations, operators
 
     with db.transaction() as session:
-        found = operators.listing(session)
+        found, invited = operators.listing(session), invitations.waiting(session)
     if not found:
         click.echo("There are no operators.")
     for one in found:
-        state = f"disabled {iso(one.disabled_at)} by {one.disabled_by}" if one.disabled_at else "may sign in"
+        state = "may sign in" if one.password_hash else "has no password"
+        if one.name in invited:
+            state = f"has a link until {iso(invited[one.name].expires_at)}"
+        if one.disabled_at:
+            state = f"disabled {iso(one.disabled_at)} by {one.disabled_by}"
         code = "with code" if one.totp_secret else "no code"
         seen = iso(one.last_sign_in_at) or "never"
         click.echo(f"{one.name:20}  {one.role:8}  {code:9}  last signed in {seen}  {state}")
 
 
-def _password() -> str:
-    """From the keyboard, twice and unseen; from stdin where that is a pipe. Never from the command line."""
-    if sys.stdin.isatty():
-        typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-        return typed
-    return sys.stdin.readline().rstrip("\r\n")
+def _propose(word: str, subject: str, wanted: dict[str, Any], reason: str, name: str) -> None:
+    from shared import proposals
+
+    show(proposals.propose(proposals.KINDS[word], subject, wanted, reason=reason, actor=actor_of(name)))
 
 
-def _must_be_first(has_admin: bool, role: str) -> None:
-    """Nobody signed in: it is the first admin, or nobody."""
-    if has_admin:
-        raise click.ClickException("Somebody added an admin meanwhile: sign in")
-    if role != Role.ADMIN:
-        raise click.ClickException("The first operator is an admin: --role admin")
+def show(done: "Confirmed") -> None:
+    """What came of a proposal. A link stands alone on stdout, for programs; the words beside it."""
+    from shared import invitations
+
+    made = done.proposal
+    if made.outcome is None:
+        click.echo(f"Proposed. A second person confirms it: payouts proposals confirm {made.id}")
+    elif done.is_mailed:
+        click.echo(f"Done. The invitation was mailed to {made.subject}.")
+    elif done.invitation is not None:
+        click.echo(f"Give this link to {made.subject} and nobody else. It works once:", err=True)
+        click.echo(invitations.link(done.invitation.id))
+    else:
+        click.echo("Done.")
 
 
 COMMANDS = (operator,)

@@ -13,7 +13,14 @@ from shared.models.operations import (
     SpotCheck,
     Switch,
 )
-from shared.models.operators import AuditEntry, Operator, OperatorToken
+from shared.models.operators import (
+    AdminProposal,
+    AuditEntry,
+    Invitation,
+    Operator,
+    OperatorToken,
+    RecoveryCode,
+)
 from shared.models.proof import DayCertificate, Evidence, SealBlock, SealLeaf
 from shared.models.provider import Destination, Hint, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
@@ -22,6 +29,7 @@ from shared.models.totals import CountedDay, DayTotal
 
 __all__ = [
     "Adjustment",
+    "AdminProposal",
     "AppKey",
     "AuditEntry",
     "Base",
@@ -39,6 +47,7 @@ __all__ = [
     "ExceptionRecord",
     "Hint",
     "IdempotentRequest",
+    "Invitation",
     "MailListener",
     "Operator",
     "OperatorToken",
@@ -46,6 +55,7 @@ __all__ = [
     "PayoutAttempt",
     "ProviderBalance",
     "ReconciliationRun",
+    "RecoveryCode",
     "Resolution",
     "Review",
     "SealBlock",

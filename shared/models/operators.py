@@ -2,11 +2,13 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from shared.ids import new_id
 from shared.models.base import NOW, Base, one_of
 from shared.roles import Role
 
@@ -37,14 +39,19 @@ class Operator(Base):
     name: Mapped[str] = mapped_column(primary_key=True)  # folded (names.py): the check allows no other
     role: Mapped[str]
     user_id: Mapped[str | None]  # their own account in the app
-    email: Mapped[str | None]
+    email: Mapped[str | None]  # where invitations and notices go, too
     phone: Mapped[str | None]
-    password_hash: Mapped[str]  # argon2id, with its parameters
+    password_hash: Mapped[str | None]  # argon2id, with its parameters; None: not chosen yet
     totp_secret: Mapped[str | None]  # base32; None: no second factor
+    totp_offered: Mapped[str | None]  # the secret of an enrolment that is not confirmed by a code yet
     totp_step: Mapped[int] = mapped_column(server_default=text("0"))  # the last code's: none works twice
     generation: Mapped[int] = mapped_column(server_default=text("1"))  # sessions of an older one are over
+    # Was once an admin with a password. A trigger sets it, and nothing takes it back: only a system that
+    # never had two admins may make one without a second.
+    was_admin: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     created_by: Mapped[str]
+    confirmed_by: Mapped[str | None]  # the second admin
     disabled_at: Mapped[datetime | None]
     disabled_by: Mapped[str | None]
     last_sign_in_at: Mapped[datetime | None]
@@ -92,3 +99,82 @@ class AuditEntry(Base):
     subject: Mapped[str | None]  # what it was done to: an id
     reason: Mapped[str | None]
     data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+
+
+class Invitation(Base):
+    """A link with which an operator chooses their own password, once. The link itself is kept nowhere."""
+
+    __tablename__ = "operator_invitations"
+    __table_args__ = (
+        CheckConstraint("used_at IS NULL OR ended_at IS NULL", name="used_or_ended"),
+        Index(
+            "uq_one_open_invitation",
+            "operator",
+            unique=True,
+            postgresql_where=text("used_at IS NULL AND ended_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    operator: Mapped[str] = mapped_column(ForeignKey("operators.name"))
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]  # replaced by a newer one, or the operator was disabled
+
+
+class RecoveryCode(Base):
+    """A code that stands for a lost phone, once; by its hash. New ones replace all of an operator's."""
+
+    __tablename__ = "operator_recovery_codes"
+
+    operator: Mapped[str] = mapped_column(ForeignKey("operators.name"), primary_key=True)
+    code_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    used_at: Mapped[datetime | None]
+
+
+class AdminProposal(Base):
+    """What one admin proposes and a second confirms: operators, app keys, endpoints, imports."""
+
+    __tablename__ = "admin_proposals"
+    __table_args__ = (
+        CheckConstraint("length(reason) > 0", name="has_a_reason"),
+        CheckConstraint("outcome IN ('confirmed', 'rejected')", name="outcome"),
+        CheckConstraint(
+            "(decided_at IS NULL) = (outcome IS NULL) AND (decided_at IS NULL) = (decided_by IS NULL)",
+            name="decided_by_someone",
+        ),
+        CheckConstraint(
+            "alone OR decided_by IS NULL OR outcome <> 'confirmed' OR decided_by <> proposed_by",
+            name="two_people",
+        ),
+        CheckConstraint(
+            "outcome IS DISTINCT FROM 'confirmed' OR decided_at <= expires_at", name="confirmed_in_time"
+        ),
+        CheckConstraint("claimed_at IS NULL OR outcome = 'confirmed'", name="claimed_when_confirmed"),
+        Index(
+            "uq_one_open_admin_proposal",
+            "kind",
+            "subject",
+            unique=True,
+            postgresql_where=text("decided_at IS NULL"),
+        ),
+        Index("ix_admin_proposals_proposed", "proposed_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    kind: Mapped[str]  # what it does (shared/proposals/kinds.py)
+    subject: Mapped[str]  # an operator's name, an app, a key's beginning, a URL, a file's hash
+    wanted: Mapped[dict[str, Any]] = mapped_column(JSONB)  # role, e-mail, scopes, …
+    fingerprint: Mapped[str]  # of all this and of what stood there; a confirmation of other facts is refused
+    alone: Mapped[bool]  # no second person was needed: the first admins, or SECOND_ADMIN_REQUIRED=off
+    reason: Mapped[str]
+    proposed_by: Mapped[str]
+    proposed_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime]
+    outcome: Mapped[str | None]
+    decided_by: Mapped[str | None]
+    decided_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]  # its secret was shown then, once, to who proposed it

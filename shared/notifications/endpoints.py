@@ -30,9 +30,16 @@ def add(session: Session, url: str, *, actor: str, allow_private: bool = False) 
     made = made.on_conflict_do_nothing(index_elements=["url"], index_where=Endpoint.removed_at.is_(None))
     endpoint = session.scalar(made.returning(Endpoint))
     if endpoint is None:
-        words = f"{url} is an endpoint; `payouts endpoints rotate` shows a new secret"
-        raise Conflict("There already", words, code="endpoint_exists")
+        raise _there_already(url)
     return endpoint, secret_of(endpoint.id, endpoint.generation)
+
+
+def must_be_possible(session: Session, url: str, *, allow_private: bool) -> None:
+    """Whether it can be added, as things stand. Raises BadRequest, Conflict (it is there already)."""
+    _check(url, allow_private)
+    there = select(Endpoint.id).where(Endpoint.url == url, Endpoint.removed_at.is_(None))
+    if session.scalar(there) is not None:
+        raise _there_already(url)
 
 
 def rotate(session: Session, which: str, *, actor: str, grace_hours: float) -> tuple[Endpoint, str]:
@@ -79,6 +86,11 @@ def find(session: Session, which: str, *, lock: bool = False) -> Endpoint:
     if endpoint.removed_at is not None:
         raise Conflict("Removed already", f"{endpoint.url} was removed before", code="endpoint_removed")
     return endpoint
+
+
+def _there_already(url: str) -> Conflict:
+    words = f"{url} is an endpoint; `payouts endpoints rotate` shows a new secret"
+    return Conflict("There already", words, code="endpoint_exists")
 
 
 def _check(url: str, allow_private: bool) -> None:

@@ -40,7 +40,10 @@ class Paying(BaseSettings):
         0, ge=0, le=720, description="How long a withdrawal to a UPI id waits that the user never was paid at"
     )
     adjust_alone_max_coins: int = Field(
-        1000, ge=0, description="Most coins that one person may credit or adjust in a day without a second"
+        0, ge=0, description="Most coins that one person may credit or adjust in a day without a second"
+    )
+    adjust_alone_sum_coins: int = Field(
+        5000, ge=0, description="Most coins that all people together may credit or adjust so in a day"
     )
 
     # --- paying

@@ -6,24 +6,39 @@ from argon2 import PasswordHasher, extract_parameters
 from click.testing import Result
 from sqlalchemy.exc import DBAPIError
 
-from shared import operators
+from shared import operators, second_factor
+from shared.db import transaction
+from shared.errors import BadRequest, Conflict, NotFound
 from tests.shell import invoke
-from tests.world import World
+from tests.world import World, forget_settings
 
 PASSWORD = "correct horse battery"
 
 
-def payouts(*words: str, typed: str = PASSWORD, by: str | None = "asha") -> Result:
-    return invoke(*words, by=by, input=typed + "\n", catch_exceptions=False)
+def payouts(*words: str, by: str | None = "asha") -> Result:
+    return invoke(*words, by=by, catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def with_a_panel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADMIN_SECRET_KEY", "a-key-of-the-tests-of-32-characters")
+    forget_settings()
+
+
+def invited(name: str, *words: str, by: str | None = "asha") -> str:
+    """The token of the link that a command shows."""
+    done = payouts("operator", "add", name, *words, by=by)
+    assert done.exit_code == 0, done.output
+    return done.stdout.strip().partition("?token=")[2]
 
 
 @pytest.fixture
 def asha(world: World) -> str:
-    assert payouts("operator", "add", "asha", "--role", "admin", by=None).exit_code == 0
+    operators.accept_invitation(invited("asha", "--role", "admin", by=None), PASSWORD)
     return "asha"
 
 
-def test_a_password_is_read_from_stdin_and_kept_as_a_hash(world: World, asha: str) -> None:
+def test_a_password_is_its_owners_and_kept_as_a_hash(world: World, asha: str) -> None:
     [row] = world.sql("SELECT * FROM operators")
     assert row.password_hash.startswith("$argon2id$") and PASSWORD not in str(tuple(row))
     assert (row.role, row.created_by.partition(":")[0]) == ("admin", "shell")
@@ -35,6 +50,39 @@ def test_a_password_is_read_from_stdin_and_kept_as_a_hash(world: World, asha: st
         ("asha", "\ud800"),
     ):
         assert operators.sign_in(name, password) is None
+
+
+def test_a_link_works_once_and_only_the_newest(world: World, asha: str) -> None:
+    first = invited("ravi")
+    assert operators.sign_in("ravi", PASSWORD) is None
+    newest = payouts("operator", "password", "ravi").stdout.strip().partition("?token=")[2]
+    for forged in (first, newest[:-1] + "0", newest[:36], "", "\ud800", newest.upper()):
+        with pytest.raises(NotFound):
+            operators.accept_invitation(forged, PASSWORD)
+    for weak in ("short", "ravi" * 4, "x" * 201, "\ud800" * 12):
+        with pytest.raises(BadRequest):
+            operators.accept_invitation(newest, weak)
+    operators.accept_invitation(newest, PASSWORD)
+    assert operators.sign_in("ravi", PASSWORD)
+    with pytest.raises(NotFound):
+        operators.accept_invitation(newest, PASSWORD)
+    assert newest not in str([world.sql(f"SELECT * FROM {t}") for t in ("operator_invitations", "audit_log")])
+
+
+@pytest.mark.parametrize("what", ["expired", "disabled", "another key"])
+def test_a_link_that_should_not_work_does_not(
+    world: World, asha: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = invited("ravi")
+    if what == "expired":
+        world.sql("UPDATE operator_invitations SET expires_at = now()")
+    if what == "disabled":
+        payouts("operator", "disable", "ravi")
+    if what == "another key":
+        monkeypatch.setenv("ADMIN_SECRET_KEY", "another-key-of-the-tests-32-characters")
+        forget_settings()
+    with pytest.raises(NotFound):
+        operators.accept_invitation(token, PASSWORD)
 
 
 def test_an_unknown_name_takes_as_long_as_a_known_one(
@@ -63,41 +111,37 @@ def test_an_unknown_name_takes_as_long_as_a_known_one(
 
 
 @pytest.mark.parametrize(
-    ("words", "typed", "told"),
+    ("words", "told"),
     [
-        (("add", "Two Words"), PASSWORD, "Invalid name"),
-        (("add", ".x"), PASSWORD, "Invalid name"),
-        (("add", "a" * 51), PASSWORD, "Invalid name"),
-        (("add", "ravi"), "short", "Unusable password"),
-        (("add", "ravi"), "ravi" * 4, "Unusable password"),
-        (("add", "ravi"), "x" * 201, "Unusable password"),
-        (("add", "asha"), PASSWORD, "The name is taken"),
-        (("password", "ravi"), PASSWORD, "No such operator"),
-        (("password", "asha"), "short", "Unusable password"),
-        (("disable", "ravi"), PASSWORD, "No such operator"),
-        (("disable", "asha"), PASSWORD, "The last admin"),
-        (("enable", "asha"), PASSWORD, "Not disabled"),
-        (("role", "asha", "viewer"), PASSWORD, "The last admin"),
-        (("totp", "ravi"), PASSWORD, "No such operator"),
+        (("add", "Two Words"), "Invalid name"),
+        (("add", ".x"), "Invalid name"),
+        (("add", "a" * 51), "Invalid name"),
+        (("add", "ravi", "--email", "nowhere"), "Invalid e-mail address"),
+        (("add", "ravi", "--reason", " "), "A reason is required"),
+        (("add", "asha"), "The name is taken"),
+        (("password", "ravi"), "No such operator"),
+        (("link", "ravi", "--email", "a@example.com"), "No such operator"),
+        (("link", "asha", "--email", "nowhere"), "Invalid e-mail address"),
+        (("disable", "ravi"), "No such operator"),
+        (("disable", "asha"), "The last admin"),
+        (("enable", "asha"), "Not disabled"),
+        (("role", "asha", "viewer"), "The last admin"),
+        (("role", "ravi", "viewer"), "No such operator"),
+        (("totp", "ravi", "--off"), "No such operator"),
+        (("totp", "asha", "--off"), "No second factor"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence(
-    world: World, asha: str, words: tuple[str, ...], typed: str, told: str
+    world: World, asha: str, words: tuple[str, ...], told: str
 ) -> None:
-    done = payouts("operator", *words, typed=typed)
+    done = payouts("operator", *words)
     assert done.exit_code == 1 and told in done.output
     assert len(world.sql("SELECT FROM operators")) == 1
     assert world.sql("SELECT outcome FROM audit_log ORDER BY id DESC LIMIT 1")[0].outcome == "refused"
 
 
-def test_no_password_stands_on_a_command_line() -> None:
-    for word in ("add", "password"):
-        told = payouts("operator", word, "--help", by=None).output
-        assert "--password" not in told
-
-
 def test_a_disabled_operator_is_out_and_every_session_over(world: World, asha: str) -> None:
-    payouts("operator", "add", "ravi")
+    operators.accept_invitation(invited("ravi"), PASSWORD)
     ravi = operators.sign_in("ravi", PASSWORD)
     assert operators.signed_in("ravi", ravi.generation)
     assert payouts("operator", "disable", "ravi", "--as", "asha").exit_code == 0
@@ -112,34 +156,81 @@ def test_a_disabled_operator_is_out_and_every_session_over(world: World, asha: s
 
 def test_a_new_password_ends_the_sessions_under_the_old_one(world: World, asha: str) -> None:
     before = operators.sign_in("asha", PASSWORD)
-    payouts("operator", "password", "asha", typed="another long password")
+    link = payouts("operator", "password", "asha").stdout.strip()
+    assert operators.sign_in("asha", PASSWORD), "the old one works until there is a new one"
+    before = operators.sign_in("asha", PASSWORD)
+    operators.accept_invitation(link.partition("?token=")[2], "another long password")
     assert operators.signed_in("asha", before.generation) is None
     assert operators.sign_in("asha", PASSWORD) is None
     assert operators.sign_in("asha", "another long password")
 
 
+def enrolled(name: str) -> tuple[pyotp.TOTP, list[str]]:
+    """Their app, and their recovery codes. The code that turned it on counts as of long ago."""
+    with transaction() as session:
+        operator = operators.locked(session, name)
+        app = pyotp.TOTP(second_factor.offer(session, operator))
+        codes = second_factor.enrol(session, operator, app.now())
+        operator.totp_step = 0
+    return app, codes
+
+
 def test_a_second_factor_is_asked_for_and_no_code_works_twice(world: World, asha: str) -> None:
-    shown = payouts("operator", "totp", "asha").stdout
-    code = pyotp.parse_uri(shown.strip()).now()
+    app, _ = enrolled("asha")
+    code = app.now()
     assert operators.sign_in("asha", PASSWORD) is None
     wrong = f"{(int(code) + 1) % 1_000_000:06d}"
     assert operators.sign_in("asha", PASSWORD, wrong) is None
     assert operators.sign_in("asha", "wrong horse battery", code) is None
     assert operators.sign_in("asha", PASSWORD, f"{code[:3]} {code[3:]}")
     assert operators.sign_in("asha", PASSWORD, code) is None
+    assert not operators.prove("asha", code), "nor where a code is asked for again"
     payouts("operator", "totp", "asha", "--off")
     assert operators.sign_in("asha", PASSWORD)
+
+
+def test_the_code_that_turns_it_on_works_once(world: World, asha: str) -> None:
+    with transaction() as session:
+        operator = operators.locked(session, "asha")
+        app = pyotp.TOTP(second_factor.offer(session, operator))
+        with pytest.raises(BadRequest):
+            second_factor.enrol(session, operator, "000000" if app.now() != "000000" else "111111")
+        code = app.now()
+        second_factor.enrol(session, operator, code)
+        with pytest.raises(Conflict):
+            second_factor.enrol(session, operator, code)
+    assert operators.sign_in("asha", PASSWORD, code) is None
+
+
+def test_each_recovery_code_works_once_and_new_ones_replace_all(world: World, asha: str) -> None:
+    _, codes = enrolled("asha")
+    assert len(set(codes)) == second_factor.RECOVERY_CODES
+    stored = str(world.sql("SELECT * FROM operator_recovery_codes"))
+    assert not [code for code in codes if code in stored or code.replace("-", "") in stored]
+    assert operators.sign_in("asha", PASSWORD, codes[0].upper())
+    assert operators.sign_in("asha", PASSWORD, codes[0]) is None
+    assert operators.prove("asha", f" {codes[1]} ") and not operators.prove("asha", codes[1])
+    with transaction() as session:
+        assert second_factor.codes_left(session, "asha") == second_factor.RECOVERY_CODES - 2
+        second_factor.renew_codes(session, operators.locked(session, "asha"))
+    assert operators.sign_in("asha", PASSWORD, codes[2]) is None
 
 
 def test_what_is_done_at_a_shell_stands_in_the_log(world: World, asha: str) -> None:
     payouts("operator", "role", "asha", "admin", "--as", "root")
     rows = world.sql("SELECT * FROM audit_log ORDER BY id")
-    assert [(r.operator, r.address, r.origin, r.action, r.outcome, r.subject) for r in rows] == [
-        ("shell", "shell", "cli", "operator_add", "asked", "asha"),
-        ("shell", "shell", "cli", "operator_add", "done", "asha"),
-        ("root", "shell", "cli", "operator_role", "asked", "asha"),
-        ("root", "shell", "cli", "operator_role", "done", "asha"),
+    told = [(r.operator, r.address, r.action, r.outcome) for r in rows if r.subject == "asha"]
+    assert told[:3] == [
+        ("shell", "shell", "operator_add", "asked"),
+        ("shell", "books", "operator_add_confirmed", "done"),
+        ("shell", "shell", "operator_add", "done"),
     ]
+    assert told[3:] == [
+        ("root", "shell", "operator_role", "asked"),
+        ("root", "books", "operator_role_lowered", "done"),
+        ("root", "shell", "operator_role", "done"),
+    ]
+    assert rows[1].data["after"]["alone"] is True
 
 
 @pytest.mark.parametrize(
@@ -151,6 +242,10 @@ def test_what_is_done_at_a_shell_stands_in_the_log(world: World, asha: str) -> N
         "DELETE FROM operators",
         "UPDATE operators SET disabled_at = now()",
         "UPDATE operators SET role = 'king'",
+        "DELETE FROM admin_proposals",
+        "UPDATE admin_proposals SET wanted = '{}'",
+        "UPDATE admin_proposals SET decided_by = 'operator:somebody'",
+        "DELETE FROM operator_invitations",
     ],
 )
 def test_the_database_refuses(world: World, asha: str, statement: str) -> None:

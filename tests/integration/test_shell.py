@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy.exc import DBAPIError
 
-from shared import adjusting, db, operator_tokens, operators
+from shared import adjusting, db, operator_tokens, operators, second_factor
 from shared.cli import main
 from shared.cli.token_file import VARIABLE
 from shared.roles import NEEDS, Permission, Role
@@ -20,7 +20,7 @@ PAUSE = ("pause", "--reason", "bank holiday")
 FREE = {
     "api", "beat", "block list", "block proposals", "certificate-key", "check", "close-day", "demo",
     "endpoints list", "exceptions list", "explain", "flower", "keys list", "mail list", "mail test", "migrate",
-    "operator list", "operator sign-in", "operator sign-out", "prove", "review list", "sandbox", "status",
+    "operator list", "operator sign-in", "operator sign-out", "proposals list", "prove", "review list", "sandbox", "status",
     "verify", "wallet proposals", "webhooks list", "worker",
 }  # fmt: skip
 
@@ -123,7 +123,7 @@ def test_a_token_ends_with_what_it_stands_for(world: World, home: Path, what: st
         if what == "password":
             operators.set_password(session, "ravi", "another long password")
         elif what == "totp":
-            operators.set_totp(session, "ravi", on=True)
+            second_factor.remove(session, operators.locked(session, "ravi"))
         elif what == "sign out":
             operators.end_sessions(session, "ravi")
     if what.startswith("UPDATE"):
@@ -162,7 +162,10 @@ def test_an_act_that_is_refused_stands_in_the_log_with_its_code(world: World, ho
     assert refused.data["code"] == "exception_not_found" and refused.data["login"]
 
 
-def test_only_the_first_admin_needs_nobody(world: World, home: Path) -> None:
+def test_only_the_first_admin_needs_nobody(world: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, where one suffices; else two, who then confirm each other's proposals (test_two_admins.py)."""
+    monkeypatch.setenv("ADMIN_SECRET_KEY", "a-key-of-the-tests-of-32-characters")
+    world.forget_settings()
     typed = f"{PASSWORD}\n"
     assert payouts("operator", "add", "ravi", typed=typed).exit_code == 1, "the first is an admin"
     assert payouts("operator", "add", "asha", "--role", "admin", typed=typed).exit_code == 0

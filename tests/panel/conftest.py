@@ -27,8 +27,9 @@ def system(browser: Browser) -> Iterator[System]:
         "REVIEW_ABOVE_COINS": "1000",
     }
     with Stack(settings, provider_speed=5.0, flower=False) as stack:
-        command = [sys.executable, "-m", "shared.cli", "operator", "add", "ravi", "--role", "operator"]
-        subprocess.run(command, cwd=ROOT, env=stack.env, input=PASSWORD, text=True, check=True, timeout=30)
+        ravi = stack.env | {"SANDBOX_OPERATOR": f"ravi:{PASSWORD}:operator"}
+        command = [sys.executable, "-m", "sandbox.admit"]
+        subprocess.run(command, cwd=ROOT, env=ravi, check=True, timeout=30)
         yield System(stack)
 
 

@@ -154,8 +154,10 @@ def words(email: Email) -> str:
     """A mail in one line: of what, to whom, how it stands, and why. No address in full."""
     if email.withdrawal_id:
         about = f"withdrawal {email.withdrawal_id}: {email.facts.get('status', 'ended')}"
-    else:
+    elif "kinds" in email.facts:
         about = f"{sum(email.facts['kinds'].values())} exception records"
+    else:
+        about = "a notice to admins" if "notice" in email.facts else "an invitation"
     state = {
         "waiting": f"waiting, due {iso(email.due_at)}",
         "sent": f"sent {iso(email.sent_at)}",

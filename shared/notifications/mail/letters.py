@@ -11,6 +11,7 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from shared import invitations
 from shared.clock import INDIA, from_iso
 from shared.money import rupees_text
 from shared.notifications.mail.recipients import address_of
@@ -32,7 +33,7 @@ KINDS = {
 
 def letter(email_id: UUID, recipient: str, facts: dict[str, Any], at: datetime) -> EmailMessage:
     """The whole mail; `at` is when it was written down. The same row makes the same mail, try after try."""
-    template, subject, words = _of_records(facts) if "records" in facts else _of_withdrawal(facts)
+    template, subject, words = _content(facts)
     values = words | {"app": settings().mail_app_name, "subject": subject}
     # A header of this policy takes no line break, whatever stands in it.
     message = EmailMessage(policy=SMTP)
@@ -82,6 +83,16 @@ def _sender() -> Address:
     return Address(display_name=name or settings().mail_app_name, addr_spec=sender_address())
 
 
+def _content(facts: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    if "records" in facts:
+        return _of_records(facts)
+    if "notice" in facts:
+        return _of_notice(facts["notice"])
+    if "invitation" in facts:
+        return _of_invitation(facts["invitation"])
+    return _of_withdrawal(facts)
+
+
 def _of_withdrawal(facts: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     rupees, to = rupees_text(facts["amount_paise"]), facts["upi_id"]
     subject = {
@@ -111,14 +122,30 @@ def _of_records(facts: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     ]
     rest = ", …" if len(kinds) > len(shown) else ""
     subject = f"[{settings().mail_app_name}] {loud}{', '.join(shown)}{rest}"
-    words = {"records": records, "more": facts["more"], "total": sum(kinds.values()), "page": _page()}
+    words = {
+        "records": records,
+        "more": facts["more"],
+        "total": sum(kinds.values()),
+        "page": _page("exceptions"),
+    }
     return "records", subject, words
 
 
-def _page() -> str | None:
-    """Where the panel lists exception records; None when we do not know where operators reach it."""
+def _of_notice(notice: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    subject = f"[{settings().mail_app_name}] {notice['subject']}"
+    return "notice", subject, {"lines": notice["lines"], "page": _page("operators")}
+
+
+def _of_invitation(invited: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """The link is made here, when it is sent: the row that waits holds none."""
+    words = {"name": invited["name"], "link": invitations.link(UUID(invited["id"]))}
+    return "invitation", f"[{settings().mail_app_name}] Choose your password", words
+
+
+def _page(name: str) -> str | None:
+    """The address of a page of the panel; None when we do not know where operators reach it."""
     where = settings().admin_url
-    return f"{where.rstrip('/')}/exceptions/" if where else None
+    return f"{where.rstrip('/')}/{name}/" if where else None
 
 
 def _in_india(moment: str) -> str:

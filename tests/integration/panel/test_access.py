@@ -10,7 +10,7 @@ from flask import Flask
 from api.admin import door
 from api.admin.making import create_panel
 from api.admin.page import EVERYBODY
-from shared import adjusting, blocks, switches
+from shared import adjusting, blocks, proposals, switches
 from shared.clock import INDIA  # noqa: F401  the panel's modules need it; a cheap import first
 from shared.db import transaction
 from shared.exception_records import as_seen, open_record
@@ -20,11 +20,12 @@ from shared.roles import Role
 from shared.settings import settings
 from tests.integration.panel.conftest import Signed
 from tests.integration.panel.person import Person, add_operator
-from tests.world import World
+from tests.world import World, forget_settings
 
 VIEWER, OPERATOR, FINANCE, ADMIN = Role
 ONE = "/admin/withdrawal/<uuid:withdrawal_id>/"
 RECORD = "/admin/exceptions/<int:record_id>/"
+PROPOSAL = "/admin/proposals/<uuid:proposal_id>/"
 # Every route with the role that it needs. One without a line here fails a test. Who may do it sends a form that
 # is not filled in, which changes nothing; all others one that would. Signing out is last: it ends the session.
 ROUTES: dict[tuple[str, str], Role | str] = {
@@ -60,9 +61,19 @@ ROUTES: dict[tuple[str, str], Role | str] = {
     ("GET", "/admin/reconciliation/<int:run_id>/"): VIEWER,
     ("POST", "/admin/ruling/lift/<uuid:removal_id>/"): OPERATOR,
     ("GET", "/admin/audit-log/"): FINANCE,
+    ("GET", "/admin/proposals/"): FINANCE,
+    ("POST", PROPOSAL): FINANCE,
     ("GET", "/admin/operators/"): ADMIN,
     ("POST", "/admin/operators/change/"): ADMIN,
+    ("GET", "/admin/apps/"): ADMIN,
+    ("POST", "/admin/apps/change/"): ADMIN,
+    ("GET", "/admin/invitation/"): EVERYBODY,
+    ("POST", "/admin/invitation/"): EVERYBODY,
     ("GET", "/admin/account/"): VIEWER,
+    ("GET", "/admin/account/second-factor/"): VIEWER,
+    ("POST", "/admin/account/second-factor/offer/"): VIEWER,
+    ("POST", "/admin/account/second-factor/enrol/"): VIEWER,
+    ("POST", "/admin/account/recovery-codes/"): VIEWER,
     ("POST", "/admin/account/password/"): VIEWER,
     ("POST", "/admin/account/sign-out/"): VIEWER,
 }
@@ -87,6 +98,13 @@ def ids(panel: World) -> dict[str, str]:
         end = blocks.propose_unblock(session, "other@okaxis", reason="x", actor="operator:fay")
     panel.sql("INSERT INTO reconciliation_runs (from_at, to_at) VALUES (now() - interval '1 day', now())")
     [run] = panel.sql("SELECT id FROM reconciliation_runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECOND_ADMIN_REQUIRED", "on")
+        forget_settings()
+        proposal_id = proposals.propose(
+            proposals.KINDS["operator_role"], "other", {"role": "admin"}, reason="x", actor="operator:fay"
+        ).proposal.id
+    forget_settings()
     return {
         "<uuid:withdrawal_id>": str(withdrawal_id),
         "<int:record_id>": str(record_id),
@@ -94,6 +112,7 @@ def ids(panel: World) -> dict[str, str]:
         "<int:run_id>": str(run.id),
         "<uuid:adjustment_id>": str(made.id),
         "<uuid:removal_id>": str(end.id),
+        "<uuid:proposal_id>": str(proposal_id),
         "<word>": "cancel",
         "<path:filename>": "panel.css",
         "the other withdrawal": str(other),
@@ -117,7 +136,9 @@ def filled(world: World, ids: dict[str, str]) -> dict[str, dict[str, str]]:
         "/admin/switches/turn/": {**do, "word": "pause", "name": "payouts", "seen": switch},
         f"{RECORD}take/": {"seen": record},
         f"{RECORD}close/": {"seen": record, "resolution": "x"},
+        PROPOSAL: {**do, "word": "reject"},
         "/admin/operators/change/": {**do, "word": "disable", "name": "other"},
+        "/admin/apps/change/": {**do, "word": "create", "subject": "quiz", "scope_read": "on"},
     }
 
 
@@ -130,7 +151,7 @@ def address(rule: str, ids: dict[str, str]) -> str:
 def state(world: World) -> Any:
     tables = (
         "withdrawals", "withdrawal_events", "resolutions", "switches", "exception_records", "blocks", "block_removals",
-        "adjustments", "reviews", "coin_transactions", "wallets",
+        "adjustments", "reviews", "coin_transactions", "wallets", "admin_proposals", "app_keys",
     )  # fmt: skip
     others = world.sql("SELECT * FROM operators WHERE name = 'other'")
     return [world.sql(f"SELECT * FROM {table} ORDER BY 1") for table in tables], others
