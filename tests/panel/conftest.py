@@ -1,6 +1,7 @@
 """The panel in real browsers, against the running system."""
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ def system(browser: Browser) -> Iterator[System]:
         "REVIEW_ABOVE_COINS": "1000",
     }
     with Stack(settings, provider_speed=5.0, flower=False) as stack:
-        ravi = stack.env | {"SANDBOX_OPERATOR": f"ravi:{PASSWORD}:operator"}
+        token = {"PAYOUTS_OPERATOR_TOKEN": secrets.token_hex(24)}  # a shell of his own
+        ravi = stack.env | token | {"SANDBOX_OPERATOR": f"ravi:{PASSWORD}:operator"}
         command = [sys.executable, "-m", "sandbox.admit"]
         subprocess.run(command, cwd=ROOT, env=ravi, check=True, timeout=30)
         yield System(stack)
