@@ -24,6 +24,7 @@ def main() -> None:
         except Conflict:
             operator = operators.set_password(session, name, password)
         token = os.environ["PAYOUTS_OPERATOR_TOKEN"]
+        operator_tokens.revoke(session, token)  # a stack that starts again brings its own
         operator_tokens.issue(session, operator, seconds=TOKEN_SECONDS, token=token)
 
 
