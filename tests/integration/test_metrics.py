@@ -302,6 +302,7 @@ def test_how_long_people_are_waited_for_is_told(
     monkeypatch.setenv("REVIEW_ALL", "on")
     world.forget_settings()
     world.credit()
+    world.operators("asha")
     awaits = world.request()
     world.sql(
         "UPDATE withdrawals SET expected_by = expected_by - interval '5 hours' WHERE id = :id", id=awaits
