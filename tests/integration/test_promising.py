@@ -45,7 +45,7 @@ def brought_on(world: World, withdrawal_id: UUID) -> None:
 
 
 def calls(world: World) -> int:
-    return int(world.sql("SELECT calls FROM pace")[0].calls)
+    return int(world.sql("SELECT calls FROM pace WHERE name = 'razorpayx'")[0].calls)
 
 
 def burst(world: World, number: int = NEW_PAYEES) -> list[UUID]:
