@@ -1,6 +1,7 @@
 """Everything that RazorpayX may do, end to end: asked for over HTTP, ended by worker, webhook, poll or look-up."""
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -137,7 +138,9 @@ def results(shared: System) -> Iterator[dict[str, Told]]:
             wait_until(lambda: _rests(shared, name, withdrawal_id), deadline - time.monotonic())  # noqa: B023
     wait_until(lambda: _hooks_rest(shared), FINAL_SECONDS)
     yield _look(shared, users, ids)
-    assert "Waiting for a person" not in shared.check()
+    waiting = re.findall(r"Waiting for a person: (.*)", shared.check())
+    set_aside = {ids[name] for name, wanted in EXPECTED.items() if wanted is SET_ASIDE}
+    assert set(", ".join(waiting).split(", ")) == set_aside
 
 
 def _upi_id(name: str) -> str:

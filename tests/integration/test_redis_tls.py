@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,7 +46,9 @@ def _connects() -> bool:
 
 def _counts(broker: Broker) -> bool:
     try:
-        return [one["name"] for one in asyncio.run(broker.queues(["payouts"]))] == ["payouts"]
+        with ThreadPoolExecutor(1) as own:  # a browser of another test may have a loop running in this thread
+            told = own.submit(lambda: asyncio.run(broker.queues(["payouts"]))).result()
+        return [one["name"] for one in told] == ["payouts"]
     except Exception:
         return False
 
