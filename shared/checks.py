@@ -17,7 +17,9 @@ from shared.models import one_of
 from shared.states import LIVE, OPEN
 
 # Which rows a spot check reads of a question's tables (spot_checks.SLICES): always all that are compared.
-Rows = Literal["journals", "credits", "limits", "freezes", "withdrawals", "adjustments", "open"]
+Rows = Literal[
+    "journals", "credits", "limits", "freezes", "withdrawals", "adjustments", "corrections", "open"
+]
 
 # A sweep and its workers get this long before due work counts as forgotten.
 OVERDUE_SECONDS = 600
@@ -165,6 +167,22 @@ CHECKS = (
              AND (NOT a.needs_two OR a.proposed_by <> a.decided_by)
            WHERE j.kind = 'adjustment' AND a.id IS NULL""",
         of="adjustments",
+    ),
+    Check(
+        1,
+        "coins that people took back for a withdrawal are all of its coins, once, by two people's word",
+        """SELECT coalesce(a.withdrawal_id, r.withdrawal_id)::text
+           FROM (SELECT * FROM adjustments WHERE withdrawal_id IS NOT NULL) a
+             FULL JOIN (SELECT * FROM resolutions WHERE decision IN ('give_back', 'take_back') AND outcome = 'approved') r
+               ON r.id = a.resolution_id
+             LEFT JOIN withdrawals w ON w.id = a.withdrawal_id
+           WHERE (a.withdrawal_id, a.user_id, a.coins, a.proposed_by, a.decided_by) IS DISTINCT FROM
+               (r.withdrawal_id, w.user_id, CASE r.decision WHEN 'take_back' THEN -w.coins_amount ELSE w.coins_amount END,
+                r.proposed_by, r.decided_by)
+             OR NOT EXISTS (SELECT FROM coin_transactions j WHERE j.kind = 'adjustment' AND j.reference = a.id::text)
+           UNION SELECT w.id::text FROM adjustments a JOIN withdrawals w ON w.id = a.withdrawal_id
+           GROUP BY w.id, w.coins_amount HAVING sum(a.coins) NOT IN (0, -w.coins_amount)""",
+        of="corrections",
     ),
     Check(
         5,

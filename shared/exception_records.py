@@ -117,6 +117,28 @@ def close_all(
     return len(closed.all())
 
 
+def go_on(session: Session, *, kind: str, subject: str, as_record: int) -> None:
+    """Close the open record of this kind, and let a newer one of the same matter take over its owner."""
+    record = session.scalar(
+        select(ExceptionRecord)
+        .where(
+            ExceptionRecord.kind == kind,
+            ExceptionRecord.subject == subject,
+            ExceptionRecord.resolved_at.is_(None),
+        )
+        .with_for_update()
+    )
+    if record is None:
+        return
+    newer = session.get_one(ExceptionRecord, as_record, with_for_update=True)
+    newer.theirs = {**newer.theirs, "before": {"record": record.id, "kind": kind, **record.theirs}}
+    if newer.owner is None:
+        newer.owner, newer.owned_at = record.owner, record.owned_at
+    record.resolution = f"There is newer word of it: it goes on as #{as_record}"
+    record.resolved_by, record.resolved_at = "system", func.now()
+    session.flush()
+
+
 def listing(
     session: Session,
     *,

@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
 from shared.models import (
+    Adjustment,
     CoinTransaction,
     Delivery,
     Endpoint,
@@ -165,7 +166,9 @@ def _webhooks(session: Session, withdrawal_id: UUID) -> list[Line]:
 
 
 def _journal(session: Session, withdrawal_id: UUID) -> list[Line]:
-    query = select(CoinTransaction).where(CoinTransaction.withdrawal_id == withdrawal_id)
+    corrections = select(cast(Adjustment.id, Text)).where(Adjustment.withdrawal_id == withdrawal_id)
+    corrects = (CoinTransaction.kind == "adjustment") & CoinTransaction.reference.in_(corrections)
+    query = select(CoinTransaction).where((CoinTransaction.withdrawal_id == withdrawal_id) | corrects)
     return [
         Line(
             line.created_at,

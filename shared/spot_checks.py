@@ -125,6 +125,8 @@ SLICES: dict[str, Slice] = {
         WITHDRAWALS, {"events": 1000, "rows": 300}, whole=frozenset({"resolutions", "reviews"})
     ),
     "adjustments": Slice(ADJUSTMENTS, {"rows": 1000}, whole=frozenset({"adjustments"})),
+    # Few, and each with an index that leads to it: asked for whole.
+    "corrections": Slice(whole=frozenset({"adjustments", "resolutions", "withdrawals", "coin_transactions"})),
     # What is open has an index of its own: it is asked for whole.
     "open": Slice(whole=frozenset({"withdrawals"})),
 }

@@ -67,6 +67,8 @@ class Decision(StrEnum):
     GO_ON = "go_on"  # it is explained: the system takes it up again where it stands
     PAID = "paid"  # the rupees have arrived, whatever the provider says
     REFUND = "refund"  # they have not and will not: the coins go back
+    TAKE_BACK = "take_back"  # the coins are back, and the rupees arrived all the same: the coins go again
+    GIVE_BACK = "give_back"  # the coins were taken back, and the rupees did not stay: they come back again
 
 
 class PaidVia(StrEnum):

@@ -160,7 +160,10 @@ def propose(
     paid_at: str | None,
     name: str,
 ) -> None:
-    """Propose how it ends: go_on, paid or refund. Nothing moves yet."""
+    """Propose how it ends: go_on, paid or refund; or that its coins are taken back, or given back again.
+
+    Nothing moves yet.
+    """
     from shared import withdrawals
     from shared.utr import moment
     from shared.withdrawals.paid_outside import Payment

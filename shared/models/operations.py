@@ -123,6 +123,11 @@ class Resolution(Base):
         ),
         Index("ix_resolutions_withdrawal", "withdrawal_id"),
         Index(
+            "ix_resolutions_corrections",
+            "withdrawal_id",
+            postgresql_where=text("decision IN ('give_back', 'take_back')"),
+        ),
+        Index(
             "uq_one_open_resolution",
             "withdrawal_id",
             unique=True,

@@ -120,6 +120,23 @@ class Adjustment(Base):
             f" OR {is_another('decided_by', 'proposed_by')}",
             name="two_people",
         ),
+        # One that corrects a withdrawal: two people decided that, and it is done (correcting.py).
+        CheckConstraint(
+            "(withdrawal_id IS NULL) = (resolution_id IS NULL) AND (withdrawal_id IS NULL"
+            " OR (kind = 'adjustment' AND needs_two AND outcome = 'approved' AND outcome IS NOT NULL))",
+            name="corrections_are_decided",
+        ),
+        Index(
+            "ix_adjustments_corrections",
+            "withdrawal_id",
+            postgresql_where=text("withdrawal_id IS NOT NULL"),
+        ),
+        Index(
+            "uq_one_adjustment_per_resolution",
+            "resolution_id",
+            unique=True,
+            postgresql_where=text("resolution_id IS NOT NULL"),
+        ),
         Index("ix_adjustments_open", "proposed_at", postgresql_where=text("decided_at IS NULL")),
         Index("ix_adjustments_of_person", "proposed_by", "decided_at"),
         Index("ix_adjustments_as_reference", text("(id::text)")),  # as the journal names it
@@ -137,3 +154,5 @@ class Adjustment(Base):
     decided_by: Mapped[str | None]
     decided_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
+    withdrawal_id: Mapped[UUID | None] = mapped_column(ForeignKey("withdrawals.id"))  # that it corrects
+    resolution_id: Mapped[UUID | None] = mapped_column(ForeignKey("resolutions.id"))  # who decided that

@@ -27,6 +27,7 @@ PAYOUT_ID = re.compile(r"pout_[A-Za-z0-9]{1,35}")
 OURS = frozenset({"account_number", "purpose", "narration", "mode", "currency", "queue_if_low_balance"})
 
 Outcome = Literal["waiting", "paid", "not_paid", "reversed"]
+ALIVE: frozenset[Outcome] = frozenset({"waiting", "paid"})  # the rupees arrived, or may still
 
 
 def outcome_of(status: str) -> Outcome:

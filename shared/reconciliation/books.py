@@ -14,12 +14,16 @@ CHUNK = 2000
 
 OURS = """
     SELECT a.id AS attempt_id, a.withdrawal_id, a.state, a.payout_id, w.amount_paise, a.utr,
-           w.utr AS withdrawal_utr, a.fees_paise, a.tax_paise, w.status, r.id IS NOT NULL AS is_refunded,
+           w.utr AS withdrawal_utr, a.fees_paise, a.tax_paise, w.status,
+           r.id IS NOT NULL AND taken.coins = 0 AS is_refunded, taken.coins < 0 AS is_taken_back,
            a.sent_as, a.last_sent_at, w.paid_via, a.unconfirmed, a.provider_status,
            w.status = 'completed' AND NOT EXISTS (
                SELECT FROM payout_attempts p WHERE p.withdrawal_id = w.id AND p.state = 'paid'
            ) AS on_peoples_word
     FROM payout_attempts a JOIN withdrawals w ON w.id = a.withdrawal_id
+         CROSS JOIN LATERAL (
+             SELECT coalesce(sum(coins), 0) AS coins FROM adjustments WHERE withdrawal_id = a.withdrawal_id
+         ) taken
          LEFT JOIN coin_transactions r ON r.kind = 'refund' AND r.withdrawal_id = a.withdrawal_id
 """
 BY_ATTEMPT, BY_PAYOUT = f"{OURS} WHERE a.id = ANY(:ids)", f"{OURS} WHERE a.payout_id = ANY(:ids)"

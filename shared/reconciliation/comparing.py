@@ -10,7 +10,7 @@ from uuid import UUID
 
 from shared.clock import iso
 from shared.ids import parse_id
-from shared.razorpayx.answers import PayoutReport
+from shared.razorpayx.answers import ALIVE, PayoutReport
 from shared.razorpayx.statements import Line, ListedPayout
 from shared.states import UNSETTLED, AttemptState, PaidVia, Status
 from shared.withdrawals.meaning import Effect, contradiction, meaning
@@ -53,9 +53,10 @@ class Ours:
     tax_paise: int | None
     status: str
     on_peoples_word: bool  # completed, and no attempt of it was paid
-    is_refunded: bool
+    is_refunded: bool  # its user has the coins
     sent_as: str
     last_sent_at: datetime
+    is_taken_back: bool = False  # people took the coins again, for it was paid after its refund
     paid_via: str = PaidVia.RAZORPAYX
     unconfirmed: bool = False  # paid, by a webhook's word alone
     provider_status: str | None = None  # as RazorpayX told it last
@@ -102,6 +103,7 @@ class Finding:
     theirs: dict[str, Any]
     withdrawal_id: UUID | None = None
     stops: bool = False  # nothing more may be sent for this withdrawal until people have looked
+    report: PayoutReport | None = None  # what RazorpayX says of it
 
 
 def compare(pair: Pair, now: datetime) -> list[Finding]:
@@ -183,9 +185,11 @@ def _facts(pair: Pair, report: PayoutReport, ours: Ours) -> list[Finding]:
 
 
 def _status(pair: Pair, report: PayoutReport, ours: Ours) -> list[Finding]:
-    is_alive = report.outcome in ("waiting", "paid")
+    is_alive = report.outcome in ALIVE
     is_open, is_paid = ours.state in UNSETTLED, ours.state == AttemptState.PAID
     is_over = not is_open and not is_paid
+    if ours.is_taken_back and report.outcome == "paid":
+        return []  # two people saw just that
     if (
         _effect(report, ours) == "conflict"
         or (is_paid and report.outcome == "reversed")
@@ -236,7 +240,7 @@ def _line_alone(pair: Pair, line: Line) -> Finding:
 def _finding(pair: Pair, kind: str, subject: str | None = None, *, stops: bool = False) -> Finding:
     subject = subject or (pair.theirs.id if pair.theirs else "")
     withdrawal_id = pair.ours.withdrawal_id if pair.ours else None
-    return Finding(kind, subject, our_side(pair), their_side(pair), withdrawal_id, stops)
+    return Finding(kind, subject, our_side(pair), their_side(pair), withdrawal_id, stops, pair.report)
 
 
 def our_side(pair: Pair) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session
 
 from shared import exception_records
 from shared.db import transaction
-from shared.models import ExceptionRecord
+from shared.ids import parse_id
+from shared.models import ExceptionRecord, PayoutAttempt
+from shared.razorpayx.answers import ALIVE
 from shared.reconciliation import comparing
 from shared.reconciliation.comparing import Finding, Pair
-from shared.withdrawals import journey, reading
+from shared.withdrawals import effects, journey, reading
 
 SOURCE = "reconciliation"
 SYSTEM = "system"
@@ -42,7 +44,7 @@ def settle(finding: Finding) -> int | None:
         if last is not None and last.resolved_at is not None and _is_explained(last, finding):
             return None
         is_told = last is not None and last.resolved_at is None
-        if finding.stops and finding.withdrawal_id and not is_told:
+        if finding.withdrawal_id and not is_told:
             _stop(session, finding, finding.withdrawal_id)
         return exception_records.open_record(
             session,
@@ -82,11 +84,25 @@ def close_what_is_over(pairs: Iterable[Pair], utrs: Iterable[str], found: set[tu
 
 
 def _stop(session: Session, finding: Finding, withdrawal_id: UUID) -> None:
-    """Flag it as the one door does: nothing is sent and no coin moves until people have decided."""
+    """Do as the one door does: nothing is sent and no coin moves until people have decided."""
+    if not finding.stops and finding.kind != comparing.REFUNDED_BUT_ALIVE:
+        return
     withdrawal = reading.find(session, withdrawal_id, lock=True)
-    told = {key: value for key, value in finding.theirs.items() if key != "statement"}
-    attempt_id = finding.ours.get("attempt_id")
-    journey.flag(session, withdrawal, finding.kind, actor=SOURCE, attempt_id=attempt_id, **told)
+    if finding.stops:
+        told = {key: value for key, value in finding.theirs.items() if key != "statement"}
+        attempt_id = finding.ours.get("attempt_id")
+        journey.flag(session, withdrawal, finding.kind, actor=SOURCE, attempt_id=attempt_id, **told)
+        _hold_against(session, finding)
+    if finding.report is not None and finding.report.outcome in ALIVE:
+        effects.freeze_if_refunded(session, withdrawal)
+
+
+def _hold_against(session: Session, finding: Finding) -> None:
+    """What people now act on is what the door holds the next word against."""
+    attempt_id = parse_id(finding.ours.get("attempt_id") or "")
+    attempt = session.get(PayoutAttempt, attempt_id) if attempt_id else None
+    if attempt is not None and finding.report is not None and journey.CONTRADICTS in finding.kind:
+        effects.hold_against(attempt, finding.report)
 
 
 def _is_explained(record: ExceptionRecord, finding: Finding) -> bool:

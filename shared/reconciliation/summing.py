@@ -129,7 +129,11 @@ def _add_ours(totals: Totals, one: Judged) -> int:
         totals.reversed += ours.cost_paise
     if ours.state in UNSETTLED and _is_taken(pair):
         totals.on_the_way += ours.amount_paise + (pair.report.fees_paise or 0 if pair.report else 0)
-    if ours.state in (AttemptState.FAILED, AttemptState.REFUSED) and not one.kinds and not one.explained:
+    if ours.is_taken_back and pair.report is not None and pair.report.outcome == "paid":
+        # Paid after it had ended here, and its coins are spent again.
+        if pair.whole or pair.debit_paise:
+            totals.paid += ours.amount_paise + (pair.report.fees_paise or 0)
+    elif ours.state in (AttemptState.FAILED, AttemptState.REFUSED) and not one.kinds and not one.explained:
         # Debited and credited back, or not credited back yet; on an earlier day's payout, one of the two.
         totals.not_paid += pair.debit_paise - pair.credit_paise
     return totals.explained - before

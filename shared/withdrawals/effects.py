@@ -3,18 +3,20 @@
 Callers hold the withdrawal's lock. `reporting.py` and `recording.py` decide which of these it is.
 """
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from shared import exception_records
+from shared import blocks, exception_records
+from shared.errors import Conflict
 from shared.models import PayoutAttempt, Withdrawal
 from shared.razorpayx.answers import PROGRESS, PayoutReport
 from shared.razorpayx.reasons import REVERSED, in_plain_words, policy
 from shared.settings import settings
-from shared.states import AttemptState, Reason, Status
+from shared.states import REFUNDED, AttemptState, Reason, Status
 from shared.withdrawals import journey, pausing
 
 STOPPED = frozenset({"cancelled", "rejected"})
@@ -171,6 +173,26 @@ def fail(session: Session, withdrawal: Withdrawal, *, actor: str, reason: str | 
         failure_reason=words,
         **data,
     )
+
+
+def hold_against(attempt: PayoutAttempt, report: PayoutReport) -> None:
+    """Keep what contradicts an attempt's end: people act on it, and the next word is held against it."""
+    if attempt.state == AttemptState.PAID:
+        attempt.utr = attempt.utr or report.utr  # told once
+    elif attempt.payout_id in (None, report.payout_id):
+        attempt.payout_id, attempt.provider_status = report.payout_id, report.status
+
+
+def freeze_if_refunded(session: Session, withdrawal: Withdrawal) -> None:
+    """A payout lives, or was paid, whose coins are back: its user withdraws nothing until people have looked.
+
+    Whoever can make this happen could do it again with the same coins. The caller holds its lock.
+    """
+    if withdrawal.status not in REFUNDED:
+        return
+    reason = f"RazorpayX tells of a payout for withdrawal {withdrawal.id}, whose coins are back"
+    with suppress(Conflict):  # it is frozen already
+        blocks.freeze(session, withdrawal.user_id, reason=reason, actor="system")
 
 
 def call_a_person(

@@ -79,6 +79,8 @@ def _count(to: Status, actor: str, reason: str, amount_paise: int, created_at: d
 # Why a person is told although the system goes on by itself; every other reason to look stops it.
 UNANSWERED, WORKER_ERROR = "unanswered", "worker_error"
 TOLD_ONLY = frozenset({UNANSWERED, WORKER_ERROR})
+# One word of RazorpayX's against an end: "processed_after_failed". The next such word takes its place.
+CONTRADICTS = "_after_"
 # What a flag is called in the story, and one that says nothing against what RazorpayX told so far.
 FLAGGED, HELD = "flagged:", "held:"
 
@@ -145,11 +147,14 @@ def note(session: Session, withdrawal: Withdrawal, reason: str, *, actor: str, *
 def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **data: Any) -> None:
     """Ask a person to look, with an exception record that holds both sides.
 
-    But for TOLD_ONLY, nothing is sent and no coin moves until people have decided.
+    But for TOLD_ONLY, nothing is sent and no coin moves until people have decided. A payout that says one
+    thing after another is one matter: the record that is open goes on as that of the newest word.
     """
     if withdrawal.review == why:
         return  # they know
-    if not is_blocked(withdrawal):
+    before = withdrawal.review or ""
+    goes_on = CONTRADICTS in before and CONTRADICTS in why
+    if goes_on or not is_blocked(withdrawal):
         withdrawal.review = why
         withdrawal.updated_at = func.now()
     if is_blocked(withdrawal) and withdrawal.status in OPEN:
@@ -158,7 +163,7 @@ def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **da
         wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
         withdrawal.due_at = func.least(due_at, withdrawal.due_at)
     _event(session, withdrawal, Status(withdrawal.status), actor, FLAGGED + why, data)
-    exception_records.open_record(
+    record_id = exception_records.open_record(
         session,
         kind=why,
         subject=str(withdrawal.id),
@@ -167,6 +172,8 @@ def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **da
         ours=_our_side(withdrawal),
         theirs={key: value for key, value in data.items() if value is not None},
     )
+    if goes_on:
+        exception_records.go_on(session, kind=before, subject=str(withdrawal.id), as_record=record_id)
     log.error("[PAYOUT] needs a person", withdrawal_id=str(withdrawal.id), why=why)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared import metrics
 from shared.db import on_commit, transaction
 from shared.models import Destination, PayoutAttempt, Withdrawal, WithdrawalEvent
-from shared.razorpayx.answers import Accepted, Answer, Found, Prepared, Refused, Throttled
+from shared.razorpayx.answers import ALIVE, Accepted, Answer, Found, Prepared, Refused, Throttled
 from shared.razorpayx.reasons import POLICIES
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
@@ -261,6 +261,8 @@ def _two_payouts(session: Session, withdrawal: Withdrawal, attempt: PayoutAttemp
     payouts = [{"payout_id": report.payout_id, "status": report.status} for report in answer.reports]
     evidence = {"attempt_id": str(attempt.id), "payouts": payouts}
     journey.flag(session, withdrawal, "two_payouts", actor="lookup", **evidence)
+    if any(report.outcome in ALIVE for report in answer.reports):
+        effects.freeze_if_refunded(session, withdrawal)
 
 
 def _not_found(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer) -> None:

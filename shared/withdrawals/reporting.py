@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from shared.ids import parse_id
 from shared.models import PayoutAttempt, Withdrawal
-from shared.razorpayx.answers import PayoutReport
+from shared.razorpayx.answers import ALIVE, PayoutReport
 from shared.states import AttemptState, Status
-from shared.withdrawals import effects, journey, paid_outside
+from shared.withdrawals import correcting, effects, journey, paid_outside
 from shared.withdrawals.meaning import Effect, contradiction, meaning
 
 # Our own calls, whose answers are the provider's word. A webhook's is worth less (`hinting.py`).
@@ -81,6 +81,8 @@ def judge(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, repo
         effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
     if effect in ("repeat", "reverse") and _was_paid_otherwise(withdrawal, attempt, report):
         effect = "conflict"
+    if effect == "conflict" and report.outcome == "paid" and correcting.is_taken_back(session, withdrawal):
+        effect = "repeat"  # it is what two people acted on
     return Judged(effect)
 
 
@@ -95,17 +97,8 @@ def act(
         "provider_status": report.status,
         "details": report.details or None,
     }
-    if judged.fault:
-        evidence |= {"amount_paise": report.amount_paise, "reference_id": report.reference_id}
-        journey.flag(session, withdrawal, judged.fault, actor=channel, **evidence)
-    elif judged.effect == "conflict":
-        evidence |= {"utr": report.utr}
-        if attempt.state == AttemptState.PAID:
-            attempt.utr = attempt.utr or report.utr  # told once
-        else:
-            # What people now act on: the next word about it is held against this one.
-            attempt.payout_id, attempt.provider_status = report.payout_id, report.status
-        journey.flag(session, withdrawal, f"{report.status}_after_{attempt.state}", actor=channel, **evidence)
+    if judged.effect == "conflict":
+        _call_people(session, withdrawal, attempt, report, judged.fault, channel, evidence)
     elif judged.effect == "follow":
         effects.follow(session, withdrawal, attempt, report, channel, evidence)
     elif judged.effect in ("pay", "fail", "reverse", "undo"):
@@ -117,6 +110,27 @@ def act(
     elif judged.effect == "repeat" and effects.tells_more(attempt, report):
         effects.learn_more(session, withdrawal, attempt, report, channel, evidence)
     return judged.effect
+
+
+def _call_people(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    report: PayoutReport,
+    fault: str | None,
+    channel: str,
+    evidence: dict[str, Any],
+) -> None:
+    """What contradicts itself moves nothing, and neither do the coins of a user who has them back already."""
+    if fault:
+        evidence |= {"amount_paise": report.amount_paise, "reference_id": report.reference_id}
+    else:
+        fault = f"{report.status}_after_{attempt.state}"
+        evidence |= {"utr": report.utr}
+        effects.hold_against(attempt, report)
+    journey.flag(session, withdrawal, fault, actor=channel, **evidence)
+    if report.outcome in ALIVE:
+        effects.freeze_if_refunded(session, withdrawal)
 
 
 def find(session: Session, report: PayoutReport) -> tuple[Withdrawal | None, PayoutAttempt | None]:

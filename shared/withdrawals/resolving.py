@@ -21,7 +21,8 @@ from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.roles import Permission
 from shared.settings import settings
 from shared.states import FINAL, LIVE, UNSETTLED, WAITING, AttemptState, Decision, Reason, Status
-from shared.withdrawals import journey, paid_outside, reading
+from shared.withdrawals import correcting, journey, paid_outside, reading
+from shared.withdrawals.correcting import CORRECTIONS
 from shared.withdrawals.paid_outside import NOT_TOLD, Payment
 
 # So long the provider's "it is on its way" counts as heard: it is asked for anew much more often.
@@ -32,6 +33,8 @@ IN_WORDS = {
     Decision.PAID: "paid",
     Decision.REFUND: "not paid, refunded",
     Decision.GO_ON: "explained, goes on",
+    Decision.TAKE_BACK: "paid after all, coins taken back",
+    Decision.GIVE_BACK: "not paid in the end, coins given back",
 }
 
 
@@ -53,7 +56,7 @@ def propose(
         raise BadRequest("Evidence is required", "Say what was seen, and where", code="evidence_required")
     with transaction() as session:
         withdrawal = reading.find(session, withdrawal_id, lock=True, version=version)
-        actor = maker_checker.must_be_maker(session, actor, Matter.of(withdrawal))
+        actor = maker_checker.must_be_maker(session, actor, matter(withdrawal, decision))
         _must_be_possible(session, withdrawal, decision)
         paid = paid_outside.checked(session, withdrawal, decision, paid)
         if _open_proposal(session, withdrawal_id):
@@ -84,12 +87,14 @@ def approve(
     """
     with transaction() as session:
         made, withdrawal = _locked(session, resolution_id, version, of)
-        actor = maker_checker.must_be_checker(session, actor, Matter.of(withdrawal), maker=made.proposed_by)
+        decision = Decision(made.decision)
+        actor = maker_checker.must_be_checker(
+            session, actor, matter(withdrawal, decision), maker=made.proposed_by
+        )
         if made.fingerprint != _fingerprint(session, withdrawal):
             raise Conflict(
                 "Something has changed", "Reject it, look again, propose anew", code="stale_proposal"
             )
-        decision = Decision(made.decision)
         _must_be_possible(session, withdrawal, decision)
         paid = paid_outside.checked(session, withdrawal, decision, paid_outside.of(made))
         _decide(made, "approved", actor)
@@ -121,6 +126,11 @@ def reject(
         return made
 
 
+def matter(withdrawal: Withdrawal, decision: Decision) -> Matter:
+    """Whom a decision would serve, and what it takes: a correction moves coins by hand."""
+    return Matter.of(withdrawal, Permission.COINS if decision in CORRECTIONS else Permission.RESOLVE)
+
+
 def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, paid: Payment, actor: str) -> None:
     attempt = session.scalar(
         select(PayoutAttempt).where(
@@ -129,6 +139,9 @@ def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, paid:
     )
     # From here on the system has the word again, so the flag goes first: `journey.move` refuses beside it.
     withdrawal.review = None
+    if made.decision in CORRECTIONS:
+        correcting.carry_out(session, withdrawal, made, actor)
+        return
     told: dict[str, Any] = {"resolution": str(made.id), "proposed_by": made.proposed_by}
     told["evidence"] = made.evidence
     if made.decision == Decision.REFUND:
@@ -191,8 +204,13 @@ def number_waiting(session: Session) -> int:
 
 
 def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
+    if decision in CORRECTIONS:
+        correcting.must_be_possible(session, withdrawal, decision)
+        return
     status = withdrawal.status
     if decision == Decision.REFUND and status in (Status.FAILED, Status.CANCELLED):
+        if correcting.is_taken_back(session, withdrawal):
+            raise BadRequest("It was refunded once", "Propose give_back instead", code="taken_back_already")
         raise BadRequest("Refunded already", f"It is {status}: the coins are back", code="refunded_already")
     if decision == Decision.PAID and status not in (Status.PROCESSING, Status.COMPLETED):
         raise BadRequest("It cannot be paid", f"It is {status}", code="cannot_be_paid")
@@ -268,6 +286,7 @@ def _fingerprint(session: Session, withdrawal: Withdrawal) -> str:
             withdrawal.amount_paise,
         ],
         *[[str(a.id), a.state, a.payout_id, a.provider_status, a.sends, a.utr] for a in attempts],
+        *(["taken back"] if correcting.is_taken_back(session, withdrawal) else []),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -25,7 +25,7 @@ MOVES = {
 NOTICE = "unanswered"
 
 TABLES = {
-    "wallets": "SELECT user_id, balance_coins FROM wallets ORDER BY user_id",
+    "wallets": "SELECT user_id, balance_coins, is_frozen FROM wallets ORDER BY user_id",
     "journal": "SELECT id, user_id, kind, coins, balance_after, withdrawal_id FROM coin_transactions ORDER BY id",
     "withdrawals": """SELECT id, user_id, coins_amount, amount_paise, upi_id, status, status_reason, review, utr,
                         awaits_approval, due_at IS NOT NULL AS has_due, due_at < now() + interval '5 s' AS is_due,
@@ -35,6 +35,7 @@ TABLES = {
                      recheck_at IS NOT NULL AS has_recheck FROM payout_attempts ORDER BY withdrawal_id, number""",
     "events": "SELECT withdrawal_id, from_status, to_status, reason FROM withdrawal_events ORDER BY id",
     "resolutions": "SELECT id, withdrawal_id, decision, proposed_by, outcome FROM resolutions ORDER BY id",
+    "corrections": "SELECT withdrawal_id, coins FROM adjustments ORDER BY id",
     "reviews": "SELECT withdrawal_id, outcome, requested_by, decided_by FROM reviews ORDER BY id",
     "switches": "SELECT name, is_on, probe_at IS NOT NULL AS probes FROM switches ORDER BY name",
     "hints": "SELECT attempt_id, withdrawal_id FROM hints WHERE due_at IS NOT NULL ORDER BY attempt_id",
@@ -46,7 +47,7 @@ EVERYTHING = "SELECT " + ", ".join(
 EMPTY = """
     SET LOCAL session_replication_role = replica;
     DELETE FROM coin_transactions; DELETE FROM withdrawal_events; DELETE FROM hints; DELETE FROM payout_attempts;
-    DELETE FROM reviews; DELETE FROM block_removals; DELETE FROM blocks; DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
+    DELETE FROM reviews; DELETE FROM block_removals; DELETE FROM blocks; DELETE FROM adjustments; DELETE FROM resolutions; DELETE FROM exception_records; DELETE FROM webhook_events;
     DELETE FROM evidence WHERE of_table <> 'operators'; DELETE FROM destinations; DELETE FROM withdrawals; DELETE FROM wallets; DELETE FROM switches;
     INSERT INTO switches (name, is_on, reason, actor) VALUES ('payouts', true, 'installed', 'migration')
 """
@@ -62,6 +63,7 @@ class Facts:
     attempts: dict[str, Row]
     events: list[Row]
     resolutions: list[Row]
+    corrections: list[Row]
     reviews: list[Row]
     switches: list[Row]
     hints: list[Row]
@@ -88,6 +90,10 @@ class Facts:
     def refunds(self, withdrawal_id: str) -> int:
         return sum(r["kind"] == "refund" and r["withdrawal_id"] == withdrawal_id for r in self.journal)
 
+    def taken_back(self, withdrawal_id: str) -> int:
+        """How many coins people hold that they took again after its refund."""
+        return -sum(row["coins"] for row in self.corrections if row["withdrawal_id"] == withdrawal_id)
+
     def approvals(self, withdrawal_id: str) -> int:
         """How often somebody approved it."""
         return sum((r["withdrawal_id"], r["outcome"]) == (withdrawal_id, "approved") for r in self.reviews)
@@ -107,9 +113,12 @@ def broken(facts: Facts) -> Iterator[str]:
     for wallet in facts.wallets:
         if wallet["balance_coins"] != running[wallet["user_id"]] or wallet["balance_coins"] < 0:
             yield f"a balance is not its journal: {wallet}"
+    taken_back = sum(map(facts.taken_back, facts.withdrawals))
+    if taken_back != -sum(line["coins"] for line in facts.journal if line["kind"] == "adjustment"):
+        yield "coins were taken back, and no withdrawal says for what"
     credited = sum(line["coins"] for line in facts.journal if line["kind"] == "credit")
     out = sum(r["coins_amount"] for r in facts.withdrawals.values() if r["status"] not in REFUNDED)
-    if credited != sum(wallet["balance_coins"] for wallet in facts.wallets) + out:
+    if credited != sum(wallet["balance_coins"] for wallet in facts.wallets) + out + taken_back:
         yield "coins are not conserved"
     told = {event["withdrawal_id"]: event["to_status"] for event in facts.events}
     for key, row in facts.withdrawals.items():
@@ -121,6 +130,8 @@ def _broken_withdrawal(facts: Facts, key: str, row: Row, told: str | None) -> It
     gave_back = [("refund", row["coins_amount"])] if row["status"] in REFUNDED else []
     if lines != [("withdrawal", -row["coins_amount"]), *gave_back]:
         yield f"its coins moved wrongly, {lines}"
+    if facts.taken_back(key) not in (0, row["coins_amount"] if row["status"] == "failed" else 0):
+        yield f"{facts.taken_back(key)} of its coins were taken back"
     if row["amount_paise"] != row["coins_amount"] * 10:
         yield "other rupees than coins"
     states = [facts.attempts[attempt]["state"] for attempt in facts.keys(key)]

@@ -277,8 +277,13 @@ class Belief:
         same = (report.payout_id, report.amount_paise) == (self.payout_id, self.amount_paise)
         return self.state == "accepted" and report.outcome == "paid" and same
 
-    def hears(self, report: PayoutReport, *, is_others: bool, is_blocked: bool) -> bool:
-        """A report about this attempt was applied; True when it contradicts what was known."""
+    def hears(
+        self, report: PayoutReport, *, is_others: bool, is_blocked: bool, is_acted_on: bool = False
+    ) -> bool:
+        """A report about this attempt was applied; True when it contradicts what was known.
+
+        `is_acted_on`: people have taken its coins back, for it was paid.
+        """
         known = self.payout_id
         if is_others or report.amount_paise != self.amount_paise or known not in (None, report.payout_id):
             return True
@@ -300,7 +305,7 @@ class Belief:
             self.state = "reversed"
             return False
         against = {"paid": ("not_paid", "reversed"), "failed": ("paid",), "refused": ("waiting", "paid")}
-        return said in against.get(self.state, ())
+        return not is_acted_on and said in against.get(self.state, ())
 
     def may_be_refused(self, now: float) -> bool:
         """Whether it is certain that nothing was ever taken: told so, or absent an hour long."""

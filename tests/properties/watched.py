@@ -15,13 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 from shared import blocks, checks, db, inbox, queues, withdrawals
 from shared.errors import BadRequest, Conflict
-from shared.razorpayx.answers import Accepted, Found, PayoutReport, Refused
+from shared.razorpayx.answers import ALIVE, Accepted, Found, PayoutReport, Refused
 from shared.settings import settings
 from shared.states import Decision
 from shared.steps import Prepare, Send, Step
 from shared.withdrawals import reviewing
 from shared.withdrawals.paid_outside import NOT_TOLD
-from tests.properties.facts import EMPTY, ENDED, OPEN, Facts, Row, broken, broken_moves, two_changes
+from tests.properties.facts import EMPTY, ENDED, OPEN, REFUNDED, Facts, Row, broken, broken_moves, two_changes
 from tests.properties.model import DAY, DEAD, Belief, Held, Payout, Provider, read
 from tests.world import World, payment
 
@@ -137,8 +137,10 @@ class Watched(RuleBasedStateMachine):
         match held.answer:
             case Accepted(report=report) | Found(reports=(report,)):
                 flagged |= self._hear(report)
-            case Found(reports=(_, _, *_)):
+            case Found(reports=(_, _, *_) as reports):
                 flagged.add(str(held.step.withdrawal_id))
+                if any(report.outcome in ALIVE for report in reports):
+                    self._must_freeze(str(held.step.withdrawal_id))
             case _ if isinstance(held.step, Prepare):
                 if isinstance(held.answer, Refused):
                     self.unpayable.add(str(held.step.withdrawal_id))
@@ -236,8 +238,16 @@ class Watched(RuleBasedStateMachine):
         belief = self.beliefs[key]
         is_blocked = self.facts.is_blocked(belief.withdrawal_id)
         is_others = bool(set(known) - {key}) or report.reference_id not in (None, key)
-        against = belief.hears(report, is_others=is_others, is_blocked=is_blocked)
+        is_acted_on = report.outcome == "paid" and self.facts.taken_back(belief.withdrawal_id) > 0
+        against = belief.hears(report, is_others=is_others, is_blocked=is_blocked, is_acted_on=is_acted_on)
+        if against and report.outcome in ALIVE:
+            self._must_freeze(belief.withdrawal_id)
         return {belief.withdrawal_id} if against else set()
+
+    def _must_freeze(self, key: str) -> None:
+        """Coins are back, and a payout lives: from the next look on its user withdraws nothing."""
+        if self.facts.withdrawals[key]["status"] in REFUNDED:
+            self.frozen.add(self.facts.withdrawals[key]["user_id"])
 
     def _propose(self, key: str, decision: Decision, who: str) -> None:
         told = payment(f"{UUID(key).int % 10**12:012}") if decision is Decision.PAID else NOT_TOLD
@@ -308,6 +318,8 @@ class Watched(RuleBasedStateMachine):
         keys = self.facts.keys(key)
         if decision is Decision.REFUND:
             return not self.provider.could_still_pay(keys)
+        if decision is Decision.GIVE_BACK:
+            return False  # an honest provider's coins were never taken back
         return decision is Decision.GO_ON or "processed" in self.provider.statuses(keys)
 
     def _pick(self, i: int) -> str:
@@ -330,7 +342,18 @@ class Watched(RuleBasedStateMachine):
         faults += [f"two moves in one step: {key}" for key in two_changes(before, self.facts)]
         faults += self._ends_without_evidence(set(by_people))
         assert not faults, faults
+        self._look_at_the_frozen()
         self._look_at_the_provider()
+
+    def _look_at_the_frozen(self) -> None:
+        frozen = {wallet["user_id"] for wallet in self.facts.wallets if wallet["is_frozen"]}
+        rows = self.facts.withdrawals.items()
+        # By a contradiction that the model cannot know: what it knows is a subset of what was told.
+        odd = {
+            row["user_id"] for key, row in rows if row["status"] in REFUNDED and self.facts.is_blocked(key)
+        }
+        assert self.frozen <= frozen <= self.frozen | odd, f"frozen are {frozen}, and should be {self.frozen}"
+        self.frozen = frozen
 
     def _ends_without_evidence(self, by_people: set[str]) -> list[str]:
         faults = []

@@ -6,7 +6,6 @@ from uuid import UUID
 from api.admin.acts.base import EVIDENCE, WHY, Act, Given, Seen
 from shared import maker_checker, withdrawals
 from shared.clock import INDIA
-from shared.maker_checker import Matter
 from shared.models import Resolution
 from shared.roles import Permission
 from shared.states import Decision, PaidVia, Status
@@ -69,6 +68,23 @@ def _tells_go_on(seen: Seen) -> list[str]:
     ]
 
 
+def _tells_take_back(seen: Seen) -> list[str]:
+    coins, user = seen.withdrawal.coins_amount, seen.withdrawal.user_id
+    return [
+        f"You say that {seen.rupees} did reach {seen.payee}, although its coins went back to {user}.",
+        f"{SECOND} Then {coins} coins are taken from {user} again, and the user reads why.",
+        "It stays failed. Should the bank send the rupees back later, people are called again.",
+    ]
+
+
+def _tells_give_back(seen: Seen) -> list[str]:
+    coins, user = seen.withdrawal.coins_amount, seen.withdrawal.user_id
+    return [
+        f"You say that {seen.rupees} did not stay with {seen.payee}: the bank sent it back.",
+        f"{SECOND} Then {user} gets the {coins} coins that were taken back, and reads why.",
+    ]
+
+
 def _propose(decision: Decision) -> Callable[[UUID, Given], str]:
     def do(withdrawal_id: UUID, given: Given) -> str:
         withdrawals.propose(
@@ -92,18 +108,15 @@ def _paid(given: Given) -> Payment:
 def _cannot_propose(decision: Decision) -> Callable[[Seen], str | None]:
     return lambda seen: (
         resolving.cannot(seen.session, seen.withdrawal, decision)
-        or maker_checker.refusal(seen.session, seen.actor, _matter(seen))
+        or maker_checker.refusal(seen.session, seen.actor, resolving.matter(seen.withdrawal, decision))
     )
 
 
 def _cannot_approve(seen: Seen) -> str | None:
     if seen.proposal is None:
         return "Nothing is proposed"
-    return maker_checker.refusal(seen.session, seen.actor, _matter(seen), maker=seen.proposal.proposed_by)
-
-
-def _matter(seen: Seen) -> Matter:
-    return Matter.of(seen.withdrawal)
+    matter = resolving.matter(seen.withdrawal, Decision(seen.proposal.decision))
+    return maker_checker.refusal(seen.session, seen.actor, matter, maker=seen.proposal.proposed_by)
 
 
 def _cannot_reject(seen: Seen) -> str | None:
@@ -119,6 +132,8 @@ def _tells_approve(seen: Seen) -> list[str]:
         else f"The flag goes. {_stays_paid(seen)}",
         Decision.REFUND: f"{seen.rupees} counts as not paid; {coins} coins go back to the user at once.",
         Decision.GO_ON: f"The flag goes, and the system takes {seen.rupees} up again.",
+        Decision.TAKE_BACK: f"{coins} coins are taken from {seen.withdrawal.user_id} at once.",
+        Decision.GIVE_BACK: f"{coins} coins go back to {seen.withdrawal.user_id} at once.",
     }
     told = [
         f"{made.proposed_by} proposed: {made.decision}. Evidence: {made.evidence}",
@@ -185,6 +200,24 @@ ACTS = (
         _tells_go_on,
         _propose(Decision.GO_ON),
         needs=RESOLVE,
+    ),
+    Act(
+        "take-back",
+        "Propose: paid after all, take the coins back",
+        EVIDENCE,
+        _cannot_propose(Decision.TAKE_BACK),
+        _tells_take_back,
+        _propose(Decision.TAKE_BACK),
+        needs=Permission.COINS,
+    ),
+    Act(
+        "give-back",
+        "Propose: sent back, give the coins back again",
+        EVIDENCE,
+        _cannot_propose(Decision.GIVE_BACK),
+        _tells_give_back,
+        _propose(Decision.GIVE_BACK),
+        needs=Permission.COINS,
     ),
     Act("approve", "Approve the proposal", WHY, _cannot_approve, _tells_approve, _approve, needs=RESOLVE),
     Act("reject", "Reject the proposal", WHY, _cannot_reject, _tells_reject, _reject, needs=RESOLVE),

@@ -1,8 +1,11 @@
 """What only was not heard of is applied through the one door; what contradicts is told and left alone."""
 
+from uuid import UUID
+
 import pytest
 
-from shared import withdrawals
+from shared import blocks, db, exception_records, withdrawals
+from shared.razorpayx.answers import Refused
 from shared.states import Decision
 from tests.integration.reconciliation.days import Day, kinds, sent
 from tests.world import payment
@@ -101,3 +104,54 @@ def test_what_is_given_up_here_and_lives_there_is_sent_no_more(day: Day) -> None
     for _ in range(3):
         day.world.step(withdrawal_id)
     assert len(day.world.attempts(withdrawal_id)) == 1
+
+
+@pytest.mark.failure(2)
+def test_a_payment_after_the_refund_is_found_by_the_comparison_through_to_its_end(day: Day) -> None:
+    """No webhook, and no look of ours: the night's comparison alone finds it, holds it, and lets it rest."""
+    world = day.world
+    world.credit()
+    send = world.first_send()
+    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
+    payout = world.arrives_after_all(send.withdrawal_id)
+    day.run()
+    assert kinds(day) == ["processed_after_refused"]
+    with db.transaction() as session:
+        assert blocks.of_wallet(session, "user123") is not None
+    decide(send.withdrawal_id, Decision.TAKE_BACK)
+    run = day.run()
+    assert (run.outcome, run.totals.paid, run.totals.remainder) == ("clean", 5590, 0)
+
+    day.provider.becomes(payout["id"], "reversed")
+    day.run()
+    assert kinds(day) == ["reversed_after_refused"] and world.balance() == 1500
+    day.run()
+    assert sorted(kinds(day)) == [
+        "reversed_after_refused",
+        "reversed_not_refunded",
+    ]  # and still not given back
+    decide(send.withdrawal_id, Decision.GIVE_BACK)
+    assert (world.balance(), day.run().outcome) == (2000, "clean")
+
+
+@pytest.mark.failure(2)
+def test_coins_that_were_taken_back_and_never_given_back_are_found_each_night(day: Day) -> None:
+    """The record of the reversal was closed, and the coins forgotten."""
+    world = day.world
+    world.credit()
+    send = world.first_send()
+    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
+    payout = world.arrives_after_all(send.withdrawal_id)
+    world.hears(payout)
+    decide(send.withdrawal_id, Decision.TAKE_BACK)
+    world.hears(world.becomes(payout["id"], "reversed"))
+    with db.transaction() as session:
+        for record in exception_records.listing(session):
+            exception_records.close(session, record.id, resolution="seen", actor="operator:asha")
+    day.run()
+    assert kinds(day) == ["reversed_not_refunded"]
+
+
+def decide(withdrawal_id: UUID, decision: Decision) -> None:
+    made = withdrawals.propose(withdrawal_id, decision, evidence="Their statement", actor="operator:asha")
+    withdrawals.approve(made.id, actor="operator:ravi")
