@@ -114,6 +114,18 @@ FOUND_BY_BOTH = (
         f" VALUES ({USER}, 'adjustment', 1, 1, gen_random_uuid()::text, 'operator:me')",
     ),
     *_plants(
+        "coins that people took back for a withdrawal are all of its coins, once, by two people's word",
+        # Decided, and no coin moved.
+        "INSERT INTO resolutions (id, withdrawal_id, decision, evidence, fingerprint, proposed_by, decided_by,"
+        f" decided_at, outcome) VALUES (gen_random_uuid(), {FAILED}, 'take_back', 'x', 'x', 'operator:a',"
+        " 'operator:b', now(), 'approved')",
+        # Taken, and nobody decided.
+        "INSERT INTO adjustments (id, kind, user_id, coins, reason, needs_two, proposed_by, decided_by, decided_at,"
+        " outcome, withdrawal_id, resolution_id) SELECT gen_random_uuid(), 'adjustment', user_id, -coins_amount, 'x',"
+        " true, 'operator:a', 'operator:b', now(), 'approved', id, gen_random_uuid() FROM withdrawals"
+        f" WHERE id = {FAILED}",
+    ),
+    *_plants(
         "what counts for a user's limits is what was asked for and not given back",
         f"UPDATE wallets SET day_coins = day_coins + 100 WHERE user_id = {USER}",
         f"UPDATE withdrawals SET counted_on = NULL WHERE id = {PENDING}",

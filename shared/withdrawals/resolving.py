@@ -4,8 +4,6 @@ Promise 3: no answer is not a failure, and only the provider's word or two peopl
 approval is bound to what stood there when it was proposed; if anything has changed, it is refused.
 """
 
-import hashlib
-import json
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -20,13 +18,10 @@ from shared.maker_checker import Matter
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.roles import Permission
 from shared.settings import settings
-from shared.states import FINAL, LIVE, UNSETTLED, WAITING, AttemptState, Decision, Reason, Status
-from shared.withdrawals import correcting, journey, paid_outside, reading
+from shared.states import FINAL, LIVE, AttemptState, Decision, Status
+from shared.withdrawals import correcting, deciding, journey, paid_outside, reading
 from shared.withdrawals.correcting import CORRECTIONS
 from shared.withdrawals.paid_outside import NOT_TOLD, Payment
-
-# So long the provider's "it is on its way" counts as heard: it is asked for anew much more often.
-ON_ITS_WAY_SECONDS = 86_400
 
 NOT_ARRIVED = "The payment did not reach you."  # to the user, of what people give back
 IN_WORDS = {
@@ -57,7 +52,7 @@ def propose(
     with transaction() as session:
         withdrawal = reading.find(session, withdrawal_id, lock=True, version=version)
         actor = maker_checker.must_be_maker(session, actor, matter(withdrawal, decision))
-        _must_be_possible(session, withdrawal, decision)
+        deciding.must_be_possible(session, withdrawal, decision)
         paid = paid_outside.checked(session, withdrawal, decision, paid)
         if _open_proposal(session, withdrawal_id):
             raise Conflict("A proposal waits", "Approve or reject it first", code="proposal_waits")
@@ -66,7 +61,7 @@ def propose(
             decision=decision,
             evidence=evidence.strip(),
             **paid.columns(),
-            fingerprint=_fingerprint(session, withdrawal),
+            fingerprint=deciding.fingerprint(session, withdrawal),
             proposed_by=actor,
         )
         session.add(made)
@@ -91,11 +86,11 @@ def approve(
         actor = maker_checker.must_be_checker(
             session, actor, matter(withdrawal, decision), maker=made.proposed_by
         )
-        if made.fingerprint != _fingerprint(session, withdrawal):
+        if made.fingerprint != deciding.fingerprint(session, withdrawal):
             raise Conflict(
                 "Something has changed", "Reject it, look again, propose anew", code="stale_proposal"
             )
-        _must_be_possible(session, withdrawal, decision)
+        deciding.must_be_possible(session, withdrawal, decision)
         paid = paid_outside.checked(session, withdrawal, decision, paid_outside.of(made))
         _decide(made, "approved", actor)
         session.flush()
@@ -173,7 +168,7 @@ def cannot(session: Session, withdrawal: Withdrawal, decision: Decision) -> str 
     if _open_proposal(session, withdrawal.id):
         return "A proposal waits; approve or reject it first"
     try:
-        _must_be_possible(session, withdrawal, decision)
+        deciding.must_be_possible(session, withdrawal, decision)
     except BadRequest as error:
         return error.details
     return None
@@ -201,94 +196,6 @@ def number_waiting(session: Session) -> int:
     """How many proposals wait for a second person."""
     waits = select(func.count()).select_from(Resolution).where(Resolution.decided_at.is_(None))
     return session.scalars(waits).one()
-
-
-def _must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
-    if decision in CORRECTIONS:
-        correcting.must_be_possible(session, withdrawal, decision)
-        return
-    status = withdrawal.status
-    if decision == Decision.REFUND and status in (Status.FAILED, Status.CANCELLED):
-        if correcting.is_taken_back(session, withdrawal):
-            raise BadRequest("It was refunded once", "Propose give_back instead", code="taken_back_already")
-        raise BadRequest("Refunded already", f"It is {status}: the coins are back", code="refunded_already")
-    if decision == Decision.PAID and status not in (Status.PROCESSING, Status.COMPLETED):
-        raise BadRequest("It cannot be paid", f"It is {status}", code="cannot_be_paid")
-    if decision != Decision.GO_ON and status == Status.COMPLETED and withdrawal.review is None:
-        # To say "paid" once more would be a decision of two people that does nothing.
-        raise BadRequest("It was paid", "Nothing contradicts the payment", code="was_paid")
-    _must_not_pay_anew(session, withdrawal, decision)
-    _must_not_be_on_its_way(session, withdrawal, decision)
-    leased = PayoutAttempt.last_sent_at > func.now() - timedelta(seconds=settings().lease_seconds)
-    sending = (PayoutAttempt.withdrawal_id == withdrawal.id) & (PayoutAttempt.state == AttemptState.SENDING)
-    if session.scalar(select(PayoutAttempt.id).where(sending, leased)):
-        # Going on neither: another worker would take it up beside the one that is on the wire.
-        raise Conflict("A worker is sending it", "Wait until the lease is over", code="being_sent")
-    if decision == Decision.GO_ON and withdrawal.review is None:
-        # It would be looked at before its time: inside the user's time to cancel, or before a retry is due.
-        raise BadRequest("It goes on by itself", "Nothing contradicts it", code="goes_on")
-
-
-def _must_not_pay_anew(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
-    """What contradicted itself goes on with the payout that it has. It has none: going on would make a new
-    one, beside one that may have been paid. Whatever people know of that, they can end it.
-    """
-    if decision != Decision.GO_ON or withdrawal.status != Status.PROCESSING:
-        return
-    unsettled = select(PayoutAttempt.id).where(
-        PayoutAttempt.withdrawal_id == withdrawal.id, PayoutAttempt.state.in_(UNSETTLED)
-    )
-    if session.scalar(unsettled) is None and journey.was_contradicted(session, withdrawal):
-        raise BadRequest(
-            "It cannot go on",
-            "It would be paid anew, and what contradicted itself may have been paid: decide paid or refund",
-            code="would_pay_anew",
-        )
-
-
-def _must_not_be_on_its_way(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
-    """While RazorpayX says that a payout is on its way, it is no doubt that people could end with a refund.
-
-    Their word counts when RazorpayX has not said so for a day, or when its bank's time is over.
-    """
-    if decision != Decision.REFUND or withdrawal.status != Status.PROCESSING:
-        return
-    banks_time = timedelta(seconds=WAITING[Reason.BANK_PROCESSING][1])
-    alive = select(PayoutAttempt.provider_status).where(
-        PayoutAttempt.withdrawal_id == withdrawal.id,
-        PayoutAttempt.state == AttemptState.ACCEPTED,
-        PayoutAttempt.answered_at > func.now() - timedelta(seconds=ON_ITS_WAY_SECONDS),
-        (PayoutAttempt.provider_status != "processing")
-        | (PayoutAttempt.created_at > func.now() - banks_time),
-    )
-    if (status := session.scalar(alive)) is not None:
-        raise BadRequest(
-            "It may still be paid",
-            f"RazorpayX says that its payout is {status}; if that is queued, cancel it there first",
-            code="may_be_paid",
-        )
-
-
-def _fingerprint(session: Session, withdrawal: Withdrawal) -> str:
-    """The facts that a decision is about. Not the version: a look in between changes nothing."""
-    attempts = session.scalars(
-        select(PayoutAttempt)
-        .where(PayoutAttempt.withdrawal_id == withdrawal.id)
-        .order_by(PayoutAttempt.number)
-        .execution_options(populate_existing=True)
-    )
-    facts = [
-        [
-            str(withdrawal.id),
-            withdrawal.status,
-            withdrawal.review,
-            withdrawal.upi_id,
-            withdrawal.amount_paise,
-        ],
-        *[[str(a.id), a.state, a.payout_id, a.provider_status, a.sends, a.utr] for a in attempts],
-        *(["taken back"] if correcting.is_taken_back(session, withdrawal) else []),
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _open_proposal(session: Session, withdrawal_id: UUID) -> UUID | None:

@@ -4,6 +4,8 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import click
 import pyotp
@@ -18,13 +20,14 @@ from shared.cli.token_file import VARIABLE
 from shared.db import transaction
 from shared.notifications import endpoints
 from shared.notifications.mail import operators as mail_to_operators
+from shared.razorpayx.answers import Refused
 from shared.reconciliation import comparing
 from shared.roles import Role
 from shared.settings import Settings
 from shared.spot_checks import BROKEN
 from shared.states import Reason
 from shared.watching import SILENT
-from shared.withdrawals import claiming, effects, journey, paid_outside, pausing
+from shared.withdrawals import claiming, effects, journey, paid_outside, pausing, resolving
 from tests.integration.mailing import known, turn_on
 from tests.mailbox import serving
 from tests.shell import invoke
@@ -36,6 +39,7 @@ TEXT = (ROOT / "docs" / "operators.md").read_text()
 PAGE = " ".join(TEXT.split())  # wrapped lines as one
 CHAPTERS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")[1:]}
 EXAMPLE_ID = "01a208a5-b724-779f-a85a-7688d7fa28bd"
+LATE_ID = "01a208b1-1c8e-7f00-9d3c-5e2f0a6b7c81"  # it was paid after its coins came back
 PANEL = ROOT / "api" / "admin"
 ALERTS = {
     rule["alert"]: rule["annotations"]["runbook"].partition("#")[2]
@@ -97,6 +101,7 @@ SECRET = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="  # of the public key on 
 
 def test_every_command_runs(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known(world)
+    late_id, late_payout = _paid_late(world)
     withdrawal_id = str(world.request())
     a_day_passes(world, monkeypatch)
     monkeypatch.setenv("CERTIFICATE_KEY", SECRET)
@@ -109,7 +114,9 @@ def test_every_command_runs(world: World, tmp_path: Path, monkeypatch: pytest.Mo
         turn_on(world, monkeypatch, server.port)
         for line in COMMANDS:
             typed = code_of(line.split()[-1]) if "sign-in" in line else ""
-            said[line] = run(line.replace(EXAMPLE_ID, withdrawal_id), typed)
+            said[line] = run(line.replace(EXAMPLE_ID, withdrawal_id).replace(LATE_ID, str(late_id)), typed)
+            if " take_back " in line:
+                _take_back(world, late_id, late_payout)
             if line.startswith("payouts operator add "):
                 _accept(line.split()[3], said[line])
     assert len(COMMANDS) > 15
@@ -122,6 +129,25 @@ def test_every_command_runs(world: World, tmp_path: Path, monkeypatch: pytest.Mo
     assert [
         line for line in COMMANDS if line.startswith("payouts verify") and "Proven: " not in said[line]
     ] == []
+
+
+def _paid_late(world: World) -> tuple[UUID, dict[str, Any]]:
+    """A withdrawal whose coins came back, and whose payout RazorpayX paid all the same."""
+    known(world, email=None, user_id="user456")
+    send = world.first_send(user_id="user456", upi_id="another@okaxis")
+    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
+    payout = world.arrives_after_all(send.withdrawal_id)
+    assert world.hears(payout) == "conflict"
+    return send.withdrawal_id, payout
+
+
+def _take_back(world: World, withdrawal_id: UUID, payout: dict[str, Any]) -> None:
+    """What comes between: a second person agrees, and then the bank sends it back."""
+    with transaction() as session:
+        made = resolving.waiting(session, withdrawal_id)
+    assert made is not None
+    withdrawals.approve(made.id, actor="operator:ravi")
+    assert world.hears(world.becomes(payout["id"], "reversed")) == "conflict"
 
 
 def _accept(name: str, shown: str) -> None:
