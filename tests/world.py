@@ -194,10 +194,7 @@ class World:
 
     def webhook(self, event: str, payout: dict[str, Any], event_id: str) -> str | None:
         """Receive one event of the provider and apply it."""
-        body = json.dumps(
-            {"entity": "event", "event": event, "payload": {"payout": {"entity": payout}}}
-        ).encode()
-        inbox.receive(event_id, body)
+        inbox.receive(event_id, event_body(event, payout))
         return inbox.apply(event_id)
 
     def hears(self, payout: dict[str, Any], channel: str = "poll") -> str:
@@ -212,7 +209,7 @@ class World:
         attempt = self.attempts(withdrawal_id)[-1]
         self.simulator.scenario("never", default=True)
         # A key of its own: the simulator remembers what it answered to the attempt's.
-        headers = {"Content-Type": "application/json", "X-Payout-Idempotency": "this-one-came-through-late"}
+        headers = {"Content-Type": "application/json", "X-Payout-Idempotency": f"late{attempt.id.hex}"}
         answer = requests.post(
             f"{self.simulator.url}/v1/payouts",
             data=bytes(attempt.request_body),
@@ -318,6 +315,12 @@ class World:
             by_withdrawal.get(p["reference_id"], p["reference_id"]) for p in self.simulator.live_payouts()
         ]
         assert len(live) == len(set(live)), f"two live payouts for one withdrawal: {live}"
+
+
+def event_body(event: str, payout: dict[str, Any]) -> bytes:
+    """What RazorpayX's webhook sends of a payout."""
+    told = {"entity": "event", "event": event, "payload": {"payout": {"entity": payout}}}
+    return json.dumps(told).encode()
 
 
 def payment(
