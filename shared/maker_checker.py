@@ -18,9 +18,9 @@ disabled at the same time is disabled before or after the decision, never in the
     did not add the maker, and was not added by them, in the last MAKER_CHECKER_INDEPENDENCE_DAYS
       (`not_independent`)
 
-and the maker is still an enabled operator (`maker_disabled`) who would not gain by it (`makers_own`). To
-propose, they need the role as well: nobody proposes anything for their own wallet or account. The database
-refuses the simplest case by itself, maker = checker (the constraints `two_people`).
+and the maker is still an enabled operator with the role (`maker_disabled`) who would not gain by it
+(`makers_own`). To propose, they need the role as well: nobody proposes anything for their own wallet or
+account. The database refuses the simplest case by itself, maker = checker (the constraints `two_people`).
 
 On a fresh system, the first admin adds the second one, and for those days the two cannot approve each other's
 proposals. Operators whom one admin added are independent of each other.
@@ -79,7 +79,7 @@ def must_be_checker(session: Session, actor: str, matter: Matter, *, maker: str)
     """
     checker = _known(session, actor, maker)
     _must_hold(checker, matter.needs)
-    proposer = _must_be_another(session, checker, maker)
+    proposer = _must_be_another(session, checker, maker, matter.needs)
     _must_not_gain(session, checker, matter)
     if _gains(session, proposer, matter):
         raise Conflict("The proposal does not count", f"{maker} would gain by it", code="makers_own")
@@ -147,8 +147,8 @@ def _must_hold(operator: Operator, needs: Permission) -> None:
         )
 
 
-def _must_be_another(session: Session, checker: Operator, maker: str) -> Operator:
-    """The maker, who is another person than the checker."""
+def _must_be_another(session: Session, checker: Operator, maker: str, needs: Permission) -> Operator:
+    """The maker, who is another person than the checker and may still propose it."""
     name = names.operator_of(maker)
     if name == checker.name:
         raise Conflict("A second person is needed", f"{maker} proposed it", code="same_person")
@@ -157,6 +157,12 @@ def _must_be_another(session: Session, checker: Operator, maker: str) -> Operato
         raise Conflict(
             "The proposal does not count",
             f"{maker} is not an enabled operator: reject it, then propose it anew",
+            code="maker_disabled",
+        )
+    if not Role(proposer.role).may(NEEDS[needs]):
+        raise Conflict(
+            "The proposal does not count",
+            f"{maker} is {proposer.role} now; it takes {NEEDS[needs]}: reject it, then propose it anew",
             code="maker_disabled",
         )
     if _about(checker) & _about(proposer):

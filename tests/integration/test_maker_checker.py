@@ -46,6 +46,7 @@ REFUSED = {
     ),
     "a maker who is nobody": ("maker_disabled", Case(maker="operator:eve")),
     "a maker who is out": ("maker_disabled", Case(asha={"disabled_at": "2020-01-01", "disabled_by": "x"})),
+    "a maker whose role was lowered": ("maker_disabled", Case(asha={"role": "operator"})),
     "a maker who gains": ("makers_own", Case(asha={"user_id": "user123"})),
     "the user, by name": ("own_wallet", Case(matter=Matter(COINS, user_id="\uff32AVI"))),
     "the user, by their account": ("own_wallet", Case(ravi={"user_id": "user123"})),

@@ -68,6 +68,11 @@ def test_every_flow_asks_for_a_second_person(
     assert NOT_INDEPENDENT in in_panel
     told = invoke(*approve, "--as", GITA)
     assert told.exit_code == 1 and NOT_INDEPENDENT in told.output
+    if flow != "review":  # which nobody proposes
+        panel.sql("UPDATE operators SET role = 'viewer' WHERE name = 'fay'")
+        told = invoke(*approve, "--as", HANS)
+        assert told.exit_code == 1 and "fay is viewer now" in told.output
+        panel.sql("UPDATE operators SET role = 'finance' WHERE name = 'fay'")
     assert invoke(*approve, "--as", HANS).exit_code == 0
 
 

@@ -81,6 +81,10 @@ def test_what_two_admins_cannot_do(two: World) -> None:
     two.sql("UPDATE operators SET role = 'operator' WHERE name = 'vera'")
     assert refused(confirm, raised) == "proposal_stale", "what stood there is another now"
     proposals.reject(raised.id, actor=ASHA)
+    lowered = propose(kinds.EMAIL, "vera", email="vera@example.com")
+    two.sql("UPDATE operators SET role = 'finance' WHERE name = 'asha'")
+    assert refused(confirm, lowered) == "maker_disabled", "a word of an admin who is none any more"
+    two.sql("UPDATE operators SET role = 'admin' WHERE name = 'asha'")
     late = propose(kinds.TOTP, "vera")
     two.broken_on_purpose = True  # as seals see it: only the clock is moved
     two.sql_without_rules(
