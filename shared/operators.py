@@ -107,19 +107,21 @@ def set_role(session: Session, name: str, role: Role) -> Operator:
 
 
 def set_email(session: Session, name: str, email: str | None) -> Operator:
-    """Where their invitations and notices go. Raises NotFound, BadRequest."""
+    """Where their invitations and notices go; an open link ends. Raises NotFound, BadRequest."""
     operator = locked(session, name)
     address = names.clean_email(email)
     must_be_nobodys(session, address)
     operator.email = address
+    invitations.end(session, name)
     return _written(session, operator)
 
 
 def set_password(session: Session, name: str, password: str) -> Operator:
-    """A new password; every session under the old one is over. Raises NotFound, BadRequest."""
+    """A new password; every session and link before it is over. Raises NotFound, BadRequest."""
     operator = locked(session, name)
     operator.password_hash = _hashed(name, password)
     operator.generation += 1
+    invitations.end(session, name)
     return _written(session, operator)
 
 
@@ -227,10 +229,12 @@ def link(
     """What is known of an operator beside their name, so that they decide nothing for themselves.
 
     Their account in the app, their e-mail address, their phone: what is None or empty is forgotten.
+    A link that was sent to who they were before ends.
     Raises NotFound, Conflict (it is another operator's: one person has one account).
     """
     operator = locked(session, name)
     operator.user_id, operator.email, operator.phone = user_id or None, email or None, phone or None
+    invitations.end(session, name)
     try:
         return _written(session, operator)
     except IntegrityError as error:

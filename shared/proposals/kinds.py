@@ -39,6 +39,7 @@ ADD, ROLE, ENABLE = "operator_add", "operator_role", "operator_enable"
 PASSWORD, TOTP, EMAIL = "operator_password", "operator_totp", "operator_email"
 KEY, ROTATE, ENDPOINT, SECRET = "key_create", "key_rotate", "endpoint_add", "endpoint_rotate"
 IMPORT = "import"
+ENDS_LINK = "A link that they did not use yet stops working."
 
 
 def gives_power(session: Session, kind: Kind, subject: str, wanted: Wanted) -> bool:
@@ -117,7 +118,7 @@ KINDS: dict[str, Kind] = {
             "E-mail address",
             Permission.OPERATORS,
             people.other_email,
-            lambda name, wanted: [f"Invitations and notices for {name} go to {wanted['email']}."],
+            lambda name, wanted: [f"Invitations and notices for {name} go to {wanted['email']}. {ENDS_LINK}"],
             people.set_email,
             is_about_operator=True,
         ),
@@ -130,6 +131,7 @@ KINDS: dict[str, Kind] = {
                 f"{name} is known by app account {wanted['user_id'] or 'none'}, "
                 f"e-mail {wanted['email'] or 'none'}, phone {wanted['phone'] or 'none'}.",
                 "They decide nothing that would serve these. Invitations go to the e-mail address.",
+                ENDS_LINK,
             ],
             people.link,
             is_about_operator=True,

@@ -69,7 +69,7 @@ def test_a_link_works_once_and_only_the_newest(world: World, asha: str) -> None:
     assert newest not in str([world.sql(f"SELECT * FROM {t}") for t in ("operator_invitations", "audit_log")])
 
 
-@pytest.mark.parametrize("what", ["expired", "disabled", "another key"])
+@pytest.mark.parametrize("what", ["expired", "disabled", "another key", "e-mail", "linked", "password"])
 def test_a_link_that_should_not_work_does_not(
     world: World, asha: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +78,13 @@ def test_a_link_that_should_not_work_does_not(
         world.sql("UPDATE operator_invitations SET expires_at = now()")
     if what == "disabled":
         payouts("operator", "disable", "ravi")
+    with transaction() as session:
+        if what == "e-mail":
+            operators.set_email(session, "ravi", "ravi@example.com")
+        if what == "linked":
+            operators.link(session, "ravi", user_id="ravi7", email=None, phone=None)
+        if what == "password":
+            operators.set_password(session, "ravi", "another long password")
     if what == "another key":
         monkeypatch.setenv("ADMIN_SECRET_KEY", "another-key-of-the-tests-32-characters")
         forget_settings()
