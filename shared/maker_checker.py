@@ -111,6 +111,15 @@ def must_hold(session: Session, actor: str, needs: Permission) -> str:
     return names.actor_of(operator.name)
 
 
+def lacks(session: Session, actor: str, needs: Permission) -> str | None:
+    """For a page: why this operator may not do alone what needs this; None when they may."""
+    try:
+        must_hold(session, actor, needs)
+    except Conflict as error:
+        return f"{error.error}: {error.details}"
+    return None
+
+
 def refusal(session: Session, actor: str, matter: Matter, *, maker: str | None = None) -> str | None:
     """For a page: why this operator may not approve it (with no `maker`: propose it); None when they may."""
     try:

@@ -110,10 +110,13 @@ def reject(
     version: int | None = None,
     of: UUID | None = None,
 ) -> Resolution:
-    """Take a proposal off the table; its own author may. Raises NotFound, Conflict, Stale, Unavailable."""
+    """Take a proposal off the table; whoever could have made it may, also its author.
+
+    Raises NotFound, Conflict, Stale, Unavailable.
+    """
     with transaction() as session:
         made, withdrawal = _locked(session, resolution_id, version, of)
-        actor = maker_checker.must_hold(session, actor, Permission.RESOLVE)
+        actor = maker_checker.must_hold(session, actor, matter(withdrawal, Decision(made.decision)).needs)
         _decide(made, "rejected", actor)
         withdrawal.updated_at = func.now()
         told = {"resolution": str(made.id), "why": why}

@@ -165,6 +165,23 @@ def test_taking_coins_back_needs_who_may_move_coins(
         withdrawals.propose(late[0], Decision.TAKE_BACK, evidence=SEEN, actor=ASHA)
 
 
+@pytest.mark.parametrize("decision", [Decision.TAKE_BACK, Decision.GIVE_BACK])
+def test_rejecting_a_correction_needs_who_may_move_coins(
+    world: World, late: tuple[UUID, dict[str, Any]], decision: Decision
+) -> None:
+    """Who may not propose that coins move does not throw out either what finance proposed."""
+    withdrawal_id, payout = late
+    if decision == Decision.GIVE_BACK:
+        decide(withdrawal_id, Decision.TAKE_BACK)
+        world.hears(world.becomes(payout["id"], "reversed"))
+    made = withdrawals.propose(withdrawal_id, decision, evidence=SEEN, actor=ASHA)
+    world.operators("ravi", role="operator")
+    with pytest.raises(Conflict, match="Your role may not do that"):
+        withdrawals.reject(made.id, actor=RAVI)
+    world.operators("ravi", role="finance")
+    assert withdrawals.reject(made.id, actor=RAVI).outcome == "rejected"
+
+
 def test_the_story_tells_of_coins_that_were_taken_back(
     world: World, late: tuple[UUID, dict[str, Any]]
 ) -> None:

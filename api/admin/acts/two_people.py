@@ -120,7 +120,10 @@ def _cannot_approve(seen: Seen) -> str | None:
 
 
 def _cannot_reject(seen: Seen) -> str | None:
-    return None if seen.proposal else "Nothing is proposed"
+    if seen.proposal is None:
+        return "Nothing is proposed"
+    matter = resolving.matter(seen.withdrawal, Decision(seen.proposal.decision))
+    return maker_checker.lacks(seen.session, seen.actor, matter.needs)
 
 
 def _tells_approve(seen: Seen) -> list[str]:
