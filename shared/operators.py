@@ -11,7 +11,7 @@ from threading import BoundedSemaphore
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -83,7 +83,7 @@ def disable(session: Session, name: str, *, actor: str) -> Operator:
     if operator.disabled_at is not None:
         raise Conflict("Disabled already", f"{name} was disabled before", code="operator_disabled")
     operator.disabled_at, operator.disabled_by = func.now(), actor
-    operator.generation += 1
+    operator.end_sessions()
     invitations.end(session, name)
     return _written(session, operator)
 
@@ -120,7 +120,7 @@ def set_password(session: Session, name: str, password: str) -> Operator:
     """A new password; every session and link before it is over. Raises NotFound, BadRequest."""
     operator = locked(session, name)
     operator.password_hash = _hashed(name, password)
-    operator.generation += 1
+    operator.end_sessions()
     invitations.end(session, name)
     return _written(session, operator)
 
@@ -139,7 +139,7 @@ def accept_invitation(token: str, password: str) -> Operator:
         invitation = invitations.find(session, token, lock=True)
         invitation.used_at = func.now()
         operator.password_hash = hashed
-        operator.generation += 1
+        operator.end_sessions()
         return _written(session, operator)
 
 
@@ -150,9 +150,9 @@ def prove(name: str, code: str) -> bool:
 
 
 def end_sessions(session: Session, name: str) -> None:
-    """Sign out everywhere."""
-    raised = update(Operator).where(Operator.name == name).values(generation=Operator.generation + 1)
-    session.execute(raised)
+    """Sign out everywhere. Raises NotFound."""
+    locked(session, name).end_sessions()
+    session.flush()
 
 
 def listing(session: Session) -> list[Operator]:
@@ -233,8 +233,8 @@ def link(
     Raises NotFound, Conflict (it is another operator's: one person has one account).
     """
     operator = locked(session, name)
-    operator.user_id, operator.email, operator.phone = user_id or None, email or None, phone or None
     invitations.end(session, name)
+    operator.user_id, operator.email, operator.phone = user_id or None, email or None, phone or None
     try:
         return _written(session, operator)
     except IntegrityError as error:

@@ -1,13 +1,16 @@
 """The second factor: a code from an authenticator app (TOTP, RFC 6238), or one of ten recovery codes.
 
-The person enrols alone: a secret is offered, and counts once they typed a code made from it. Secrets are kept
-as they are, since codes are computed from them; of recovery codes only the hash is kept.
+The person enrols alone: a secret is offered, and counts once they typed a code made from it. An offer belongs
+to the session that it was made in: the session keeps its `mark`, and without it, or some minutes later, the
+secret is made anew. So nobody enrols a secret that somebody else was shown before.
+Secrets are kept as they are, since codes are computed from them; of recovery codes only the hash is kept.
 Callers hold the lock on the operator's row, so no code works twice.
 """
 
 import hashlib
 import secrets
 import time
+from dataclasses import dataclass
 
 import pyotp
 from sqlalchemy import delete, func, select, update
@@ -22,6 +25,17 @@ RECOVERY_CODES = 10
 # 80 random bits in letters that nobody mixes up: a plain hash of them is as good as a slow one.
 LETTERS, CODE_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789", 17
 GROUP = 6
+# Time to install an app and to type a setup key by hand.
+OFFERED_SECONDS = 15 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A secret to put into an authenticator app, and what the session keeps to confirm it."""
+
+    secret: str
+    mark: str  # when it was made, and the secret's hash
+    is_new: bool
 
 
 def is_missing(operator: Operator) -> bool:
@@ -29,12 +43,14 @@ def is_missing(operator: Operator) -> bool:
     return operator.totp_secret is None and operator.role in settings().totp_roles
 
 
-def offer(session: Session, operator: Operator) -> str:
-    """The secret to put into an authenticator app; the same until it is confirmed."""
-    if operator.totp_offered is None:
-        operator.totp_offered = pyotp.random_base32()
-        session.flush()
-    return operator.totp_offered
+def offer(session: Session, operator: Operator, mark: str = "") -> Offer:
+    """What this session was offered, so that a page may be loaded again; anew without a mark that is good."""
+    offered = operator.totp_offered
+    if offered is not None and _is_good(mark, offered):
+        return Offer(offered, mark, is_new=False)
+    operator.totp_offered = secret = pyotp.random_base32()
+    session.flush()
+    return Offer(secret, _mark(int(time.time()), secret), is_new=True)
 
 
 def address(name: str, secret: str) -> str:
@@ -42,22 +58,23 @@ def address(name: str, secret: str) -> str:
     return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=ISSUER)
 
 
-def enrol(session: Session, operator: Operator, code: str) -> list[str]:
+def enrol(session: Session, operator: Operator, code: str, mark: str) -> list[str]:
     """From now on this app's codes count; returns the recovery codes, which nobody can be shown again.
 
-    Raises BadRequest (a wrong code), Conflict (nothing was offered).
+    Raises BadRequest (a wrong code), Conflict (nothing was offered to this session lately).
     """
-    if operator.totp_offered is None:
-        raise Conflict("Nothing to confirm", "Open the page again for a new QR code", code="totp_not_offered")
-    step = _step_of(operator.totp_offered, code)
+    offered = operator.totp_offered
+    if offered is None or not _is_good(mark, offered):
+        raise Conflict("Nothing to confirm", "Scan the new QR code", code="totp_not_offered")
+    step = _step_of(offered, code)
     if step is None:
         raise BadRequest(
             "Wrong code",
             "Type the six digits that the app shows now; check the phone's clock",
             code="bad_code",
         )
-    operator.totp_secret, operator.totp_offered, operator.totp_step = operator.totp_offered, None, step
-    operator.generation += 1
+    operator.totp_secret, operator.totp_step = offered, step
+    operator.end_sessions()
     return renew_codes(session, operator)
 
 
@@ -78,8 +95,8 @@ def codes_left(session: Session, name: str) -> int:
 
 def remove(session: Session, operator: Operator) -> None:
     """Forget the second factor and its recovery codes; every session is over."""
-    operator.totp_secret = operator.totp_offered = None
-    operator.generation += 1
+    operator.totp_secret = None
+    operator.end_sessions()
     session.execute(delete(RecoveryCode).where(RecoveryCode.operator == operator.name))
     session.flush()
 
@@ -107,6 +124,18 @@ def _uses_recovery(session: Session, operator: Operator, code: str) -> bool:
     mine = (RecoveryCode.operator == operator.name) & (RecoveryCode.code_sha256 == _hashed(_plain(code)))
     used = update(RecoveryCode).where(mine, RecoveryCode.used_at.is_(None)).values(used_at=func.now())
     return session.scalar(used.returning(RecoveryCode.operator)) is not None
+
+
+def _is_good(mark: str, secret: str) -> bool:
+    """Whether it is the mark of this secret, made in the last minutes."""
+    made = mark.partition(":")[0]
+    if not made.isdecimal() or not secrets.compare_digest(mark.encode(), _mark(int(made), secret).encode()):
+        return False
+    return time.time() - int(made) < OFFERED_SECONDS
+
+
+def _mark(made: int, secret: str) -> str:
+    return f"{made}:{hashlib.sha256(secret.encode()).hexdigest()}"
 
 
 def _step_of(secret: str, code: str) -> int | None:

@@ -16,6 +16,7 @@ from shared.notifications.mail import notices
 from shared.roles import Role
 
 WRONG = "Name, password or code is wrong."
+OFFERED = "offered"  # in the session: the mark of the second factor that it was offered
 
 log = structlog.get_logger()
 
@@ -113,10 +114,13 @@ class Account(Page):
     def _offer(self) -> Any:
         name = door.me().name
         with transaction() as books:
-            secret = second_factor.offer(books, operators.locked(books, name))
-        address = second_factor.address(name, secret)
+            offer = second_factor.offer(books, operators.locked(books, name), session.get(OFFERED, ""))
+        if offer.is_new:
+            records.write("totp_offered", subject=name)
+        session[OFFERED] = offer.mark
+        address = second_factor.address(name, offer.secret)
         return self.render(
-            "second_factor.html", title="Second factor", secret=secret, picture=_qr_code(address)
+            "second_factor.html", title="Second factor", secret=offer.secret, picture=_qr_code(address)
         )
 
     @opens("/second-factor/enrol/", Role.VIEWER, methods=("POST",), asks_code=always, enrolling=True)
@@ -126,7 +130,8 @@ class Account(Page):
         try:
             with records.kept("totp_enrolled", subject=name), transaction() as books:
                 operator = operators.locked(books, name)
-                codes = second_factor.enrol(books, operator, request.form.get("first_code", ""))
+                code, mark = request.form.get("first_code", ""), session.get(OFFERED, "")
+                codes = second_factor.enrol(books, operator, code, mark)
                 notices.tell(books, f"{name} enrolled a second factor", ["By themselves."], about=operator)
         except PayoutsError as error:
             return back_to("account.second_factor", f"{error.error}: {error.details}.", "refused")

@@ -56,6 +56,14 @@ class Operator(Base):
     disabled_by: Mapped[str | None]
     last_sign_in_at: Mapped[datetime | None]
 
+    def end_sessions(self) -> None:
+        """Every session is over, and so is the second factor that one of them was offered.
+
+        Whoever was in knows the offered secret: confirmed later, it would let them make the owner's codes.
+        """
+        self.generation += 1
+        self.totp_offered = None
+
 
 class OperatorToken(Base):
     """Proof, for a short time, of who is at a shell (`payouts operator sign-in`), by its hash."""

@@ -176,8 +176,9 @@ def enrolled(name: str) -> tuple[pyotp.TOTP, list[str]]:
     """Their app, and their recovery codes. The code that turned it on counts as of long ago."""
     with transaction() as session:
         operator = operators.locked(session, name)
-        app = pyotp.TOTP(second_factor.offer(session, operator))
-        codes = second_factor.enrol(session, operator, app.now())
+        offer = second_factor.offer(session, operator)
+        app = pyotp.TOTP(offer.secret)
+        codes = second_factor.enrol(session, operator, app.now(), offer.mark)
         operator.totp_step = 0
     return app, codes
 
@@ -199,14 +200,67 @@ def test_a_second_factor_is_asked_for_and_no_code_works_twice(world: World, asha
 def test_the_code_that_turns_it_on_works_once(world: World, asha: str) -> None:
     with transaction() as session:
         operator = operators.locked(session, "asha")
-        app = pyotp.TOTP(second_factor.offer(session, operator))
+        offer = second_factor.offer(session, operator)
+        app = pyotp.TOTP(offer.secret)
         with pytest.raises(BadRequest):
-            second_factor.enrol(session, operator, "000000" if app.now() != "000000" else "111111")
+            wrong = "000000" if app.now() != "000000" else "111111"
+            second_factor.enrol(session, operator, wrong, offer.mark)
         code = app.now()
-        second_factor.enrol(session, operator, code)
+        second_factor.enrol(session, operator, code, offer.mark)
         with pytest.raises(Conflict):
-            second_factor.enrol(session, operator, code)
+            second_factor.enrol(session, operator, code, offer.mark)
     assert operators.sign_in("asha", PASSWORD, code) is None
+
+
+def test_one_person_is_linked_to_one_operator(world: World, asha: str) -> None:
+    invited("ravi")
+    with transaction() as session:
+        operators.link(session, "asha", user_id="u7", email=None, phone=None)
+    with pytest.raises(Conflict) as told, transaction() as session:
+        operators.link(session, "ravi", user_id="u7", email=None, phone=None)
+    assert told.value.code == "linked_already"
+
+
+def test_an_offer_is_one_sessions_and_lasts_for_minutes(
+    world: World, asha: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction() as session:
+        operator = operators.locked(session, "asha")
+        seen = second_factor.offer(session, operator)
+        again = second_factor.offer(session, operator, seen.mark)
+        assert again.secret == seen.secret and not again.is_new, "a page may be loaded again before the code"
+        owners = second_factor.offer(session, operator)
+        assert owners.is_new and owners.secret != seen.secret, "another session's is no other's to know"
+        for secret, mark in ((seen.secret, seen.mark), (owners.secret, seen.mark), (owners.secret, "")):
+            with pytest.raises(Conflict):
+                second_factor.enrol(session, operator, pyotp.TOTP(secret).now(), mark)
+        monkeypatch.setattr(second_factor, "OFFERED_SECONDS", 0)
+        with pytest.raises(Conflict):
+            second_factor.enrol(session, operator, pyotp.TOTP(owners.secret).now(), owners.mark)
+        assert second_factor.offer(session, operator, owners.mark).secret != owners.secret
+
+
+@pytest.mark.parametrize("what", ["password", "invitation", "signed out", "disabled", "reset"])
+def test_what_ends_sessions_ends_the_offer_of_a_second_factor(world: World, asha: str, what: str) -> None:
+    token = invited("ravi")
+    with transaction() as session:
+        seen = second_factor.offer(session, operators.locked(session, "ravi"))
+    if what == "invitation":
+        operators.accept_invitation(token, PASSWORD)
+    with transaction() as session:
+        if what == "password":
+            operators.set_password(session, "ravi", PASSWORD)
+        if what == "signed out":
+            operators.end_sessions(session, "ravi")
+        if what == "disabled":
+            operators.disable(session, "ravi", actor="operator:asha")
+        if what == "reset":
+            second_factor.remove(session, operators.locked(session, "ravi"))
+    [ravi] = world.sql("SELECT generation, totp_offered FROM operators WHERE name = 'ravi'")
+    assert (ravi.generation, ravi.totp_offered) == (2, None)
+    with transaction() as session:
+        operator = operators.locked(session, "ravi")
+        assert second_factor.offer(session, operator, seen.mark).secret != seen.secret
 
 
 def test_each_recovery_code_works_once_and_new_ones_replace_all(world: World, asha: str) -> None:

@@ -250,8 +250,15 @@ def test_who_must_enrol_can_do_nothing_else(two: World, monkeypatch: pytest.Monk
     assert "<svg" in asha.page.text and "style=" not in asha.page.text
     secret = asha.page.text.partition("setup key into the app: <code>")[2].partition("<")[0]
     asha.send(action="/admin/account/second-factor/enrol/", first_code="000000")
-    assert "Wrong code" in asha.messages
-    asha.get("/admin/account/second-factor/")
+    assert "Wrong code" in asha.messages and secret in asha.page.text, "the same, for whoever mistyped"
+    other = Person("asha", app).sign_in()
+    other.get("/admin/account/second-factor/")
+    assert secret not in other.page.text, "another session is offered another"
+    asha.send(action="/admin/account/second-factor/enrol/", first_code=pyotp.TOTP(secret).now())
+    assert "Scan the new QR code" in asha.messages
+    secret = asha.page.text.partition("setup key into the app: <code>")[2].partition("<")[0]
+    offered = two.sql("SELECT FROM audit_log WHERE action = 'totp_offered' AND subject = 'asha'")
+    assert len(offered) == 3 and secret not in str(two.sql("SELECT * FROM audit_log"))
     asha.send(action="/admin/account/second-factor/enrol/", first_code=pyotp.TOTP(secret).now())
     assert asha.page.text.count("<li><code>") == second_factor.RECOVERY_CODES
     assert asha.get("/admin/operators/").status_code == 200
