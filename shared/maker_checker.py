@@ -15,32 +15,35 @@ disabled at the same time is disabled before or after the decision, never in the
       address, phone and name of the wallet, and of all wallets that were paid to the same UPI id
     is not the requester (`own_request`)
     is not the operator whom it is about (`own_account`)
-    did not add the maker, and was not added by them, in the last MAKER_CHECKER_INDEPENDENCE_DAYS
-      (`not_independent`)
+    gave the maker no power, and was given none by them, in the last MAKER_CHECKER_INDEPENDENCE_DAYS
+      (`not_independent`): neither proposed or confirmed that the other be added, raised, enabled, invited
+      anew, given another e-mail address, linked to a person, or freed of their second factor
 
 and the maker is still an enabled operator with the role (`maker_disabled`) who would not gain by it
 (`makers_own`). To propose, they need the role as well: nobody proposes anything for their own wallet or
 account. The database refuses the simplest case by itself, maker = checker (the constraints `two_people`).
 
-On a fresh system, the first admin adds the second one, and for those days the two cannot approve each other's
-proposals. Operators whom one admin added are independent of each other.
+The first two admins of a fresh system are independent of each other: a shell invites them, and neither stands
+as the one who did. Operators to whom one admin gave power are independent of each other.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared import names
 from shared.errors import Conflict
-from shared.models import Operator, Wallet, Withdrawal
+from shared.models import AdminProposal, Operator, Wallet, Withdrawal
 from shared.names import folded
 from shared.roles import NEEDS, Permission, Role
 from shared.settings import settings
 
 # Of those who were paid to one UPI id, so many of the newest withdrawals are looked at.
 PAID_TO_IT = 1000
+# So begin all kinds of proposals about an operator (shared/proposals/kinds.py): each gives somebody power.
+ABOUT_OPERATOR = "operator_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +229,31 @@ def _beneficiaries(session: Session, matter: Matter) -> set[str]:
 def _must_be_independent(session: Session, one: Operator, other: Operator) -> None:
     days = settings().maker_checker_independence_days
     since = session.scalars(select(func.now() - timedelta(days=days))).one()
-    for maker, made in ((one, other), (other, one)):
-        if names.operator_of(made.created_by) == maker.name and made.created_at > since:
+    for giver, given in ((one, other), (other, one)):
+        if giver.name in _gave_power(session, given, since):
             raise Conflict(
                 "They are not independent",
-                f"{maker.name} added {made.name} less than {days:g} days ago: somebody else must decide",
+                f"{giver.name} added {given.name}, or proposed or confirmed a change of their account, "
+                f"less than {days:g} days ago: somebody else must decide",
                 code="not_independent",
             )
+
+
+def _gave_power(session: Session, operator: Operator, since: datetime) -> set[str]:
+    """The operators who added this one since then, or had a change of their account carried out."""
+    actors = {operator.created_by, operator.confirmed_by} if operator.created_at > since else set()
+    about = (
+        select(AdminProposal)
+        .where(
+            AdminProposal.subject == operator.name,
+            AdminProposal.kind.startswith(ABOUT_OPERATOR, autoescape=True),
+        )
+        .where(AdminProposal.outcome == "confirmed", AdminProposal.decided_at > since)
+    )
+    for made in session.scalars(about):
+        # One who was alone is its proposer; for the first two admins that is nobody (FIRST_ADMINS).
+        actors |= {made.proposed_by} if made.alone else {made.proposed_by, made.decided_by}
+    return {name for actor in actors if actor and (name := names.operator_of(actor)) is not None}
 
 
 def _identity(operator: Operator) -> set[str]:

@@ -11,7 +11,7 @@ class People(BaseSettings):
         30,
         ge=0,
         le=3650,
-        description="So long an operator and the one who added them cannot approve each other's proposals",
+        description="So long an operator and whoever gave them power cannot approve each other's proposals",
     )
     operator_token_seconds: float = Field(
         900, ge=1, le=28_800, description="How long `payouts operator sign-in` counts; at most eight hours"

@@ -155,8 +155,8 @@ def _accept(name: str, shown: str) -> None:
     operators.accept_invitation(re.findall(r"\?token=(\S+)", shown)[0], "correct horse battery")
     with transaction() as session:
         operator = operators.locked(session, name)
-        code = pyotp.TOTP(second_factor.offer(session, operator)).now()
-        second_factor.enrol(session, operator, code)
+        offer = second_factor.offer(session, operator)
+        second_factor.enrol(session, operator, pyotp.TOTP(offer.secret).now(), offer.mark)
         operator.totp_step = 0  # as if that was a while ago
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from shared import db, maker_checker, names
+from shared import db, maker_checker, names, proposals
 from shared.errors import Conflict
 from shared.maker_checker import Matter
+from shared.proposals import kinds
 from shared.roles import Permission
 from tests.world import World
 
@@ -71,11 +72,14 @@ REFUSED = {
     "whom it is about": ("own_account", Case(matter=OF_OPERATOR)),
     "whom the maker added": ("not_independent", Case(ravi=ADDED_BY_ASHA)),
     "who added the maker": ("not_independent", Case(asha=ADDED_BY_RAVI)),
+    "whom the maker let in": ("not_independent", Case(ravi={"confirmed_by": "operator:asha"})),
+    "who let the maker in": ("not_independent", Case(asha={"confirmed_by": "operator:ravi"})),
 }
 ALLOWED = {
     "two people": Case(),
     "added by the other long ago": Case(
-        asha={**ADDED_BY_RAVI, **LONG_AGO}, ravi={**ADDED_BY_ASHA, **LONG_AGO}
+        asha={**ADDED_BY_RAVI, **LONG_AGO},
+        ravi={**ADDED_BY_ASHA, **LONG_AGO, "confirmed_by": "operator:asha"},
     ),
     "asked for by an app": Case(matter=Matter(COINS, user_id="user123", requested_by="app:ravi")),
     "both added by one": Case(asha={"added_by": "operator:root"}, ravi={"added_by": "operator:root"}),
@@ -152,6 +156,85 @@ def test_for_how_long_they_are_not_independent_is_a_setting(
     with db.transaction() as session:
         why = maker_checker.refusal(session, RAVI, Matter(COINS), maker=ASHA)
     assert (why is not None) == (code is not None)
+
+
+GIVEN = {
+    kinds.ROLE: {"role": "admin"},
+    kinds.PASSWORD: {},
+    kinds.TOTP: {},
+    kinds.ENABLE: {},
+    kinds.EMAIL: {"email": "ravi@example.com"},
+    kinds.LINK: {"user_id": "u7", "email": None, "phone": None},
+    kinds.ADD: {"role": "finance", "email": None},
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_who_gave_an_operator_power_lately_is_not_independent_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Asha proposes it, Gita confirms it; Hans has nothing to do with it."""
+    for name, value in (("SECOND_ADMIN_REQUIRED", "on"), ("ADMIN_SECRET_KEY", "k" * 32)):
+        monkeypatch.setenv(name, value)
+    world.forget_settings()
+    world.operators("asha", "gita", "hans")
+    if kind != kinds.ADD:
+        out = {"disabled_at": "2020-01-01", "disabled_by": "x"} if kind == kinds.ENABLE else {}
+        world.operators("ravi", role="finance", totp_secret="JBSWY3DPEHPK3PXP", **LONG_AGO, **out)
+    made = proposals.propose(proposals.KINDS[kind], "ravi", GIVEN[kind], reason="x", actor=ASHA).proposal
+    if kind not in (kinds.ADD, kinds.ENABLE):
+        assert set(independent_of_ravi()) == {"asha", "gita", "hans"}, "a proposal gives nothing yet"
+    proposals.confirm(made.id, shown=made.fingerprint, actor="operator:gita")
+    assert independent_of_ravi() == ["hans"]
+    world.broken_on_purpose = True  # as seals see it: only the clock is moved
+    world.sql_without_rules(
+        "UPDATE admin_proposals SET proposed_at = now() - interval '31 days',"
+        " decided_at = now() - interval '31 days'"
+    )
+    world.sql("UPDATE operators SET created_at = '2020-01-01' WHERE name = 'ravi'")
+    assert independent_of_ravi() == ["asha", "gita", "hans"]
+
+
+def independent_of_ravi() -> list[str]:
+    """Whose proposals he may approve, and who may approve his."""
+    with db.transaction() as session:
+        found = []
+        for name in ("asha", "gita", "hans"):
+            other = names.actor_of(name)
+            his = maker_checker.refusal(session, RAVI, Matter(COINS), maker=other)
+            theirs = maker_checker.refusal(session, other, Matter(COINS), maker=RAVI)
+            assert (his is None) == (theirs is None)
+            found += [] if his else [name]
+        return found
+
+
+def test_every_kind_about_an_operator_counts_as_giving_power() -> None:
+    about = {word for word, kind in proposals.KINDS.items() if kind.is_about_operator}
+    assert about == {word for word in proposals.KINDS if word.startswith(maker_checker.ABOUT_OPERATOR)}
+    assert about == set(GIVEN), "each is in the test above"
+
+
+def test_the_first_two_admins_and_two_whom_they_let_in_can_work_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least that a team needs: two of the first admins; and two more people when others shall move coins."""
+    for name, value in (("SECOND_ADMIN_REQUIRED", "on"), ("ADMIN_SECRET_KEY", "k" * 32)):
+        monkeypatch.setenv(name, value)
+    world.forget_settings()
+    add = proposals.KINDS[kinds.ADD]
+    for name, actor in (("asha", "shell:root"), ("ravi", ASHA)):
+        proposals.propose(add, name, {"role": "admin", "email": None}, reason="first", actor=actor)
+    proposals.propose(proposals.KINDS[kinds.PASSWORD], "ravi", {}, reason="lost", actor=ASHA)
+    world.sql("UPDATE operators SET password_hash = 'none'")
+    for name in ("fay", "finn"):
+        wanted = {"role": "finance", "email": None}
+        made = proposals.propose(add, name, wanted, reason="x", actor=ASHA).proposal
+        proposals.confirm(made.id, shown=made.fingerprint, actor=RAVI)
+    with db.transaction() as session:
+        for checker, maker in ((RAVI, ASHA), (ASHA, RAVI), ("operator:fay", "operator:finn")):
+            assert maker_checker.refusal(session, checker, Matter(COINS), maker=maker) is None
+        for checker, maker in ((ASHA, "operator:fay"), ("operator:fay", RAVI)):
+            assert maker_checker.refusal(session, checker, Matter(COINS), maker=maker)
 
 
 @pytest.mark.parametrize(
