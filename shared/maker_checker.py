@@ -12,7 +12,8 @@ disabled at the same time is disabled before or after the decision, never in the
     is a known (`unknown_operator`), enabled (`operator_disabled`) operator with the role (`role_needed`)
     is not the maker, and has not the same app account, e-mail address or phone (`same_person`)
     is not the beneficiary (`own_wallet`): by name or by what is linked to them, compared with user id, e-mail
-      address, phone and name of the wallet, and of all wallets that were paid to the same UPI id
+      address, phone and name of the wallet, and of all wallets that were paid to the same UPI id. For an
+      import this holds for each row of its file (`paid_operators`)
     is not the requester (`own_request`)
     is not the operator whom it is about (`own_account`)
     gave the maker no power, and was given none by them, in the last MAKER_CHECKER_INDEPENDENCE_DAYS
@@ -30,7 +31,7 @@ as the one who did. Operators to whom one admin gave power are independent of ea
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Text, cast, func, select, text
 from sqlalchemy.orm import Session
 
 from shared import names
@@ -45,6 +46,14 @@ PAID_TO_IT = 1000
 # So begin all kinds of proposals about an operator (shared/proposals/kinds.py): each gives somebody power.
 ABOUT_OPERATOR = "operator_"
 
+PAID_TO = text("""
+    SELECT DISTINCT newest.user_id FROM unnest(CAST(:upi_ids AS text[])) AS asked (upi_id)
+    CROSS JOIN LATERAL (
+        SELECT user_id FROM withdrawals WHERE lower(upi_id) = lower(asked.upi_id)
+        ORDER BY created_at DESC, id DESC LIMIT :most
+    ) AS newest
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Matter:
@@ -55,6 +64,7 @@ class Matter:
     upi_id: str | None = None  # who is paid
     requested_by: str | None = None  # an actor: `user:123`, `operator:asha`, `app:quiz`
     operator: str | None = None  # the name of the operator whom it is about
+    pays: frozenset[str] = frozenset()  # names of the operators whom a file would pay: `paid_operators`
 
     @classmethod
     def of(
@@ -102,6 +112,16 @@ def must_be_independent(session: Session, actor: str, matter: Matter) -> str:
     if other is not None and (requester := session.get(Operator, other)) is not None:
         _must_be_independent(session, checker, requester)
     return names.actor_of(checker.name)
+
+
+def paid_operators(session: Session, user_ids: set[str], upi_ids: set[str]) -> set[str]:
+    """Names of the operators who would gain if these users were paid, at these UPI ids.
+
+    It is `own_wallet` for many payments at once: give it a file some hundred rows at a time.
+    """
+    wallets = _wallets(session, user_ids | _paid_to(session, upi_ids))
+    words = {folded(user_id) for user_id in user_ids}.union(*(_of_wallet(wallet) for wallet in wallets))
+    return {operator.name for operator in session.scalars(select(Operator)) if _identity(operator) & words}
 
 
 def must_hold(session: Session, actor: str, needs: Permission) -> str:
@@ -203,27 +223,32 @@ def _gains(session: Session, operator: Operator, matter: Matter) -> bool:
     """Whether it serves this operator, as far as names, addresses and phones tell."""
     if matter.operator is not None and folded(matter.operator) == operator.name:
         return True
+    if operator.name in matter.pays:
+        return True
     theirs = _identity(operator)
     user_ids = _beneficiaries(session, matter)
     if any(folded(user_id) in theirs for user_id in user_ids):
         return True
-    wallets = session.scalars(select(Wallet).where(Wallet.user_id.in_(user_ids)))
-    return any(_of_wallet(wallet) & theirs for wallet in wallets)
+    return any(_of_wallet(wallet) & theirs for wallet in _wallets(session, user_ids))
 
 
 def _beneficiaries(session: Session, matter: Matter) -> set[str]:
     """The user whom it is about, and all who were paid to the same UPI id lately."""
     found = {matter.user_id} if matter.user_id is not None else set()
-    if matter.upi_id is not None:
-        newest = (
-            select(Withdrawal.user_id)
-            .where(func.lower(Withdrawal.upi_id) == matter.upi_id.lower())
-            .order_by(Withdrawal.created_at.desc(), Withdrawal.id.desc())
-            .limit(PAID_TO_IT)
-            .subquery()
-        )
-        found |= set(session.scalars(select(newest.c.user_id).distinct()))
-    return found
+    return found | _paid_to(session, {matter.upi_id} if matter.upi_id is not None else set())
+
+
+def _paid_to(session: Session, upi_ids: set[str]) -> set[str]:
+    """The users who were paid to one of these UPI ids lately."""
+    if not upi_ids:
+        return set()
+    return set(session.scalars(PAID_TO, {"upi_ids": list(upi_ids), "most": PAID_TO_IT}))
+
+
+def _wallets(session: Session, user_ids: set[str]) -> list[Wallet]:
+    # One parameter, however many they are.
+    wanted = func.unnest(cast(list(user_ids), ARRAY(Text)))
+    return list(session.scalars(select(Wallet).where(Wallet.user_id.in_(select(wanted)))))
 
 
 def _must_be_independent(session: Session, one: Operator, other: Operator) -> None:

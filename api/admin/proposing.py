@@ -48,6 +48,8 @@ class Proposals(Page):
             kind = proposals.KINDS[made.kind]
             if not door.me().role.may(NEEDS[kind.needs]):
                 abort(403)
+            if word == CONFIRM:
+                proposals.must_need_no_file(kind)
             if request.form.get("step") != DO:
                 tells = [
                     *kind.tells(made.subject, made.wanted),

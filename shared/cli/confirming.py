@@ -2,7 +2,10 @@
 
 import hashlib
 import tempfile
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from shared.importing import Contents, Most
 
 MAX_NAME = 100
 
@@ -20,38 +23,45 @@ def copied(file: BinaryIO) -> tuple[BinaryIO, str]:
     return mine, digest.hexdigest()
 
 
-def must_be_confirmed(digest: str) -> None:
-    """Raises Conflict when a second person is needed and none has confirmed this file lately; Unavailable."""
+def must_be_confirmed(digest: str) -> "Most | None":
+    """How much of this file was confirmed; None where no second person is needed.
+
+    Raises Conflict when one is needed and none has confirmed this file lately; Unavailable.
+    """
     from shared import db, proposals
     from shared.errors import Conflict
+    from shared.importing import Most
     from shared.proposals import kinds
 
     kind = proposals.KINDS[kinds.IMPORT]
     with db.transaction() as session:
         if not proposals.needs_second(session, kind, digest, {}):
-            return
-        if not proposals.is_confirmed(session, kind, digest):
+            return None
+        made = proposals.confirmed(session, kind, digest)
+        if made is None:
             words = "Propose this file with --propose; a second person confirms it with --confirm"
             raise Conflict("A second person is needed", words, code="not_confirmed")
+        return Most(made.wanted["rows"], made.wanted["coins"])
 
 
-def propose(digest: str, wanted: dict[str, Any], reason: str, actor: str) -> str:
-    """Propose this file; words about it. Raises PayoutsError."""
+def propose(digest: str, whole: "Contents", about: dict[str, Any], reason: str, actor: str) -> str:
+    """Propose the whole of this file; words about it. Raises PayoutsError."""
     from shared import proposals
     from shared.proposals import kinds
 
-    wanted["name"] = wanted["name"][:MAX_NAME]
+    wanted = about | {"name": about["name"][:MAX_NAME], "rows": whole.rows, "coins": whole.coins}
     kind = proposals.KINDS[kinds.IMPORT]
-    made = proposals.propose(kind, digest, wanted, reason=reason, actor=actor).proposal
+    made = proposals.propose(kind, digest, wanted, reason=reason, actor=actor, pays=whole.pays).proposal
     if made.outcome is not None:
         return "No second person is needed: payouts import FILE"
-    return "Proposed. A second person looks at the same file: payouts import FILE --confirm"
+    told = f"Proposed: {whole.rows:,} rows, {whole.coins:,} coins, whatever the wallets hold now"
+    return f"{told}. A second person looks at the same file: payouts import FILE --confirm"
 
 
-def confirm(digest: str, actor: str) -> str:
+def confirm(digest: str, whole: "Contents", actor: str) -> str:
     """Confirm what another proposed about this file; words about it. Raises PayoutsError."""
     from shared import db, proposals
-    from shared.errors import NotFound
+    from shared.errors import Conflict, NotFound
     from shared.proposals import kinds
 
     with db.transaction() as session:
@@ -59,6 +69,13 @@ def confirm(digest: str, actor: str) -> str:
     mine = [made for made in waiting if (made.kind, made.subject) == (kinds.IMPORT, digest)]
     if not mine:
         raise NotFound("No such proposal", "Nobody proposed just this file", code="proposal_not_found")
-    made = proposals.confirm(mine[0].id, shown=mine[0].fingerprint, actor=actor).proposal
-    rows, coins = made.wanted["rows"], made.wanted["coins"]
-    return f"Confirmed: {rows:,} rows, {coins:,} coins. It may be imported now: payouts import FILE"
+    [waits] = mine
+    if (whole.rows, whole.coins) != (waits.wanted["rows"], waits.wanted["coins"]):
+        words = f"The file has {whole.rows:,} good rows with {whole.coins:,} coins now"
+        raise Conflict(
+            "Not what was proposed", f"{words}: reject it, propose it again", code="proposal_stale"
+        )
+    proposals.confirm(waits.id, shown=waits.fingerprint, actor=actor, pays=whole.pays)
+    return (
+        f"Confirmed: {whole.rows:,} rows, {whole.coins:,} coins. It may be imported now: payouts import FILE"
+    )

@@ -20,7 +20,7 @@ from shared.cli.saying import say
 from shared.roles import Permission
 
 if TYPE_CHECKING:
-    from shared.importing import Result, Row, Scratch, Source
+    from shared.importing import Contents, Result, Row, Scratch, Source
 
 ALL, SOME, NONE = 0, 1, 2
 DRY_RUN = "Say what would be taken, and change nothing. Limits per day and month are not foretold."
@@ -61,7 +61,8 @@ def import_(
     names its row for ever: the same file, or a mended one, may be imported again, and takes nothing twice.
 
     A file sends money to the UPI ids in it. So one person proposes it (`--propose`), a second looks at the
-    same file and confirms it (`--confirm`), and then it is imported.
+    same file and confirms it (`--confirm`), and then it is imported. Both agree to all of its good rows, also
+    those that cannot be taken now; neither may be among those whom it pays.
     """
     if propose + confirm + dry_run > 1:
         raise click.UsageError("give one of --propose, --confirm, --dry-run")
@@ -72,11 +73,7 @@ def import_(
     try:
         settings()
         mine, digest = confirming.copied(file)
-        if confirm:
-            click.echo(confirming.confirm(digest, actor_of(name)))
-            return
-        if not dry_run and not propose:
-            confirming.must_be_confirmed(digest)
+        most = None if dry_run or propose or confirm else confirming.must_be_confirmed(digest)
         source = importing.Source(mine)
         if report and report.exists() and os.path.samestat(report.stat(), os.fstat(file.fileno())):
             raise Nothing("The report would overwrite the file")
@@ -85,19 +82,27 @@ def import_(
     with _quietly(), _stoppable() as stop, importing.Scratch() as scratch:
         tally = _Tally(dry_run or propose)
         _read(source, scratch, stop)
+        if confirm:
+            click.echo(confirming.confirm(digest, _whole(source, scratch, stop), actor_of(name)))
+            return
         rows = source.rows()
         results = (
             importing.rehearse(rows, scratch)
             if dry_run or propose
-            else importing.take(rows, scratch, actor=actor_of(name))
+            else importing.take(rows, scratch, actor=actor_of(name), most=most)
         )
         tally.stopped = _go(results, tally, source, report, stop)
-    code = tally.end()
-    if stop.is_set():
-        sys.exit(stop.status)
-    if propose and code != NONE:
-        wanted = {"name": Path(file.name).name, "rows": tally.would_be_taken, "coins": tally.coins}
-        click.echo(confirming.propose(digest, wanted, reason, actor_of(name)))
+        code = tally.end()
+        if stop.is_set():
+            sys.exit(stop.status)
+        if propose and tally.stopped is None and (whole := _whole(source, scratch, stop)).rows:
+            about = {
+                "name": Path(file.name).name,
+                "rows_now": tally.would_be_taken,
+                "coins_now": tally.coins,
+            }
+            click.echo(confirming.propose(digest, whole, about, reason, actor_of(name)))
+            code = min(code, SOME)
     sys.exit(code)
 
 
@@ -108,15 +113,28 @@ def _read(source: "Source", scratch: "Scratch", stop: "_Stop") -> None:
     try:
         last = None
         with _shown(source.rows(), "Reading", source.size) as rows:
-            for last in rows:
+            for last in _until(stop, rows):
                 scratch.name(last.reference, last.line)
-                if stop.is_set():
-                    click.echo("Stopped. Nothing was taken.", err=True)
-                    sys.exit(stop.status)
     except (Unreadable, OSError, sqlite3.Error) as error:
         raise Nothing(_words(error)) from None
     if last is None:
         raise Nothing("The file has no rows")
+
+
+def _whole(source: "Source", scratch: "Scratch", stop: "_Stop") -> "Contents":
+    """All that the file asks for: what people propose and confirm. Raises Unavailable."""
+    from shared import importing
+
+    with _shown(source.rows(), "Checking", source.size) as rows:
+        return importing.contents(_until(stop, rows), scratch)
+
+
+def _until(stop: "_Stop", rows: "Iterable[Row]") -> "Iterator[Row]":
+    for row in rows:
+        yield row
+        if stop.is_set():
+            click.echo("Stopped. Nothing was taken.", err=True)
+            sys.exit(stop.status)
 
 
 def _go(

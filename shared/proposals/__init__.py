@@ -16,16 +16,16 @@ from shared.proposals.deciding import (
     Confirmed,
     claim,
     confirm,
+    confirmed,
     decided_lately,
     find,
-    is_confirmed,
     needs_second,
     number_waiting,
     propose,
     reject,
     waiting,
 )
-from shared.proposals.kinds import KINDS, Kind
+from shared.proposals.kinds import KINDS, Kind, must_need_no_file
 
 __all__ = [
     "KINDS",
@@ -33,12 +33,13 @@ __all__ = [
     "Kind",
     "claim",
     "confirm",
+    "confirmed",
     "decided_lately",
     "disable",
     "end_sessions",
     "find",
-    "is_confirmed",
     "lower_role",
+    "must_need_no_file",
     "needs_second",
     "number_waiting",
     "propose",

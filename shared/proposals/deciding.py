@@ -38,19 +38,25 @@ class Confirmed:
     is_mailed: bool = False
 
 
-def propose(kind: Kind, subject: str, wanted: Wanted, *, reason: str, actor: str) -> Confirmed:
+def propose(
+    kind: Kind, subject: str, wanted: Wanted, *, reason: str, actor: str, pays: frozenset[str] | None = None
+) -> Confirmed:
     """Propose it; without the need of a second person it is done at once (`proposal.alone`).
+
+    `pays` names the operators whom its file would pay, where it needs one.
 
     Raises BadRequest (it cannot be done, no reason), NotFound, Conflict (a proposal waits, who may not
     propose it), SettingsError, Unavailable.
     """
     if not reason.strip():
         raise BadRequest("A reason is required", "Say why", code="reason_required")
+    if pays is None:
+        kinds.must_need_no_file(kind)
     with transaction() as session:
         alone = not needs_second(session, kind, subject, wanted)
         is_first = alone and _is_of_first_admins(session, kind, subject, wanted)
         if settings().second_admin_required == "on" and not is_first:
-            actor = maker_checker.must_be_maker(session, actor, _matter(kind, subject))
+            actor = maker_checker.must_be_maker(session, actor, _matter(kind, subject, pays))
         _end_expired(session, kind, subject)
         if session.scalar(_open(kind, subject)) is not None:
             raise Conflict("A proposal waits", "Confirm or reject it first", code="proposal_waits")
@@ -73,17 +79,20 @@ def propose(kind: Kind, subject: str, wanted: Wanted, *, reason: str, actor: str
         return Confirmed(made)
 
 
-def confirm(proposal_id: UUID, *, shown: str, actor: str) -> Confirmed:
+def confirm(proposal_id: UUID, *, shown: str, actor: str, pays: frozenset[str] | None = None) -> Confirmed:
     """A second person confirms what they were shown (its `fingerprint`), and it is done.
+
+    `pays` is as in `propose`, of the file that this person has.
 
     Raises NotFound, Conflict (not a second person, decided, expired, something changed), BadRequest,
     SettingsError, Unavailable.
     """
     with transaction() as session:
         made, kind = _locked(session, proposal_id)
-        actor = maker_checker.must_be_checker(
-            session, actor, _matter(kind, made.subject), maker=made.proposed_by
-        )
+        if pays is None:
+            kinds.must_need_no_file(kind)
+        matter = _matter(kind, made.subject, pays)
+        actor = maker_checker.must_be_checker(session, actor, matter, maker=made.proposed_by)
         if session.scalar(select(made.expires_at <= func.now())):
             raise Conflict("Expired", "Propose it again", code="proposal_expired")
         now = _fingerprint(session, kind, made.subject, made.wanted)
@@ -139,14 +148,16 @@ def needs_second(session: Session, kind: Kind, subject: str, wanted: Wanted) -> 
     return not _is_of_first_admins(session, kind, subject, wanted)
 
 
-def is_confirmed(session: Session, kind: Kind, subject: str) -> bool:
-    """Whether a second person confirmed it lately: for what people then do themselves, as an import."""
+def confirmed(session: Session, kind: Kind, subject: str) -> AdminProposal | None:
+    """What a second person confirmed lately, the newest: for what people then do themselves, as an import."""
     lately = (
-        select(AdminProposal.id)
+        select(AdminProposal)
         .where(AdminProposal.kind == kind.word, AdminProposal.subject == subject)
         .where(AdminProposal.outcome == CONFIRMED, ~_is_old(AdminProposal.decided_at))
+        # What one person did alone, while that was allowed, is nobody's confirmation later.
+        .where(AdminProposal.alone.is_(False))
     )
-    return session.scalar(lately.limit(1)) is not None
+    return session.scalar(lately.order_by(AdminProposal.decided_at.desc()).limit(1))
 
 
 def waiting(session: Session) -> Sequence[AdminProposal]:
@@ -235,14 +246,20 @@ def _write(
         f"{kind.title}: {made.subject[:100]}, {done}" + (" by one person alone" if made.alone else ""),
         [*kind.tells(made.subject, made.wanted), f"Proposed by {made.proposed_by}: {made.reason}"]
         + ([f"{done.capitalize()} by {actor}."] if done != "proposed" else [])
-        + (["A second person confirms or rejects it in the panel."] if done == "proposed" else []),
+        + ([_waits_for(kind)] if done == "proposed" else []),
         about=kinds.operator_of(session, kind, made.subject),
         invitation=invitation,
     )
 
 
-def _matter(kind: Kind, subject: str) -> Matter:
-    return Matter(kind.needs, operator=subject if kind.is_about_operator else None)
+def _waits_for(kind: Kind) -> str:
+    if kind.needs_file:
+        return "A second person confirms it at a shell, with the file, or rejects it in the panel."
+    return "A second person confirms or rejects it in the panel."
+
+
+def _matter(kind: Kind, subject: str, pays: frozenset[str] | None = None) -> Matter:
+    return Matter(kind.needs, operator=subject if kind.is_about_operator else None, pays=pays or frozenset())
 
 
 def _fingerprint(session: Session, kind: Kind, subject: str, wanted: Wanted) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from shared.errors import BadRequest
+from shared.errors import BadRequest, Conflict
 from shared.models import AdminProposal, Invitation, Operator
 from shared.proposals import apps, people
 from shared.roles import Permission
@@ -22,6 +22,7 @@ class Kind:
 
     `stands` says what is there now, and raises PayoutsError when it cannot be done. `tells` says what will
     happen. `does` carries it out when it is confirmed; `shows` later, when its proposer claims the secret.
+    `needs_file`: nobody can say yes to it without its file, so it is proposed and confirmed at a shell.
     """
 
     word: str
@@ -32,6 +33,7 @@ class Kind:
     does: Callable[[Session, AdminProposal], Invitation | None] = lambda *_: None
     shows: Callable[[Session, AdminProposal], tuple[str, str]] | None = None  # words, and the secret
     is_about_operator: bool = False
+    needs_file: bool = False
 
 
 LINK = "operator_link"
@@ -54,6 +56,26 @@ def _a_file(_session: Session, _hash: str, wanted: Wanted) -> Wanted:
     if wanted["rows"] < 1:
         raise BadRequest("No rows", "The file has no rows", code="no_rows")
     return {}
+
+
+def must_need_no_file(kind: Kind) -> None:
+    """For the ways on which there is no file at hand, such as the panel. Raises Conflict."""
+    if kind.needs_file:
+        words = "Confirm it at a shell, with the file: payouts import FILE --confirm"
+        raise Conflict("The file is needed", words, code="file_needed")
+
+
+def _tells_import(digest: str, wanted: Wanted) -> list[str]:
+    told = [
+        f"The file {wanted['name']} (SHA-256 {digest[:16]}…) may be imported: {wanted['rows']:,} rows, "
+        f"{wanted['coins']:,} coins, whatever the wallets hold now."
+    ]
+    if "rows_now" in wanted:
+        told.append(
+            f"When it was proposed, {wanted['rows_now']:,} rows with {wanted['coins_now']:,} coins could be "
+            "taken; the others can be taken once their wallets allow it."
+        )
+    return [*told, "Each good row becomes a withdrawal of its user to its UPI id."]
 
 
 def _mailed(wanted: Wanted) -> str:
@@ -161,11 +183,8 @@ KINDS: dict[str, Kind] = {
             "Import",
             Permission.IMPORT,
             _a_file,
-            lambda digest, wanted: [
-                f"The file {wanted['name']} (SHA-256 {digest[:16]}…) may be imported: {wanted['rows']} rows, "
-                f"{wanted['coins']} coins.",
-                "Each good row becomes a withdrawal of its user to its UPI id.",
-            ],
+            _tells_import,
+            needs_file=True,
         ),
     )
 }

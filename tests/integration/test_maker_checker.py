@@ -258,3 +258,16 @@ def test_names_in_the_database_are_folded(world: World) -> None:
         with pytest.raises(DBAPIError, match="ck_operators_name"):
             world.operators(name)
     assert names.folded(" \uff21SHA ") == "asha" and names.phone_of("+91 98765-43210") == "9876543210"
+
+
+GAINS = {name: case for name, (code, case) in REFUSED.items() if code == "own_wallet"}
+
+
+@pytest.mark.parametrize("case", [*GAINS.values(), Case()], ids=[*GAINS, "nobody"])
+def test_a_file_pays_whom_one_withdrawal_would_pay(world: World, case: Case) -> None:
+    arrange(world, case)
+    users = {f"other{n}" for n in range(10)} | {str(case.matter.user_id)}
+    upi_ids = {"other@okaxis"} | ({case.matter.upi_id} if case.matter.upi_id else set())
+    with db.transaction() as session:
+        paid = maker_checker.paid_operators(session, users, upi_ids)
+    assert paid == ({"ravi"} if case in GAINS.values() else set())
