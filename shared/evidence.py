@@ -1,4 +1,4 @@
-"""Evidence: who decided what, and who may act. `payouts check` names a row that was changed past the rules.
+"""Evidence: who decided what, who may act, who is paid. `payouts check` names a row changed past the rules.
 
 Tables that are only appended to are sealed row by row, as the journal is (`sealing.SOURCES`). Of tables whose
 rows change lawfully (a proposal is decided, an operator is disabled) a trigger writes each version of a row
@@ -40,6 +40,7 @@ class Kept:
 
 FOLLOWING = "how far it has followed, after each turn; money and people depend on none of it"
 KEPT = (
+    Kept("destinations", "id"),
     Kept("adjustments", "id"),
     Kept("resolutions", "id"),
     Kept("blocks", "id"),
@@ -117,7 +118,6 @@ NO_EVIDENCE = {
     "wallets": "sums over the journal, which is sealed; the checks compare them",
     "withdrawals": "the sealed events repeat payee, amount and each status; the checks compare them",
     "payout_attempts": "the provider's own list, each night; key and bytes never change (trigger)",
-    "destinations": "ids at the provider for a user's UPI id; made again if they were gone",
     "webhook_events": "what the provider sent; what it did stands in the sealed events",
     "hints": "webhooks that wait for our own call, whose answer stands in the sealed events",
     "seal_blocks": "the seals: checked by themselves",

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 2000  # of a stream, from the server
 TABLE_OF = {source.word: source.table for source in SOURCES}
 
 SAID = "every entry, event, review, audit line and version says what was sealed"
-KEPT = "every decision, block, operator, key and endpoint is as its last version"
+KEPT = "every decision, block, operator, key, endpoint and payee is as its last version"
 MADE = "every seal is as it was made"
 LATE = f"nothing was left unsealed for {LATE_SECONDS} seconds"
 SIGNED = "every certificate is as it was signed, and its day was not added to"

@@ -41,6 +41,7 @@ PAID, FAILED, PENDING = (
 )
 # Of whoever moved last, and of a user whose withdrawals count.
 USER = "(SELECT user_id FROM coin_transactions ORDER BY id DESC LIMIT 1)"
+PAID_USER = "(SELECT user_id FROM destinations ORDER BY created_at DESC, id DESC LIMIT 1)"
 LAST_CREDIT = "(SELECT max(id) FROM coin_transactions WHERE kind = 'credit')"
 
 FOUND_BY_BOTH = (
@@ -167,6 +168,9 @@ FOUND_BY_THE_WHOLE = (
     *_plants(MADE, "UPDATE seal_blocks SET journal_to = 0"),
     *_plants(
         KEPT,
+        # All later payouts of this user go to another account.
+        f"UPDATE destinations SET fund_account_id = 'fa_thief' WHERE user_id = {PAID_USER}",
+        f"DELETE FROM destinations WHERE user_id = {PAID_USER}",
         "INSERT INTO blocks (kind, subject, reason, added_by) VALUES ('upi_id', 'user@okaxis', 'x', 'operator:asha')",
     ),
     *_plants(

@@ -14,6 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from shared.ids import new_id
 from shared.models.base import NOW, Base, one_of
 from shared.states import LIVE, AttemptState
 
@@ -94,16 +95,28 @@ class Hint(Base):
 
 
 class Destination(Base):
-    """Where a user's UPI id is known at the provider."""
+    """Where a user's UPI id is known at the provider. It decides who is paid: it never changes, it ends."""
 
     __tablename__ = "destinations"
+    __table_args__ = (
+        Index(
+            "uq_one_live_destination",
+            "user_id",
+            "upi_id",
+            "known_to",
+            unique=True,
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
 
-    user_id: Mapped[str] = mapped_column(ForeignKey("wallets.user_id"), primary_key=True)
-    upi_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(ForeignKey("wallets.user_id"))
+    upi_id: Mapped[str]
     contact_id: Mapped[str]
     fund_account_id: Mapped[str]
     known_to: Mapped[str]  # Settings.razorpayx_identity; for another one the payee is made known anew
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    ended_at: Mapped[datetime | None]  # the provider refused to pay there: the payee is made known anew
 
 
 class WebhookEvent(Base):

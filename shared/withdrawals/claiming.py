@@ -49,7 +49,10 @@ PAYEE = (
     .select_from(Wallet)
     .outerjoin(
         Destination,
-        (Destination.user_id == Wallet.user_id) & (Destination.upi_id == bindparam("upi_id")),
+        (Destination.user_id == Wallet.user_id)
+        & (Destination.upi_id == bindparam("upi_id"))
+        & (Destination.known_to == bindparam("known_to"))
+        & Destination.ended_at.is_(None),
     )
     .where(Wallet.user_id == bindparam("user_id"))
 )
@@ -120,7 +123,7 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     if (off := pausing.off_for(session, withdrawal)) is not None:
         pausing.hold_back(session, withdrawal, off)
         return None
-    if destination is None or destination.known_to != settings().razorpayx_identity:
+    if destination is None:
         journey.wait(withdrawal, Reason.PREPARING, settings().lease_seconds)
         journey.note(session, withdrawal, "preparing", actor=WORKER)
         name = session.get_one(Wallet, withdrawal.user_id).name
@@ -138,6 +141,7 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
 def _payee(session: Session, withdrawal: Withdrawal) -> tuple[Destination | None, Awaits | None]:
     """The payee, if RazorpayX knows them, and why nothing may be sent to them, if anything forbids it."""
     names = {"user_id": withdrawal.user_id, "upi_id": withdrawal.upi_id}
+    names["known_to"] = settings().razorpayx_identity
     found = session.execute(PAYEE, {**names, "subjects": blocks.subjects(withdrawal.upi_id)}).one()
     destination, is_frozen, is_blocked = found
     frozen = Awaits.WALLET_FROZEN if is_frozen else None

@@ -56,14 +56,15 @@ TELL = text("""
            AND NOT EXISTS
                (SELECT FROM payout_attempts a WHERE a.withdrawal_id = w.id AND a.state = 'accepted')),
     cost AS MATERIALIZED
-        (SELECT id, due_at, is_begun,
+        (SELECT due.id, due_at, is_begun,
                 row_number() OVER (PARTITION BY due.user_id ORDER BY is_begun DESC, due_at) > :per_user
                     AS is_backlog,
                 CASE WHEN status_reason = 'awaiting_review' THEN 0
-                     WHEN status = 'processing' OR d.known_to = :identity OR row_number() OVER
+                     WHEN status = 'processing' OR d.id IS NOT NULL OR row_number() OVER
                          (PARTITION BY due.user_id, due.upi_id ORDER BY is_begun DESC, due_at) > 1 THEN 1
                      ELSE :new_payee END AS calls
-         FROM due LEFT JOIN destinations d ON d.user_id = due.user_id AND d.upi_id = due.upi_id),
+         FROM due LEFT JOIN destinations d ON d.user_id = due.user_id AND d.upi_id = due.upi_id
+             AND d.known_to = :identity AND d.ended_at IS NULL),
     queued AS MATERIALIZED
         (SELECT id, is_backlog, sum(calls) OVER ahead AS calls, row_number() OVER ahead AS place,
                 count(*) FILTER (WHERE NOT is_begun) OVER ahead AS waiting

@@ -10,19 +10,18 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from shared import metrics
 from shared.db import on_commit, transaction
-from shared.models import Destination, PayoutAttempt, Withdrawal, WithdrawalEvent
+from shared.models import PayoutAttempt, Withdrawal, WithdrawalEvent
 from shared.razorpayx.answers import ALIVE, Accepted, Answer, Found, Prepared, Refused, Throttled
 from shared.razorpayx.reasons import POLICIES
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.steps import LookUp, Poll, Prepare, Send, Step
-from shared.withdrawals import effects, hinting, journey, pausing, rechecking, reporting
+from shared.withdrawals import effects, hinting, journey, pausing, payees, rechecking, reporting
 from shared.withdrawals.claiming import begin, is_older, sent_again
 
 # After an hour the provider's page counts an absent payout as failed (razorpayx.md §3). What it did not
@@ -87,7 +86,7 @@ def _record_preparation(
     session: Session, withdrawal: Withdrawal, step: Prepare, answer: Answer
 ) -> Step | None:
     if isinstance(answer, Prepared):
-        _remember(session, step, answer)
+        payees.remember(session, step, answer)
     if withdrawal.version != step.version:
         return None  # cancelled meanwhile, or another worker has it: theirs is the next word
     if isinstance(answer, Prepared):
@@ -108,16 +107,6 @@ def _record_preparation(
 def _times_noted(session: Session, withdrawal: Withdrawal, reason: str) -> int:
     told = (WithdrawalEvent.withdrawal_id == withdrawal.id) & (WithdrawalEvent.reason == reason)
     return session.scalar(select(func.count()).select_from(WithdrawalEvent).where(told)) or 0
-
-
-def _remember(session: Session, step: Prepare, answer: Prepared) -> None:
-    known = {
-        "contact_id": answer.contact_id,
-        "fund_account_id": answer.fund_account_id,
-        "known_to": settings().razorpayx_identity,
-    }
-    statement = upsert(Destination).values(user_id=step.user_id, upi_id=step.upi_id, **known)
-    session.execute(statement.on_conflict_do_update(index_elements=["user_id", "upi_id"], set_=known))
 
 
 def _end_unsent(session: Session, withdrawal: Withdrawal, answer: Refused) -> None:
@@ -222,16 +211,11 @@ def _refused(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, a
         # This send was refused, but an earlier one has no known end: it may be paid all the same.
         _unanswered(session, withdrawal, attempt, answer)
         return
-    if answer.reason == "fund_account_invalid":
-        # What we remember of the payee is no longer true: a new attempt makes them known anew.
-        session.execute(
-            delete(Destination).where(
-                Destination.user_id == withdrawal.user_id, Destination.upi_id == withdrawal.upi_id
-            )
-        )
     attempt.state = AttemptState.REFUSED
     attempt.answered_at = attempt.ended_at = func.now()
     attempt.status_details = {"reason": answer.reason, "description": answer.description}
+    if answer.reason == "fund_account_invalid":
+        payees.forget(session, withdrawal, attempt)
     effects.end_or_retry(
         session, withdrawal, attempt, actor="reply", reason=answer.reason, description=answer.description
     )

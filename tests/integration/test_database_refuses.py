@@ -8,6 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 from shared import blocks, db
 from shared.models import BlockRemoval
+from shared.razorpayx.answers import Refused
+from shared.withdrawals import record_answer
 from tests.world import World
 
 REFUND = """
@@ -55,6 +57,17 @@ def failed(world: World) -> None:
     world.paid(upi_id="fail.bank_account_closed@sim")
 
 
+def refused(world: World) -> None:
+    """A refusal that says nothing of the destination."""
+    world.credit()
+    record_answer(world.first_send(), Refused("input_validation_failed", "no", 400))
+
+
+def forgotten(world: World) -> None:
+    world.credit()
+    record_answer(world.first_send(), Refused("fund_account_invalid", "no", 400))
+
+
 def frozen(world: World) -> None:
     pending(world)
     with db.transaction() as session:
@@ -95,6 +108,21 @@ REFUSALS: list[tuple[Callable[[World], None], str, str]] = [
     (paid, FAILED + REFUND, "ck_withdrawals|may still succeed"),
     (paid, ATTEMPT, "uq_one_live_attempt_per_withdrawal"),
     (paid, "UPDATE payout_attempts SET payout_id = 'pout_other'", "never changes"),
+    *(
+        (paid, f"UPDATE destinations SET {column} = 'other'", "never changes")
+        for column in ("user_id", "upi_id", "contact_id", "fund_account_id", "known_to")
+    ),
+    (paid, "UPDATE destinations SET ended_at = now()", "nothing was refused"),
+    (refused, "UPDATE destinations SET ended_at = now()", "nothing was refused"),
+    (forgotten, "UPDATE destinations SET ended_at = NULL", "never changes"),
+    (paid, "DELETE FROM destinations", "never deleted"),
+    (paid, "TRUNCATE destinations", "never deleted"),
+    (
+        paid,
+        "INSERT INTO destinations (id, user_id, upi_id, contact_id, fund_account_id, known_to)"
+        " SELECT gen_random_uuid(), user_id, upi_id, contact_id, 'fa_other', known_to FROM destinations",
+        "uq_one_live_destination",
+    ),
     (failed, REFUND, "uq_one_refund_per_withdrawal"),
     (failed, ATTEMPT, "was refunded"),
     (failed, "UPDATE payout_attempts SET state = 'paid', ended_at = NULL", "was refunded|has ended"),

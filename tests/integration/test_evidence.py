@@ -28,8 +28,10 @@ from shared.evidence import KEPT, NO_EVIDENCE, Kept
 from shared.migrations import config, migrate
 from shared.models import Base, Operator
 from shared.notifications import endpoints
+from shared.razorpayx.answers import Refused
 from shared.roles import Role
 from shared.settings import settings
+from shared.withdrawals import record_answer
 from tests.world import World
 
 # Another value for a column of each type; the rules of a single row are away meanwhile.
@@ -60,6 +62,7 @@ def peopled(world: World) -> World:
     adjusting.propose("user123", 10, reason="mended", actor="operator:asha")
     waits = adjusting.propose("user123", 10**9, reason="too much", actor="operator:asha")
     adjusting.reject(waits.id, actor="operator:asha")
+    record_answer(world.first_send(), Refused("fund_account_invalid", "no", 400))
     withdrawal_id = world.request()
     world.sql(
         "INSERT INTO resolutions (id, withdrawal_id, decision, evidence, fingerprint, proposed_by)"
@@ -306,8 +309,49 @@ def test_the_trigger_of_each_table_keeps_what_the_check_compares(world: World) -
         "SELECT tgrelid::regclass::text AS name, tgargs FROM pg_trigger WHERE tgname = 'version'"
     )
     triggers = {row.name: bytes(row.tgargs).decode().split("\0")[:3] for row in rows}
-    assert triggers.keys() == {kept.table for kept in KEPT}, "and no table of the request path has one"
+    assert triggers.keys() == {kept.table for kept in KEPT}, "and no table that a request writes has one"
     for kept in KEPT:
         lists = [f"{{{','.join(names)}}}" for names in (kept.never, kept.hashed)]
         assert triggers[kept.table] == [kept.key, *lists]
         assert {kept.key, *kept.never, *kept.hashed} <= columns(world, kept.table).keys()
+
+
+# --- whom the money goes to
+
+
+def test_a_payee_that_was_changed_past_the_rules_is_named(world: World) -> None:
+    """All later payouts would go to another account, while every line of the books names the right payee."""
+    world.paid()
+    world.broken_on_purpose = True
+    world.sql_without_rules("UPDATE destinations SET fund_account_id = 'fa_thief'")
+    [row] = world.sql("SELECT id FROM destinations")
+    [line] = faults()
+    assert line == f"destinations {row.id} (changed since version {_version(world)}: fund_account_id)"
+
+
+def test_payees_of_before_are_taken_in_and_can_be_taken_back_out(world: World) -> None:
+    """An upgrade, and a downgrade: the newest destination of each payee stays, and is paid."""
+    record_answer_of_an_unknown_account(world)
+    world.paid()
+    url = settings().database_url.get_secret_value()
+    world.altered = True
+    command.downgrade(config(url), "0025")
+    [before] = world.sql("SELECT * FROM destinations")
+    world.sql_without_rules("DELETE FROM evidence WHERE of_table = 'destinations'")
+    migrate(url)
+    [after] = world.sql("SELECT * FROM destinations")
+    assert (after.fund_account_id, after.ended_at) == (before.fund_account_id, None)
+    assert faults() == []
+    world.broken_on_purpose = True
+    world.sql_without_rules("UPDATE destinations SET contact_id = 'cont_thief'")
+    [line] = faults()
+    assert line.endswith(": contact_id)")
+
+
+def record_answer_of_an_unknown_account(world: World) -> None:
+    world.credit()
+    record_answer(world.first_send(), Refused("fund_account_invalid", "no", 400))
+
+
+def _version(world: World) -> int:
+    return world.sql("SELECT max(id) AS id FROM evidence WHERE of_table = 'destinations'")[0].id

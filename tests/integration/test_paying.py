@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from sandbox.processes import wait_until
 from shared import db, withdrawals
-from shared.razorpayx.answers import Unknown
+from shared.razorpayx.answers import Refused, Unknown
 from shared.razorpayx.client import RazorpayX
 from shared.razorpayx.reasons import POLICIES, policy
 from shared.settings import settings
@@ -92,9 +92,31 @@ def test_a_passing_failure_that_passes_is_paid_once(world: World) -> None:
 
 
 def test_a_payee_that_is_no_longer_known_is_made_known_anew(world: World) -> None:
-    world.paid()
-    world.sql("UPDATE destinations SET fund_account_id = 'fa_00000000000000'")
+    world.credit()
+    world.sql(
+        "INSERT INTO destinations (id, user_id, upi_id, contact_id, fund_account_id, known_to) VALUES"
+        " (gen_random_uuid(), 'user123', 'user@okhdfcbank', 'cont_00000000000000', 'fa_00000000000000', :known_to)",
+        known_to=settings().razorpayx_identity,
+    )
     assert world.read(world.paid()).status == "completed"
+    rows = world.sql("SELECT fund_account_id, ended_at FROM destinations ORDER BY created_at")
+    assert [row.ended_at is None for row in rows] == [False, True]
+    assert rows[0].fund_account_id == "fa_00000000000000" != rows[1].fund_account_id
+
+
+def test_a_late_refusal_does_not_end_the_destination_that_replaced_it(world: World) -> None:
+    """Two withdrawals went to the old one; each is told that it is unknown."""
+    world.credit()
+    first, second = world.first_send(), world.first_send()
+    invalid = Refused("fund_account_invalid", "The id provided does not exist", 400)
+    record_answer(first, invalid)
+    world.sql(
+        "INSERT INTO destinations (id, user_id, upi_id, contact_id, fund_account_id, known_to)"
+        " SELECT gen_random_uuid(), user_id, upi_id, contact_id, 'fa_next', known_to FROM destinations"
+    )
+    record_answer(second, invalid)
+    rows = world.sql("SELECT fund_account_id FROM destinations WHERE ended_at IS NULL")
+    assert [row.fund_account_id for row in rows] == ["fa_next"]
 
 
 def test_polls_without_an_answer_leave_a_trace_and_do_not_move_the_promise(world: World) -> None:
