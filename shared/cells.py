@@ -1,14 +1,17 @@
 """Cells of the lists that people open in a spreadsheet. Every list of ours goes through here."""
 
+import re
 import unicodedata
 from itertools import takewhile
+
+from shared import visible
 
 FORMULAS = frozenset("=+-@")
 # They look like one, or a spreadsheet makes one of them: also full-width and small signs are these (NFKC).
 MINUS = frozenset("\N{MINUS SIGN}\N{EN DASH}\N{HYPHEN}\N{NON-BREAKING HYPHEN}")
 # Blanks, and what no eye sees: a spreadsheet may leave them out, and then the cell begins behind them.
 UNSEEN = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
-BLANK_LETTERS = frozenset("\N{HANGUL FILLER}\N{HALFWIDTH HANGUL FILLER}\N{BRAILLE PATTERN BLANK}")
+UNSEEN_LETTER = re.compile(f"[{visible.IGNORABLE}{visible.BLANKS}]")
 
 
 def harmless(cell: str) -> str:
@@ -21,4 +24,4 @@ def harmless(cell: str) -> str:
 
 
 def _is_unseen(letter: str) -> bool:
-    return letter in BLANK_LETTERS or unicodedata.category(letter) in UNSEEN
+    return UNSEEN_LETTER.match(letter) is not None or unicodedata.category(letter) in UNSEEN

@@ -246,7 +246,22 @@ def test_what_nobody_named_remains() -> None:
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
-@pytest.mark.parametrize("before", ["", "  ", "\u00a0", "\u200b\ufeff", "\u202e", "\u3000", "\u3164", "\x01"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "  ",
+        "\u00a0",
+        "\u200b\ufeff",
+        "\u202e",
+        "\u3000",
+        "\u3164",
+        "\x01",
+        "\ufe0f",
+        "\u180b",
+        "\U000e0100",
+    ],
+)
 def test_no_cell_is_a_formula(cell: str, before: str) -> None:
     assert harmless(before + cell) == f"'{before}{cell}"
 

@@ -18,13 +18,39 @@ from shared.visible import visible
         ("\u3164", "‹U+3164›"),
         ("a\x1b[2J", "a‹U+001B›[2J"),
         ("\U000e0041", "‹U+E0041›"),
+        ("asha\ufe0f", "asha‹U+FE0F›"),
+        ("asha\ufe00", "asha‹U+FE00›"),
+        ("asha\U000e0100", "asha‹U+E0100›"),
+        ("\u180b\u180d\u180f", "‹U+180B›‹U+180D›‹U+180F›"),
+        ("\U00016fe4\U0001d159", "‹U+16FE4›‹U+1D159›"),
+        ("❤\ufe0f\ufe0f", "❤\ufe0f‹U+FE0F›"),
+        ("🎉\u200d", "🎉‹U+200D›"),
+        ("a\u200d🎉", "a‹U+200D›🎉"),
+        ("7\ufe0f", "7‹U+FE0F›"),
     ],
 )
 def test_what_nobody_sees_is_named(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-@pytest.mark.parametrize("text", ["asha", "a b\n", "José", "अक्\u200dष", "₹5", "日本", "🎉", "שלום"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "asha",
+        "a b\n",
+        "José",
+        "अक्\u200dष",
+        "₹5",
+        "日本",
+        "🎉",
+        "❤\ufe0f",
+        "❤\ufe0f\u200d🔥",
+        "👩\u200d💻",
+        "👩🏽\u200d💻",
+        "1\ufe0f\u20e3",
+        "שלום",
+    ],
+)
 def test_what_is_seen_stays_as_it_is(text: str) -> None:
     assert visible(text) == text
 
