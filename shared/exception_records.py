@@ -15,10 +15,13 @@ from sqlalchemy.orm import Session
 from shared import audit, severities
 from shared.errors import Conflict, NotFound, Stale
 from shared.models import ExceptionRecord
+from shared.razorpayx.answers import Outcome, outcome_of
 from shared.severities import Severity
 
 Position = tuple[int, datetime, int]  # in the listing: how bad, since when, and the record's id
 RANK = literal_column(severities.RANK, Integer)
+NEWER = "There is newer word of it"
+MOST_BEFORE = 20  # words that a record keeps of those that it follows
 
 
 def open_record(
@@ -31,12 +34,16 @@ def open_record(
     theirs: dict[str, Any],
     withdrawal_id: UUID | None = None,
     is_news: bool = False,
+    after: ExceptionRecord | None = None,
 ) -> int:
     """Write down a finding; returns the record's id. An open one of this kind and subject is seen again.
 
     Its sides stay as they were first seen: people decide by them. `is_news`: they become these, for of a
-    number that changes, such as a missing sum, only the latest helps.
+    number that changes, such as a missing sum, only the latest helps. `after`: where that record is open, it
+    is closed, and this one takes its place: with its owner, and with what was said before.
     """
+    if after is not None and after.resolved_at is None:
+        return _succeed(session, after, kind, subject, source, ours, theirs, withdrawal_id)
     statement = upsert(ExceptionRecord).values(
         kind=kind, subject=subject, source=source, ours=ours, theirs=theirs, withdrawal_id=withdrawal_id
     )
@@ -46,6 +53,38 @@ def open_record(
         set_={"seen_at": func.now(), **({"ours": ours, "theirs": theirs} if is_news else {})},
     )
     return int(session.execute(statement.returning(ExceptionRecord.id)).scalar_one())
+
+
+def _succeed(
+    session: Session,
+    before: ExceptionRecord,
+    kind: str,
+    subject: str,
+    source: str,
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    withdrawal_id: UUID | None,
+) -> int:
+    session.refresh(before, with_for_update=True)
+    said = {name: value for name, value in before.theirs.items() if name != "before"}
+    earlier = [*_before(before), {"record": before.id, "kind": before.kind, **said}]
+    before.resolution, before.resolved_by, before.resolved_at = NEWER, "system", func.now()
+    session.flush()  # of one kind and subject only one is open
+    newer = ExceptionRecord(
+        kind=kind,
+        subject=subject,
+        source=source,
+        withdrawal_id=withdrawal_id,
+        ours=ours,
+        theirs={**theirs, "before": earlier[-MOST_BEFORE:]},
+        owner=before.owner,
+        owned_at=before.owned_at,
+    )
+    session.add(newer)
+    session.flush()
+    before.resolution = f"{NEWER}: it goes on as #{newer.id}"
+    session.flush()
+    return newer.id
 
 
 def take(session: Session, record_id: int, *, owner: str, seen: str | None = None) -> ExceptionRecord:
@@ -117,26 +156,27 @@ def close_all(
     return len(closed.all())
 
 
-def go_on(session: Session, *, kind: str, subject: str, as_record: int) -> None:
-    """Close the open record of this kind, and let a newer one of the same matter take over its owner."""
-    record = session.scalar(
-        select(ExceptionRecord)
-        .where(
-            ExceptionRecord.kind == kind,
-            ExceptionRecord.subject == subject,
-            ExceptionRecord.resolved_at.is_(None),
-        )
-        .with_for_update()
-    )
-    if record is None:
-        return
-    newer = session.get_one(ExceptionRecord, as_record, with_for_update=True)
-    newer.theirs = {**newer.theirs, "before": {"record": record.id, "kind": kind, **record.theirs}}
-    if newer.owner is None:
-        newer.owner, newer.owned_at = record.owner, record.owned_at
-    record.resolution = f"There is newer word of it: it goes on as #{as_record}"
-    record.resolved_by, record.resolved_at = "system", func.now()
-    session.flush()
+def last_of(session: Session, *, kind: str, subject: str) -> ExceptionRecord | None:
+    """The newest record of this kind and subject, open or closed."""
+    query = select(ExceptionRecord).where(ExceptionRecord.kind == kind, ExceptionRecord.subject == subject)
+    return session.scalar(query.order_by(ExceptionRecord.id.desc()).limit(1))
+
+
+def tells(record: ExceptionRecord | None, theirs: dict[str, Any]) -> bool:
+    """Whether everything that RazorpayX says here of its payouts stands in the record already."""
+    return record is None or _words(theirs) <= _words(record.theirs).union(*map(_words, _before(record)))
+
+
+def _words(theirs: dict[str, Any]) -> set[tuple[str, Outcome]]:
+    """Which payouts are named, each with how it stands, as far as that matters to us."""
+    named = [(one["payout_id"], one["status"]) for one in theirs.get("payouts", ())]
+    if "payout_id" in theirs:
+        named.append((theirs["payout_id"], theirs.get("provider_status") or theirs.get("status") or ""))
+    return {(payout_id, outcome_of(status)) for payout_id, status in named}
+
+
+def _before(record: ExceptionRecord) -> list[dict[str, Any]]:
+    return list(record.theirs.get("before", ()))
 
 
 def listing(

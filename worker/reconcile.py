@@ -9,7 +9,7 @@ from shared import db, exception_records
 from shared.clock import INDIA
 from shared.models import ReconciliationRun
 from shared.razorpayx.client import RazorpayX
-from shared.reconciliation import Result, reconcile, standing
+from shared.reconciliation import Result, owed, reconcile, standing
 from shared.reconciliation.standing import DAYS_BACK, SETTLED_SECONDS, Day
 from shared.settings import settings
 
@@ -38,6 +38,7 @@ def nightly() -> Result | None:
         now = session.scalars(select(func.now())).one()
         tries = _tries(session, now)
         _tell_what_is_late(session, now, tries)
+        owed.tell(session)
     if not tries:
         return None
     return run(*min(tries, key=lambda day: (tries[day] or day[0], day)))

@@ -6,6 +6,7 @@ running.py     news through the one door, a second look, records
 records.py     a finding becomes a record once
 summing.py     the day in money, down to zero         pure
 papers.py      the list and the page for finance
+owed.py        coins that our own books say are owed
 standing.py    how far it has come
 """
 

@@ -15,7 +15,11 @@ CHUNK = 2000
 OURS = """
     SELECT a.id AS attempt_id, a.withdrawal_id, a.state, a.payout_id, w.amount_paise, a.utr,
            w.utr AS withdrawal_utr, a.fees_paise, a.tax_paise, w.status,
-           r.id IS NOT NULL AND taken.coins = 0 AS is_refunded, taken.coins < 0 AS is_taken_back,
+           r.id IS NOT NULL AND taken.coins = 0 AS is_refunded,
+           taken.coins < 0 AND a.number = (
+               SELECT min(p.number) FROM payout_attempts p
+               WHERE p.withdrawal_id = w.id AND p.state <> 'paid' AND p.provider_status = 'processed'
+           ) AS is_taken_back,
            a.sent_as, a.last_sent_at, w.paid_via, a.unconfirmed, a.provider_status,
            w.status = 'completed' AND NOT EXISTS (
                SELECT FROM payout_attempts p WHERE p.withdrawal_id = w.id AND p.state = 'paid'

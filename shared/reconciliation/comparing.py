@@ -18,7 +18,8 @@ from shared.withdrawals.meaning import Effect, contradiction, meaning
 # What can differ. The subject of a record is the payout's id unless it is said otherwise.
 AMOUNT, STATUS, UTR, FEES = "amount_differs", "status_differs", "utr_differs", "fees_differ"
 REFERENCE = "reference_differs"
-NOT_REFUNDED, REFUNDED_BUT_ALIVE = "reversed_not_refunded", "refunded_but_alive"
+NOT_REFUNDED = "reversed_not_refunded"
+REFUNDED_BUT_ALIVE = "refunded_but_alive"  # the withdrawal's id: it is held until people have looked
 UNKNOWN_TO_US = "unknown_to_us"
 UNKNOWN_TO_THEM = "unknown_to_them"  # the attempt's id
 TWO_PAYOUTS = "two_payouts"  # the withdrawal's id, as everywhere where this word is used
@@ -56,7 +57,7 @@ class Ours:
     is_refunded: bool  # its user has the coins
     sent_as: str
     last_sent_at: datetime
-    is_taken_back: bool = False  # people took the coins again, for it was paid after its refund
+    is_taken_back: bool = False  # people took the coins again, for this one was paid after its refund
     paid_via: str = PaidVia.RAZORPAYX
     unconfirmed: bool = False  # paid, by a webhook's word alone
     provider_status: str | None = None  # as RazorpayX told it last
@@ -145,7 +146,7 @@ def _effect(report: PayoutReport, ours: Ours) -> Effect:
         report.outcome,
         on_peoples_word=ours.on_peoples_word,
         unconfirmed=ours.unconfirmed,
-        contradicted_by=contradiction(ours.state, ours.provider_status),
+        told=ours.provider_status,
     )
 
 
@@ -188,18 +189,20 @@ def _status(pair: Pair, report: PayoutReport, ours: Ours) -> list[Finding]:
     is_alive = report.outcome in ALIVE
     is_open, is_paid = ours.state in UNSETTLED, ours.state == AttemptState.PAID
     is_over = not is_open and not is_paid
-    if ours.is_taken_back and report.outcome == "paid":
+    if ours.is_taken_back and report.outcome == "paid" == contradiction(ours.state, ours.provider_status):
         return []  # two people saw just that
     if (
         _effect(report, ours) == "conflict"
         or (is_paid and report.outcome == "reversed")
+        # Sent back, and paid after all: the user has coins and rupees.
+        or (ours.state == AttemptState.REVERSED and is_alive)
         # Given up here and alive there, with the coins still held: the next attempt would pay twice.
         or (is_over and is_alive and not ours.is_refunded)
     ):
         word = conflict_word(report, ours.state)
         return [_finding(pair, word, str(ours.withdrawal_id), stops=True)]
     if is_alive and ours.is_refunded:
-        return [_finding(pair, REFUNDED_BUT_ALIVE)]
+        return [_finding(pair, REFUNDED_BUT_ALIVE, str(ours.withdrawal_id), stops=True)]
     if (is_open and report.outcome != "waiting") or (is_paid and report.outcome == "waiting"):
         return [_finding(pair, STATUS)]
     withdrawal_is_over = ours.status in (Status.FAILED, Status.CANCELLED)

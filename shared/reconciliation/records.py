@@ -28,7 +28,6 @@ OF_A_PAIR = frozenset(
         comparing.FEES,
         comparing.REFERENCE,
         comparing.NOT_REFUNDED,
-        comparing.REFUNDED_BUT_ALIVE,
         comparing.UNKNOWN_TO_US,
     }
 )
@@ -41,10 +40,9 @@ def settle(finding: Finding) -> int | None:
     """The open record of a finding, made if need be; None when people have closed one of the same facts."""
     with transaction() as session:
         last = _last(session, finding)
-        if last is not None and last.resolved_at is not None and _is_explained(last, finding):
+        if last is not None and last.resolved_at is not None and _is_explained(session, last, finding):
             return None
-        is_told = last is not None and last.resolved_at is None
-        if finding.withdrawal_id and not is_told:
+        if finding.stops and finding.withdrawal_id and not _is_told(last, finding):
             _stop(session, finding, finding.withdrawal_id)
         return exception_records.open_record(
             session,
@@ -83,16 +81,19 @@ def close_what_is_over(pairs: Iterable[Pair], utrs: Iterable[str], found: set[tu
         )
 
 
+def _is_told(last: ExceptionRecord | None, finding: Finding) -> bool:
+    """Whether an open record says all of it already."""
+    is_open = last is not None and last.resolved_at is None
+    return is_open and exception_records.tells(last, finding.theirs)
+
+
 def _stop(session: Session, finding: Finding, withdrawal_id: UUID) -> None:
     """Do as the one door does: nothing is sent and no coin moves until people have decided."""
-    if not finding.stops and finding.kind != comparing.REFUNDED_BUT_ALIVE:
-        return
     withdrawal = reading.find(session, withdrawal_id, lock=True)
-    if finding.stops:
-        told = {key: value for key, value in finding.theirs.items() if key != "statement"}
-        attempt_id = finding.ours.get("attempt_id")
-        journey.flag(session, withdrawal, finding.kind, actor=SOURCE, attempt_id=attempt_id, **told)
-        _hold_against(session, finding)
+    told = {key: value for key, value in finding.theirs.items() if key != "statement"}
+    attempt_id = finding.ours.get("attempt_id")
+    journey.flag(session, withdrawal, finding.kind, actor=SOURCE, attempt_id=attempt_id, **told)
+    _hold_against(session, finding)
     if finding.report is not None and finding.report.outcome in ALIVE:
         effects.freeze_if_refunded(session, withdrawal)
 
@@ -101,14 +102,19 @@ def _hold_against(session: Session, finding: Finding) -> None:
     """What people now act on is what the door holds the next word against."""
     attempt_id = parse_id(finding.ours.get("attempt_id") or "")
     attempt = session.get(PayoutAttempt, attempt_id) if attempt_id else None
-    if attempt is not None and finding.report is not None and journey.CONTRADICTS in finding.kind:
+    if attempt is not None and finding.report is not None and not finding.theirs.get("beside"):
         effects.hold_against(attempt, finding.report)
 
 
-def _is_explained(record: ExceptionRecord, finding: Finding) -> bool:
+def _is_explained(session: Session, record: ExceptionRecord, finding: Finding) -> bool:
     """Whether a person, and not the system, closed this record, and it is about the same facts."""
     if record.resolved_by in (SOURCE, SYSTEM):
         return False
+    later = select(ExceptionRecord.id).where(
+        ExceptionRecord.withdrawal_id == record.withdrawal_id, ExceptionRecord.id > record.id
+    )
+    if finding.stops and record.withdrawal_id and session.scalar(later.limit(1)):
+        return False  # something else was told since, and now this again
     if not finding.stops:
         return record.ours == finding.ours and record.theirs == finding.theirs
     # A flag's record may be the door's, which tells less and in its own words.

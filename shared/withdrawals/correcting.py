@@ -32,6 +32,14 @@ def is_taken_back(session: Session, withdrawal: Withdrawal) -> bool:
     return session.scalars(taken).one() < 0
 
 
+def lives(session: Session, withdrawal: Withdrawal) -> bool:
+    """Whether a payout of it lives, or was paid, by RazorpayX's last word, after it had ended here."""
+    ends = select(PayoutAttempt.state, PayoutAttempt.provider_status).where(
+        PayoutAttempt.withdrawal_id == withdrawal.id
+    )
+    return any(contradiction(state, status) in ALIVE for state, status in session.execute(ends))
+
+
 def must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
     """Whether its coins can be taken back, or given back, as things stand. Raises BadRequest, NotFound."""
     if decision == Decision.GIVE_BACK:
@@ -46,6 +54,10 @@ def must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decisio
             "Nothing says that it was paid",
             "Its coins are taken back only after something contradicted its end",
             code="not_contradicted",
+        )
+    if not lives(session, withdrawal) and journey.CONTRADICTS in journey.last_call(session, withdrawal):
+        raise BadRequest(
+            "It was not paid in the end", "RazorpayX's last word of its payout is no payment", code="not_paid"
         )
     wallet.must_hold(wallet.find(session, withdrawal.user_id), -withdrawal.coins_amount)
 
@@ -89,10 +101,7 @@ def carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, actor:
 def _must_be_due(session: Session, withdrawal: Withdrawal) -> None:
     if not is_taken_back(session, withdrawal):
         raise BadRequest("Nothing to give back", "Its coins were not taken back", code="not_taken_back")
-    ends = select(PayoutAttempt.state, PayoutAttempt.provider_status).where(
-        PayoutAttempt.withdrawal_id == withdrawal.id
-    )
-    if any(contradiction(state, status) in ALIVE for state, status in session.execute(ends)):
+    if lives(session, withdrawal):
         raise BadRequest(
             "It may still be paid",
             "RazorpayX's last word is that the payment arrived, or is on its way",

@@ -8,11 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.errors import BadRequest, Conflict
-from shared.models import PayoutAttempt, Withdrawal
+from shared.models import PayoutAttempt, Withdrawal, WithdrawalEvent
+from shared.razorpayx.answers import ALIVE
 from shared.settings import settings
 from shared.states import UNSETTLED, WAITING, AttemptState, Decision, Reason, Status
 from shared.withdrawals import correcting, journey
 from shared.withdrawals.correcting import CORRECTIONS
+from shared.withdrawals.meaning import contradiction
 
 # So long the provider's "it is on its way" counts as heard: it is asked for anew much more often.
 ON_ITS_WAY_SECONDS = 86_400
@@ -66,7 +68,10 @@ def _must_not_be_on_its_way(session: Session, withdrawal: Withdrawal, decision: 
 
     Their word counts when RazorpayX has not said so for a day, or when its bank's time is over.
     """
-    if decision != Decision.REFUND or withdrawal.status != Status.PROCESSING:
+    if decision != Decision.REFUND:
+        return
+    _must_not_live(session, withdrawal)
+    if withdrawal.status != Status.PROCESSING:
         return
     banks_time = timedelta(seconds=WAITING[Reason.BANK_PROCESSING][1])
     alive = select(PayoutAttempt.provider_status).where(
@@ -101,6 +106,33 @@ def fingerprint(session: Session, withdrawal: Withdrawal) -> str:
             withdrawal.amount_paise,
         ],
         *[[str(a.id), a.state, a.payout_id, a.provider_status, a.sends, a.utr] for a in attempts],
+        ["called", _times_called(session, withdrawal)],
         *(["taken back"] if correcting.is_taken_back(session, withdrawal) else []),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _must_not_live(session: Session, withdrawal: Withdrawal) -> None:
+    """An attempt had ended, and then RazorpayX said that its payout lives: it says so for a day."""
+    said = select(PayoutAttempt.state, PayoutAttempt.provider_status).where(
+        PayoutAttempt.withdrawal_id == withdrawal.id,
+        PayoutAttempt.answered_at > func.now() - timedelta(seconds=ON_ITS_WAY_SECONDS),
+    )
+    for state, status in session.execute(said):
+        if contradiction(state, status) in ALIVE:
+            raise BadRequest(
+                "It may still be paid",
+                f"RazorpayX says of a payout that had ended here: {status}; ask them, or wait a day",
+                code="may_be_paid",
+            )
+
+
+def _times_called(session: Session, withdrawal: Withdrawal) -> int:
+    """How often people were called: what was said then may stand in a record alone."""
+    told_only = [journey.FLAGGED + why for why in journey.TOLD_ONLY]
+    called = select(func.count()).where(
+        WithdrawalEvent.withdrawal_id == withdrawal.id,
+        WithdrawalEvent.reason.startswith(journey.FLAGGED),
+        WithdrawalEvent.reason.not_in(told_only),
+    )
+    return session.scalars(called).one()

@@ -69,6 +69,10 @@ def end(
         if not attempt.unconfirmed:
             pausing.learn_from_report(session, withdrawal, report)
         return
+    if was_unconfirmed:
+        # Whatever only a webhook told of its payment was never so: the UTR may be another's.
+        withdrawal.utr = None if withdrawal.utr == attempt.utr else withdrawal.utr
+        attempt.utr, attempt.fees_paise, attempt.tax_paise = report.utr, report.fees_paise, report.tax_paise
     attempt.recheck_at, attempt.unconfirmed = None, False
     attempt.state = AttemptState.REVERSED if report.outcome == "reversed" else AttemptState.FAILED
     attempt.ended_at = func.now()
@@ -179,8 +183,9 @@ def hold_against(attempt: PayoutAttempt, report: PayoutReport) -> None:
     """Keep what contradicts an attempt's end: people act on it, and the next word is held against it."""
     if attempt.state == AttemptState.PAID:
         attempt.utr = attempt.utr or report.utr  # told once
-    elif attempt.payout_id in (None, report.payout_id):
+    if attempt.payout_id in (None, report.payout_id):
         attempt.payout_id, attempt.provider_status = report.payout_id, report.status
+        attempt.answered_at = func.now()
 
 
 def freeze_if_refunded(session: Session, withdrawal: Withdrawal) -> None:

@@ -103,6 +103,14 @@ def was_contradicted(session: Session, withdrawal: Withdrawal) -> bool:
     )
 
 
+def last_call(session: Session, withdrawal: Withdrawal) -> str:
+    """Why people were last called to it; empty when they never were."""
+    query = select(func.substr(WithdrawalEvent.reason, len(FLAGGED) + 1)).where(
+        WithdrawalEvent.withdrawal_id == withdrawal.id, WithdrawalEvent.reason.startswith(FLAGGED)
+    )
+    return session.scalar(query.order_by(WithdrawalEvent.id.desc()).limit(1)) or ""
+
+
 def answered(session: Session, withdrawal: Withdrawal) -> None:
     """What a person was told about has ended by itself."""
     if withdrawal.review in TOLD_ONLY:
@@ -150,10 +158,12 @@ def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **da
     But for TOLD_ONLY, nothing is sent and no coin moves until people have decided. A payout that says one
     thing after another is one matter: the record that is open goes on as that of the newest word.
     """
-    if withdrawal.review == why:
+    theirs = {key: value for key, value in data.items() if value is not None}
+    subject, before = str(withdrawal.id), withdrawal.review or ""
+    last = exception_records.last_of(session, kind=why, subject=subject)
+    if before == why and exception_records.tells(last, theirs):
         return  # they know
-    before = withdrawal.review or ""
-    goes_on = CONTRADICTS in before and CONTRADICTS in why
+    goes_on = before == why or (CONTRADICTS in before and CONTRADICTS in why)
     if goes_on or not is_blocked(withdrawal):
         withdrawal.review = why
         withdrawal.updated_at = func.now()
@@ -163,17 +173,16 @@ def flag(session: Session, withdrawal: Withdrawal, why: str, *, actor: str, **da
         wait(withdrawal, Reason.IN_REVIEW, REVIEW_SECONDS)
         withdrawal.due_at = func.least(due_at, withdrawal.due_at)
     _event(session, withdrawal, Status(withdrawal.status), actor, FLAGGED + why, data)
-    record_id = exception_records.open_record(
+    exception_records.open_record(
         session,
         kind=why,
-        subject=str(withdrawal.id),
+        subject=subject,
         source=actor,
         withdrawal_id=withdrawal.id,
         ours=_our_side(withdrawal),
-        theirs={key: value for key, value in data.items() if value is not None},
+        theirs=theirs,
+        after=exception_records.last_of(session, kind=before, subject=subject) if goes_on else None,
     )
-    if goes_on:
-        exception_records.go_on(session, kind=before, subject=str(withdrawal.id), as_record=record_id)
     log.error("[PAYOUT] needs a person", withdrawal_id=str(withdrawal.id), why=why)
 
 

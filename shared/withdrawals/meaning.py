@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from shared.razorpayx.answers import Outcome, outcome_of
+from shared.razorpayx.answers import ALIVE, REVERSED, Outcome, outcome_of
 from shared.states import LIVE, UNSETTLED, AttemptState
 
 Effect = Literal["follow", "pay", "fail", "reverse", "confirm", "undo", "repeat", "late", "conflict"]
@@ -47,18 +47,22 @@ def meaning(
     *,
     on_peoples_word: bool,
     unconfirmed: bool = False,
-    contradicted_by: Outcome | None = None,
+    told: str | None = None,
 ) -> Effect:
     """What a report does to an attempt.
 
     `on_peoples_word`: its withdrawal is completed, and no attempt of it was paid. Then two people said what
     was, and news that it ended otherwise may be about just that. `unconfirmed`: only a webhook said that it
-    was paid. `contradicted_by`: what RazorpayX said last of it, where that spoke against how it ended. People
-    have acted on that, so each further word about its end is theirs to hear.
+    was paid. `told`: the status that RazorpayX named last. Where that spoke against how it ended, people have
+    acted on it, so each further word about its end is theirs to hear. So is a payout that lives where people,
+    and not RazorpayX, said that the money came back.
     """
     if unconfirmed and state == AttemptState.PAID:
         return UNCONFIRMED[outcome]
     effect = MEANING[AttemptState(state), outcome]
+    if state == AttemptState.REVERSED and outcome in ALIVE and told != REVERSED:
+        return "conflict"
+    contradicted_by = contradiction(state, told)
     if effect in ("late", "repeat") and outcome not in ("waiting", contradicted_by):
         return "conflict" if contradicted_by or (on_peoples_word and effect == "late") else effect
     return effect
@@ -69,4 +73,5 @@ def contradiction(state: str, told: str | None) -> Outcome | None:
     if told is None or AttemptState(state) in LIVE:
         return None
     outcome = outcome_of(told)
-    return outcome if MEANING[AttemptState(state), outcome] == "conflict" else None
+    is_over = state == AttemptState.REVERSED and outcome in ALIVE
+    return outcome if is_over or MEANING[AttemptState(state), outcome] == "conflict" else None

@@ -75,14 +75,17 @@ def judge(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, repo
         report.outcome,
         on_peoples_word=_is_paid_on_peoples_word(session, withdrawal, attempt),
         unconfirmed=attempt.unconfirmed,
-        contradicted_by=contradiction(attempt.state, attempt.provider_status),
+        told=attempt.provider_status,
     )
     if effect in ("reverse", "undo") and journey.is_blocked(withdrawal):
         effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
     if effect in ("repeat", "reverse") and _was_paid_otherwise(withdrawal, attempt, report):
         effect = "conflict"
-    if effect == "conflict" and report.outcome == "paid" and correcting.is_taken_back(session, withdrawal):
-        effect = "repeat"  # it is what two people acted on
+    if effect == "conflict" and report.outcome == "paid" == contradiction(
+        attempt.state, attempt.provider_status
+    ):
+        # What was told of this very payout already, and two people took the coins back for it.
+        effect = "repeat" if correcting.is_taken_back(session, withdrawal) else effect
     return Judged(effect)
 
 

@@ -19,7 +19,7 @@ from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.roles import Permission
 from shared.settings import settings
 from shared.states import FINAL, LIVE, AttemptState, Decision, Status
-from shared.withdrawals import correcting, deciding, journey, paid_outside, reading
+from shared.withdrawals import correcting, deciding, effects, journey, paid_outside, reading
 from shared.withdrawals.correcting import CORRECTIONS
 from shared.withdrawals.paid_outside import NOT_TOLD, Payment
 
@@ -149,6 +149,8 @@ def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, paid:
             )
         told |= {"reason": "resolved", "failure_reason": NOT_ARRIVED}
         journey.move(session, withdrawal, Status.FAILED, actor=actor, **told)
+        if correcting.lives(session, withdrawal):
+            effects.freeze_if_refunded(session, withdrawal)
     elif made.decision == Decision.PAID and withdrawal.status == Status.PROCESSING:
         if attempt is not None and attempt.payout_id:
             attempt.state = AttemptState.PAID
@@ -159,11 +161,14 @@ def _carry_out(session: Session, withdrawal: Withdrawal, made: Resolution, paid:
     else:
         if withdrawal.status not in FINAL:
             withdrawal.due_at = func.now()
+        elif attempt is not None:
+            attempt.recheck_at = func.now()  # how it stands now, whatever was explained
         journey.note(session, withdrawal, f"resolved:{made.decision}", actor=actor, **told)
 
 
 def _end(attempt: PayoutAttempt, state: AttemptState) -> None:
     attempt.state, attempt.ended_at, attempt.recheck_at = state, func.now(), None
+    attempt.unconfirmed = False
 
 
 def cannot(session: Session, withdrawal: Withdrawal, decision: Decision) -> str | None:

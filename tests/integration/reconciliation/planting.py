@@ -41,16 +41,17 @@ def plant(day: Day) -> None:
     for withdrawal_id, payout_id in of(2):
         provider.becomes(payout_id, "failed")
         put(("failed_after_paid", str(withdrawal_id)))
-    for withdrawal_id, payout_id in of(3):
+    for withdrawal_id, _ in of(3):
         world.sql_without_rules(
-            f"""WITH a AS (UPDATE payout_attempts SET state = 'reversed', ended_at = now(), recheck_at = NULL
+            f"""WITH a AS (UPDATE payout_attempts SET state = 'reversed', provider_status = 'reversed',
+                             ended_at = now(), recheck_at = NULL
                            WHERE withdrawal_id = '{withdrawal_id}'),
                      w AS (UPDATE withdrawals SET status = 'failed', completed_at = NULL, failure_reason = 'x'
                            WHERE id = '{withdrawal_id}' RETURNING user_id, coins_amount)
                 INSERT INTO coin_transactions (user_id, kind, coins, balance_after, withdrawal_id, actor)
                 SELECT user_id, 'refund', coins_amount, 0, '{withdrawal_id}', 'nobody' FROM w"""
         )
-        put(("refunded_but_alive", payout_id))
+        put(("processed_after_reversed", str(withdrawal_id)))
     for withdrawal_id, payout_id in of(4):
         attempt_id = str(day.attempt(withdrawal_id).id)
         provider.simulator.post(f"payouts/{payout_id}/forget", {})

@@ -6,6 +6,7 @@ import pytest
 
 from shared import blocks, db, exception_records, withdrawals
 from shared.razorpayx.answers import Refused
+from shared.reconciliation import owed
 from shared.states import Decision
 from tests.integration.reconciliation.days import Day, kinds, sent
 from tests.world import payment
@@ -155,3 +156,37 @@ def test_coins_that_were_taken_back_and_never_given_back_are_found_each_night(da
 def decide(withdrawal_id: UUID, decision: Decision) -> None:
     made = withdrawals.propose(withdrawal_id, decision, evidence="Their statement", actor="operator:asha")
     withdrawals.approve(made.id, actor="operator:ravi")
+
+
+@pytest.mark.failure(2)
+def test_coins_that_are_owed_are_told_each_night_although_the_day_was_compared(day: Day) -> None:
+    world = day.world
+    world.credit()
+    send = world.first_send()
+    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
+    payout = world.arrives_after_all(send.withdrawal_id)
+    world.hears(payout)
+    decide(send.withdrawal_id, Decision.TAKE_BACK)
+    world.hears(world.becomes(payout["id"], "reversed"))
+    with db.transaction() as session:
+        for record in exception_records.listing(session):
+            exception_records.close(session, record.id, resolution="seen", actor="operator:asha")
+        assert owed.tell(session) == 1
+    assert kinds(day) == ["reversed_not_refunded"]
+    decide(send.withdrawal_id, Decision.GIVE_BACK)
+    with db.transaction() as session:
+        assert owed.tell(session) == 0 and exception_records.listing(session) == []
+
+
+@pytest.mark.failure(2)
+def test_what_was_sent_back_and_is_paid_again_is_held_and_can_be_taken_back(day: Day) -> None:
+    world = day.world
+    withdrawal_id = world.paid()
+    payout_id = day.payout(withdrawal_id)
+    day.provider.becomes(payout_id, "reversed")
+    day.run()
+    day.provider.becomes(payout_id, "processed")
+    day.run()
+    assert kinds(day) == ["processed_after_reversed"]
+    decide(withdrawal_id, Decision.TAKE_BACK)
+    assert (world.balance(), day.run().outcome) == (1500, "clean")
