@@ -36,7 +36,9 @@ CRITICAL: Final = frozenset(
         "unknown_to_us",
         "amount_differs",
         "debit_differs",
+        "utr_of_another",
         "utr_twice",
+        "webhook_untrue",  # somebody else signs webhooks
     }
 )
 NOTICE: Final = frozenset({"fees_differ", "webhooks_out", "mail"})
