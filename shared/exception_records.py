@@ -43,7 +43,16 @@ def open_record(
     is closed, and this one takes its place: with its owner, and with what was said before.
     """
     if after is not None and after.resolved_at is None:
-        return _succeed(session, after, kind, subject, source, ours, theirs, withdrawal_id)
+        return _succeed(
+            session,
+            after,
+            kind=kind,
+            subject=subject,
+            source=source,
+            ours=ours,
+            theirs=theirs,
+            withdrawal_id=withdrawal_id,
+        )
     statement = upsert(ExceptionRecord).values(
         kind=kind, subject=subject, source=source, ours=ours, theirs=theirs, withdrawal_id=withdrawal_id
     )
@@ -55,36 +64,20 @@ def open_record(
     return int(session.execute(statement.returning(ExceptionRecord.id)).scalar_one())
 
 
-def _succeed(
-    session: Session,
-    before: ExceptionRecord,
-    kind: str,
-    subject: str,
-    source: str,
-    ours: dict[str, Any],
-    theirs: dict[str, Any],
-    withdrawal_id: UUID | None,
-) -> int:
+def _succeed(session: Session, before: ExceptionRecord, **facts: Any) -> int:
+    """Close a record, and open the one that takes its place."""
     session.refresh(before, with_for_update=True)
-    said = {name: value for name, value in before.theirs.items() if name != "before"}
-    earlier = [*_before(before), {"record": before.id, "kind": before.kind, **said}]
     before.resolution, before.resolved_by, before.resolved_at = NEWER, "system", func.now()
     session.flush()  # of one kind and subject only one is open
-    newer = ExceptionRecord(
-        kind=kind,
-        subject=subject,
-        source=source,
-        withdrawal_id=withdrawal_id,
-        ours=ours,
-        theirs={**theirs, "before": earlier[-MOST_BEFORE:]},
-        owner=before.owner,
-        owned_at=before.owned_at,
-    )
-    session.add(newer)
+    record_id = open_record(session, **facts, is_news=True)
+    newer = session.get_one(ExceptionRecord, record_id, populate_existing=True)
+    said = {name: value for name, value in before.theirs.items() if name != "before"}
+    earlier = [*_before(before), {"record": before.id, "kind": before.kind, **said}]
+    newer.theirs = {**newer.theirs, "before": earlier[-MOST_BEFORE:]}
+    newer.owner, newer.owned_at = before.owner, before.owned_at
+    before.resolution = f"{NEWER}: it goes on as #{record_id}"
     session.flush()
-    before.resolution = f"{NEWER}: it goes on as #{newer.id}"
-    session.flush()
-    return newer.id
+    return record_id
 
 
 def take(session: Session, record_id: int, *, owner: str, seen: str | None = None) -> ExceptionRecord:

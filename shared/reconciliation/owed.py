@@ -4,6 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared import exception_records
+from shared.razorpayx.answers import NOT_PAID, PAID, REVERSED
 from shared.reconciliation.comparing import NOT_REFUNDED
 
 # Taken back because a payout was paid after its refund, and by RazorpayX's last word none is paid any more.
@@ -15,14 +16,14 @@ OWED = text("""
     JOIN LATERAL (SELECT payout_id, provider_status FROM payout_attempts
                   WHERE withdrawal_id = w.id AND payout_id IS NOT NULL
                   ORDER BY answered_at DESC NULLS LAST LIMIT 1) last ON true
-    WHERE last.provider_status IN ('reversed', 'failed', 'rejected', 'cancelled') AND NOT EXISTS (
-        SELECT FROM payout_attempts WHERE withdrawal_id = w.id AND provider_status = 'processed')
+    WHERE last.provider_status = ANY(:ended) AND NOT EXISTS (
+        SELECT FROM payout_attempts WHERE withdrawal_id = w.id AND provider_status = :paid)
 """)
 
 
 def tell(session: Session) -> int:
     """Open a record for each user who has neither coins nor rupees, until the coins are given back."""
-    rows = session.execute(OWED).all()
+    rows = session.execute(OWED, {"ended": sorted({REVERSED, *NOT_PAID}), "paid": PAID}).all()
     for row in rows:
         exception_records.open_record(
             session,

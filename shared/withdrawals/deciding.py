@@ -21,6 +21,7 @@ ON_ITS_WAY_SECONDS = 86_400
 
 
 def must_be_possible(session: Session, withdrawal: Withdrawal, decision: Decision) -> None:
+    """Whether people may decide so now. Raises BadRequest, Conflict (a worker is on the wire)."""
     if decision in CORRECTIONS:
         correcting.must_be_possible(session, withdrawal, decision)
         return

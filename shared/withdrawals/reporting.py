@@ -81,11 +81,9 @@ def judge(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, repo
         effect = "conflict"  # another payout of it may have been paid: people decide whose coins these are
     if effect in ("repeat", "reverse") and _was_paid_otherwise(withdrawal, attempt, report):
         effect = "conflict"
-    if effect == "conflict" and report.outcome == "paid" == contradiction(
-        attempt.state, attempt.provider_status
-    ):
-        # What was told of this very payout already, and two people took the coins back for it.
-        effect = "repeat" if correcting.is_taken_back(session, withdrawal) else effect
+    is_told = contradiction(attempt.state, attempt.provider_status) == report.outcome == "paid"
+    if effect == "conflict" and is_told and correcting.is_taken_back(session, withdrawal):
+        effect = "repeat"  # told of this very payout already, and two people took the coins back for it
     return Judged(effect)
 
 

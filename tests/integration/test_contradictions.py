@@ -44,12 +44,6 @@ def is_frozen() -> bool:
         return blocks.is_frozen(session, "user123")
 
 
-def let_go(world: World) -> None:
-    with db.transaction() as session:
-        made = blocks.propose_unfreeze(session, "user123", reason="seen", actor=ASHA)
-        blocks.approve(session, made.id, actor=RAVI)
-
-
 @pytest.fixture
 def two(world: World) -> tuple[UUID, list[Any]]:
     """A withdrawal whose first attempt failed and whose second one was refused: its coins are back."""

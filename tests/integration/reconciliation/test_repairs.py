@@ -1,5 +1,6 @@
 """What only was not heard of is applied through the one door; what contradicts is told and left alone."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -9,7 +10,7 @@ from shared.razorpayx.answers import Refused
 from shared.reconciliation import owed
 from shared.states import Decision
 from tests.integration.reconciliation.days import Day, kinds, sent
-from tests.world import payment
+from tests.world import World, payment
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("people")]
 
@@ -111,15 +112,12 @@ def test_what_is_given_up_here_and_lives_there_is_sent_no_more(day: Day) -> None
 def test_a_payment_after_the_refund_is_found_by_the_comparison_through_to_its_end(day: Day) -> None:
     """No webhook, and no look of ours: the night's comparison alone finds it, holds it, and lets it rest."""
     world = day.world
-    world.credit()
-    send = world.first_send()
-    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
-    payout = world.arrives_after_all(send.withdrawal_id)
+    withdrawal_id, payout = paid_late(world)
     day.run()
     assert kinds(day) == ["processed_after_refused"]
     with db.transaction() as session:
         assert blocks.of_wallet(session, "user123") is not None
-    decide(send.withdrawal_id, Decision.TAKE_BACK)
+    decide(withdrawal_id, Decision.TAKE_BACK)
     run = day.run()
     assert (run.outcome, run.totals.paid, run.totals.remainder) == ("clean", 5590, 0)
 
@@ -131,7 +129,7 @@ def test_a_payment_after_the_refund_is_found_by_the_comparison_through_to_its_en
         "reversed_after_refused",
         "reversed_not_refunded",
     ]  # and still not given back
-    decide(send.withdrawal_id, Decision.GIVE_BACK)
+    decide(withdrawal_id, Decision.GIVE_BACK)
     assert (world.balance(), day.run().outcome) == (2000, "clean")
 
 
@@ -139,18 +137,23 @@ def test_a_payment_after_the_refund_is_found_by_the_comparison_through_to_its_en
 def test_coins_that_were_taken_back_and_never_given_back_are_found_each_night(day: Day) -> None:
     """The record of the reversal was closed, and the coins forgotten."""
     world = day.world
-    world.credit()
-    send = world.first_send()
-    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
-    payout = world.arrives_after_all(send.withdrawal_id)
+    withdrawal_id, payout = paid_late(world)
     world.hears(payout)
-    decide(send.withdrawal_id, Decision.TAKE_BACK)
+    decide(withdrawal_id, Decision.TAKE_BACK)
     world.hears(world.becomes(payout["id"], "reversed"))
     with db.transaction() as session:
         for record in exception_records.listing(session):
             exception_records.close(session, record.id, resolution="seen", actor="operator:asha")
     day.run()
     assert kinds(day) == ["reversed_not_refunded"]
+
+
+def paid_late(world: World) -> tuple[UUID, dict[str, Any]]:
+    """Refused, its coins back, and paid by RazorpayX all the same; nobody here has heard of that."""
+    world.credit()
+    send = world.first_send()
+    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
+    return send.withdrawal_id, world.arrives_after_all(send.withdrawal_id)
 
 
 def decide(withdrawal_id: UUID, decision: Decision) -> None:
@@ -161,19 +164,16 @@ def decide(withdrawal_id: UUID, decision: Decision) -> None:
 @pytest.mark.failure(2)
 def test_coins_that_are_owed_are_told_each_night_although_the_day_was_compared(day: Day) -> None:
     world = day.world
-    world.credit()
-    send = world.first_send()
-    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
-    payout = world.arrives_after_all(send.withdrawal_id)
+    withdrawal_id, payout = paid_late(world)
     world.hears(payout)
-    decide(send.withdrawal_id, Decision.TAKE_BACK)
+    decide(withdrawal_id, Decision.TAKE_BACK)
     world.hears(world.becomes(payout["id"], "reversed"))
     with db.transaction() as session:
         for record in exception_records.listing(session):
             exception_records.close(session, record.id, resolution="seen", actor="operator:asha")
         assert owed.tell(session) == 1
     assert kinds(day) == ["reversed_not_refunded"]
-    decide(send.withdrawal_id, Decision.GIVE_BACK)
+    decide(withdrawal_id, Decision.GIVE_BACK)
     with db.transaction() as session:
         assert owed.tell(session) == 0 and exception_records.listing(session) == []
 
