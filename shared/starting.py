@@ -20,8 +20,8 @@ REDIS_SECONDS = 3
 VERSIONS = Path(__file__).parent / "migrations" / "versions"
 # What old rows are deleted from; no other table loses a row.
 DELETED_FROM = (
-    "counted_days", "day_totals", "deliveries", "emails", "idempotent_requests",
-    "told_records",
+    "counted_days", "day_totals", "deliveries", "emails", "idempotent_requests", "operator_recovery_codes",
+    "operator_tokens", "spot_checks", "told_records",
 )  # fmt: skip
 TABLES = "SELECT to_regclass('withdrawals') IS NOT NULL AND to_regclass('alembic_version') IS NOT NULL"
 VERSION = "SELECT max(version_num) FROM alembic_version"

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from psycopg import sql
 
 from sandbox.services import Databases
-from shared import db, sealing, starting
+from shared import db, operator_tokens, sealing, second_factor, spot_checks, starting
 from shared.cli import main
 from shared.errors import SettingsError, Unavailable
+from shared.models import Operator
 from tests.world import World
 
 OTHER_DEFAULTS = {
@@ -68,6 +69,12 @@ def test_a_database_with_other_defaults_pays_seals_and_proves_the_same(world: Wo
     assert world.finish(world.request()) == "completed"
     world.simulator.scenario("fail.bank_account_closed", next=1)
     assert world.finish(world.request(upi_id="asha@ybl")) == "failed"
+    spot_checks.run()
+    world.operators("asha")
+    with db.transaction() as session:
+        asha = session.get_one(Operator, "asha")
+        operator_tokens.revoke(session, operator_tokens.issue(session, asha))
+        second_factor.renew_codes(session, asha)
     sealing.seal()
     done = CliRunner().invoke(main, ["check"])
     assert done.exit_code == 0, done.output
@@ -163,3 +170,9 @@ def test_each_missing_right_is_named_and_those_are_enough(world: World, limited:
     assert world.finish(world.request()) == "completed"
     world.simulator.scenario("fail.bank_account_closed", next=1)
     assert world.finish(world.request(upi_id="asha@ybl")) == "failed"
+    spot_checks.run()
+    world.operators("asha")
+    with db.transaction() as session:
+        asha = session.get_one(Operator, "asha")
+        operator_tokens.revoke(session, operator_tokens.issue(session, asha))
+        second_factor.renew_codes(session, asha)

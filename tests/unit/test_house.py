@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from shared import models
+from shared.starting import DELETED_FROM
+
 ROOT = Path(__file__).parents[2]
 PRODUCT = sorted(path for part in ("api", "worker", "shared") for path in (ROOT / part).rglob("*.py"))
 FILE_LINES = 300
@@ -83,6 +86,12 @@ def test_the_simulator_shares_no_code_with_what_it_tests() -> None:
     for path in (ROOT / "sandbox" / "razorpayx").rglob("*.py"):
         found = re.findall(r"^\s*(?:from|import) (api|worker|shared)\b", path.read_text(), re.M)
         assert not found, f"{path.name} imports {found}: a simulator that shares our errors cannot show them"
+
+
+def test_a_start_asks_for_the_right_to_delete_wherever_the_code_deletes() -> None:
+    code = "".join(path.read_text() for path in PRODUCT if "migrations" not in str(path))
+    tables = {getattr(models, name).__tablename__ for name in re.findall(r"\bdelete\((\w+)\)", code)}
+    assert tables | set(re.findall(r"DELETE FROM (\w+)", code)) <= set(DELETED_FROM)
 
 
 def test_no_work_at_import_time() -> None:
