@@ -12,7 +12,8 @@ RUN python -m pip install --no-cache-dir --no-deps --require-hashes -r ${REQUIRE
 COPY shared ./shared
 COPY api ./api
 COPY worker ./worker
-RUN printf '#!/bin/sh\nexec python -m shared.cli "$@"\n' > /usr/local/bin/payouts && chmod 755 /usr/local/bin/payouts \
+COPY cli ./cli
+RUN printf '#!/bin/sh\nexec python -m cli "$@"\n' > /usr/local/bin/payouts && chmod 755 /usr/local/bin/payouts \
  && useradd --system --no-create-home payouts
 
 USER payouts

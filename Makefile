@@ -5,15 +5,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 REACT := examples/react
 
-.PHONY: install demo test examples browser chaos calm lint openapi env lock clean
+.PHONY: install demo check quick test test-all examples browser chaos calm lint openapi env lock clean
 
 install: $(VENV)/installed  ## Everything that the commands and the tests need, into .venv
 
 demo: $(VENV)/installed  ## Start everything and tell the story of five withdrawals
 	@$(BIN)/payouts demo $(ARGS)
 
-test: $(VENV)/installed browser  ## Run every test
-	@$(BIN)/python -m pytest $(ARGS)
+check: $(VENV)/installed  ## A minute: style, types, layers, and one withdrawal's life
+	@$(MAKE) --no-print-directory -j2 lint quick
+
+quick: $(VENV)/installed  # the tests of `make check`; the plugin takes as long to load as the tests of a room
+	@$(BIN)/python -m pytest -p no:schemathesis --numprocesses 2 --tier check $(ARGS)
+
+test: $(VENV)/installed browser  ## Every truth once, and a share of the exhaustive tests
+	@$(BIN)/python -m pytest --tier test $(ARGS)
+
+test-all: $(VENV)/installed browser  ## Everything: each line killed, each scenario, each page, chaos
+	@$(BIN)/python -m pytest --tier all $(ARGS)
 
 examples: $(REACT)/dist/main.js  ## Build the React form
 
@@ -34,7 +43,7 @@ lint: $(VENV)/installed  ## Style, types, layers
 	@$(BIN)/lint-imports
 
 openapi: $(VENV)/installed  ## Write docs/openapi.json and docs/api.md anew
-	@$(BIN)/python -m api.openapi.reference docs
+	@$(BIN)/python -m api.reference docs
 
 env:  ## Write .env with fresh secrets, for docker compose
 	@$(PYTHON) -m sandbox.dotenv

@@ -1,1 +1,1 @@
-"""The web process. One module per kind of caller, so one rule of who may enter each."""
+"""The web process. One module per kind of caller, so each has one rule for access."""

@@ -1,4 +1,4 @@
-"""Makes the web application. `served.py` is what granian runs."""
+"""Creates the web application. granian runs `server.py`."""
 
 from threading import BoundedSemaphore
 
@@ -8,30 +8,43 @@ from flask import Response, g, request
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import admin, auth, batches, health, metrics, problems, provider, rates, wallets, withdrawals
-from api.here import Here
+from api import (
+    admin,
+    auth,
+    batches,
+    error_responses,
+    health,
+    metrics,
+    provider_webhooks,
+    rate_limits,
+    wallets,
+    withdrawals,
+)
 from api.openapi import page
-from shared import log, sentry, tracing
+from api.openapi.document import VERSION
+from api.process_limits import ProcessRateLimit
 from shared.ids import new_id
-from shared.settings import Settings, relaxed
-from shared.settings import settings as of_this_process
+from shared.settings import Settings, safety_warnings
+from shared.settings import settings as process_settings
+from shared.telemetry import log, sentry, tracing
 
-MAX_REQUEST_ID = 100
-PREFLIGHT_SECONDS = 600  # how long a browser may remember what it was allowed
+MAX_REQUEST_ID_CHARACTERS = 100
+PREFLIGHT_CACHE_SECONDS = 600  # how long a browser may cache the answer to a preflight
 
 
 def create_app(settings: Settings | None = None) -> APIFlask:
-    """The API. Raises SettingsError when the settings are not usable."""
-    settings = settings or of_this_process()
+    """Create the API. Raises SettingsError if the settings are not valid."""
+    settings = settings or process_settings()
     log.configure()
     tracing.start("payouts-api", settings)
     sentry.start("api", settings)
-    for words in relaxed(settings.second_admin_required, settings.admin_totp_required_roles):
-        structlog.get_logger().warning("[ADMIN] relaxed: only to try things out", what=words)
+    for warning in safety_warnings(settings.second_admin_required, settings.admin_totp_required_roles):
+        structlog.get_logger().warning("[ADMIN] relaxed: for evaluation only", what=warning)
     app = APIFlask(
         "coin-payouts",
         title="Coin Payouts",
-        static_folder=None,  # type: ignore[arg-type]  # no file of this directory is anybody's business
+        version=VERSION,
+        static_folder=None,  # type: ignore[arg-type]  # serve no files
         docs_path=None,
         spec_path=None,
         json_errors=False,
@@ -40,32 +53,32 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["WEBHOOK_READERS"] = BoundedSemaphore(max(1, settings.api_bodies // 2))
-    app.config["HEALTH_RATE"] = Here(settings.rate_limit_health)
-    app.config["BAD_WEBHOOK_RATE"] = Here(settings.rate_limit_bad_webhooks)
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # answers in the contract's order
-    # With and without the slash at the end, and never a redirect, which would lose a POST's body.
+    app.config["HEALTH_RATE"] = ProcessRateLimit(settings.rate_limit_health)
+    app.config["BAD_WEBHOOK_RATE"] = ProcessRateLimit(settings.rate_limit_bad_webhooks)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the contract's order
+    # Accept URLs with and without the trailing slash, without a redirect: it would lose a POST's body.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    tracing.of_app(app)
-    metrics.prepare(app)
-    app.before_request(_begin)
-    app.after_request(_end)
-    auth.prepare(app)
-    rates.prepare(app, settings)
-    problems.register(app)
-    _let_browsers_in(app, settings)
-    app.wsgi_app = admin.Beside(app.wsgi_app, settings)  # type: ignore[method-assign]
+    tracing.instrument_app(app)
+    metrics.register(app)
+    app.before_request(_start_request)
+    app.after_request(_add_headers)
+    auth.register(app)
+    rate_limits.register(app, settings)
+    error_responses.register(app)
+    _enable_cors(app, settings)
+    app.wsgi_app = admin.PanelMiddleware(app.wsgi_app, settings)  # type: ignore[method-assign]
     if settings.trusted_proxies:
-        # Whoever asked the outermost of our own proxies; what stands before that anybody can write.
+        # Trust only the entries of our own proxies: callers can forge those before them.
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    for part in (withdrawals, batches, wallets, provider, health, metrics):
-        app.register_blueprint(part.blueprint)
+    for module in (withdrawals, batches, wallets, provider_webhooks, health, metrics):
+        app.register_blueprint(module.blueprint)
     page.register(app)
     return app
 
 
-def _let_browsers_in(app: APIFlask, settings: Settings) -> None:
-    """Let pages of these origins call us, and read what is theirs. Without origins nothing is added."""
+def _enable_cors(app: APIFlask, settings: Settings) -> None:
+    """Allow web pages of the configured origins to call the API. Without origins nothing is added."""
     if not settings.cors_origins:
         return
     app.before_request(_preflight)
@@ -83,26 +96,26 @@ def _let_browsers_in(app: APIFlask, settings: Settings) -> None:
             "X-RateLimit-Remaining",
             "X-RateLimit-Reset",
         ],
-        max_age=PREFLIGHT_SECONDS,
+        max_age=PREFLIGHT_CACHE_SECONDS,
         allow_private_network=False,
     )
 
 
 def _preflight() -> Response | None:
-    """A browser asks whether it may ask; the answer's headers say it."""
-    is_question = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
-    return Response(status=204) if is_question else None
+    """Answer a preflight with 204; Flask-CORS adds the headers."""
+    is_preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    return Response(status=204) if is_preflight else None
 
 
-def _begin() -> None:
-    given = request.headers.get("X-Request-Id", "")
-    usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
-    g.request_id = given if usable else str(new_id())
+def _start_request() -> None:
+    sent_id = request.headers.get("X-Request-Id", "")
+    is_usable = 0 < len(sent_id) <= MAX_REQUEST_ID_CHARACTERS and sent_id.isascii() and sent_id.isprintable()
+    g.request_id = sent_id if is_usable else str(new_id())
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
 
-def _end(response: Response) -> Response:
+def _add_headers(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.get("request_id", "")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")

@@ -1,7 +1,7 @@
-"""Who may call, and what they may do: apps with a key, and users with a token that their app gave them.
+"""Authentication and scopes: apps with an API key, and users with a token from their app.
 
-Keys come from the database (`payouts keys`), each with its scopes. Those of API_KEYS may do everything.
-A token (user_tokens.py) acts for its own user only.
+Keys are stored in the database with their scopes (`payouts keys`). Keys in API_KEYS have all scopes. A token
+(user_tokens.py) acts for its own user only.
 """
 
 import hashlib
@@ -16,17 +16,20 @@ from flask import Flask, current_app, g, request
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from api.user_tokens import BadToken, TokenExpired, UserTokens
-from shared import app_keys, metrics
-from shared.app_keys import SCOPES
+from shared.access import app_keys
+from shared.access.app_keys import SCOPES
 from shared.errors import PayoutsError
 from shared.settings import Settings, is_loopback
+from shared.telemetry import metrics
 
-# A key that was good is believed for so long without asking the database; so a revoked one works that long.
-BELIEVED_SECONDS, MOST_BELIEVED = 5.0, 1000
-# For so long an address with many wrong keys does not keep the right one out (rates.py).
-KNOWN_SECONDS = 600.0
-EVERYTHING = frozenset(SCOPES)
-OF_USERS = frozenset({"withdraw", "read"})
+# A valid key is cached this long without a query, so a revoked key works this long.
+KEY_CACHE_SECONDS = 5.0
+MAX_CACHED_KEYS = 1000
+# A key that was valid this recently is exempt from the limits for unknown callers of its address
+# (rate_limits.py).
+RECENTLY_VALID_SECONDS = 600.0
+ALL_SCOPES = frozenset(SCOPES)
+USER_SCOPES = frozenset({"withdraw", "read"})
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -35,131 +38,136 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `actor` is how they stand in the books; `user_id` is set where it is a user's own token."""
+    """The authenticated caller. `actor` is recorded with what they do; `user_id` is set for user tokens."""
 
     actor: str
     scopes: frozenset[str]
     user_id: str | None = None
 
 
-LOCAL = Caller("app:local", EVERYTHING)
+LOCAL = Caller("app:local", ALL_SCOPES)
 
 
-class Believed:
-    """The keys that let somebody in lately, by the process that asked."""
+class KeyCache:
+    """The recently valid keys of this process."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Caller, float]] = {}
+        self._callers: dict[bytes, tuple[Caller, float]] = {}
 
     def caller(self, secret: str, settings: Settings) -> Caller | None:
-        """Who has this key; None when nobody may come in with it. Raises Unavailable."""
-        digest, now = _digest(secret), time.monotonic()
-        known = self._known.get(digest)
-        if known and now - known[1] < BELIEVED_SECONDS:
-            return known[0]
-        found = _of_database(secret) if app_keys.looks_like_one(secret) else _of_settings(digest, settings)
-        if found is None:
-            self._known.pop(digest, None)
+        """Return the caller of this key, or None if the key is not valid. Raises Unavailable."""
+        digest = _digest(secret)
+        now = time.monotonic()
+        cached = self._callers.get(digest)
+        if cached and now - cached[1] < KEY_CACHE_SECONDS:
+            return cached[0]
+        is_stored = app_keys.looks_like_key(secret)
+        caller = _find_in_database(secret) if is_stored else _find_in_settings(digest, settings)
+        if caller is None:
+            self._callers.pop(digest, None)
         else:
-            if len(self._known) >= MOST_BELIEVED:
-                self._known.clear()
-            self._known[digest] = (found, now)
-        return found
+            if len(self._callers) >= MAX_CACHED_KEYS:
+                self._callers.clear()
+            self._callers[digest] = (caller, now)
+        return caller
 
-    def knows(self, secret: str) -> bool:
-        """Whether this key let somebody in lately."""
-        known = self._known.get(_digest(secret))
-        return known is not None and time.monotonic() - known[1] < KNOWN_SECONDS
+    def was_valid_recently(self, secret: str) -> bool:
+        """True if this key was valid in the last `RECENTLY_VALID_SECONDS`."""
+        cached = self._callers.get(_digest(secret))
+        return cached is not None and time.monotonic() - cached[1] < RECENTLY_VALID_SECONDS
 
 
-def prepare(app: Flask) -> None:
-    """Give the application its memory of keys and its reader of tokens."""
-    app.extensions["believed_keys"] = Believed()
+def register(app: Flask) -> None:
+    """Add the key cache and the token reader, and identify the caller of each request."""
+    app.extensions["key_cache"] = KeyCache()
     app.extensions["user_tokens"] = UserTokens(app.config["SETTINGS"])
-    app.before_request(recognise)
+    app.before_request(identify_caller)
 
 
 def needs(scope: str, *, users: bool = False) -> Callable[[View], View]:
-    """Marks a view with what a key must allow for it, and whether users' tokens may come in as well.
+    """Mark a view with the scope that it requires, and whether it accepts user tokens.
 
-    A view without a mark lets nobody in.
+    A view without a mark refuses every caller.
     """
 
     def mark(view: View) -> View:
-        view.needs, view.lets_users_in = scope, users  # type: ignore[attr-defined]
+        view.needs = scope  # type: ignore[attr-defined]
+        view.accepts_users = users  # type: ignore[attr-defined]
         return view
 
     return mark
 
 
-def recognise() -> None:
-    """Before anything is counted or refused: who asks, as far as no database is needed to know it."""
-    g.caller, g.credential, g.refusal = None, "", None
+def identify_caller() -> None:
+    """Identify the caller, as far as possible without the database, before any limit counts the request."""
+    g.caller = g.token_error = None
+    g.credential = ""
     g.is_known = current_app.config["SETTINGS"].api_auth == "off"
-    given = _given()
-    if not given:
+    secret = _bearer_token()
+    if not secret:
         return
-    g.credential = _digest(given).hex()
-    believed: Believed = current_app.extensions["believed_keys"]
+    g.credential = _digest(secret).hex()
+    keys: KeyCache = current_app.extensions["key_cache"]
     tokens: UserTokens = current_app.extensions["user_tokens"]
-    if believed.knows(given):
+    if keys.was_valid_recently(secret):
         g.is_known = True
-    elif tokens.may_be_one(given):
+    elif tokens.looks_like_token(secret):
         try:
-            user_id = tokens.user_id(given)
-            g.caller, g.is_known = Caller(f"user:{user_id}", OF_USERS, user_id), True
-        except PayoutsError as refusal:
-            g.refusal = refusal
+            user_id = tokens.user_id(secret)
+            g.caller = Caller(f"user:{user_id}", USER_SCOPES, user_id)
+            g.is_known = True
+        except PayoutsError as error:
+            g.token_error = error
 
 
-def require_app() -> None:
-    """Let only those in who may do this; sets `g.actor`.
+def require_access() -> None:
+    """Authenticate the caller and check the view's scope; sets `g.actor`.
 
     Raises Unauthorized, BadToken, TokenExpired, Forbidden, Unavailable.
     """
-    caller = g.caller = g.caller or _caller()
+    caller = g.caller = g.caller or _authenticate()
     g.actor = caller.actor
     view = current_app.view_functions.get(request.endpoint or "")
-    needed = getattr(view, "needs", None)
-    if caller.user_id is not None and not getattr(view, "lets_users_in", False):
-        raise _not_allowed("A user's token may not do this")
-    if needed not in caller.scopes:
-        raise _not_allowed(f"This key lacks the scope {needed}")
+    scope = getattr(view, "needs", None)
+    if caller.user_id is not None and not getattr(view, "accepts_users", False):
+        raise _forbidden("User tokens are not accepted here. Use an API key")
+    if scope not in caller.scopes:
+        raise _forbidden(f"This key does not have the scope {scope}")
 
 
-def only_for(user_id: str) -> None:
-    """Let a user's token act for its own user only; keys of apps act for all. Raises Forbidden."""
+def require_own_user(user_id: str) -> None:
+    """Check that a user token acts for its own user; API keys act for all users. Raises Forbidden."""
     if g.caller.user_id not in (None, user_id):
-        raise _not_allowed("This token acts for its own user only")
+        raise _forbidden("This token is for another user")
 
 
-def _given() -> str:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    return given.strip() if scheme.lower() == "bearer" else ""
+def _bearer_token() -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _caller() -> Caller:
-    """Who has this key, if anybody. Raises what `require_app` does."""
+def _authenticate() -> Caller:
+    """Return the caller of the request's key. Raises what `require_access` does."""
     settings: Settings = current_app.config["SETTINGS"]
     if settings.api_auth == "off":
-        _only_this_machine()
+        _require_loopback()
         return LOCAL
-    if g.refusal is not None:
-        g.has_failed = isinstance(g.refusal, BadToken) and not isinstance(g.refusal, TokenExpired)
+    if g.token_error is not None:
+        g.has_failed = isinstance(g.token_error, BadToken) and not isinstance(g.token_error, TokenExpired)
         metrics.AUTH_FAILURES.labels("bad_token" if g.has_failed else "no_good_token").inc()
-        raise g.refusal
-    given = _given()
-    believed: Believed = current_app.extensions["believed_keys"]
-    caller = believed.caller(given, settings) if given else None
+        raise g.token_error
+    secret = _bearer_token()
+    keys: KeyCache = current_app.extensions["key_cache"]
+    caller = keys.caller(secret, settings) if secret else None
     if caller is None:
         g.has_failed = True
-        metrics.AUTH_FAILURES.labels("wrong_key" if given else "no_key").inc()
+        metrics.AUTH_FAILURES.labels("wrong_key" if secret else "no_key").inc()
         log.warning("[API] refused", path=request.path, address=request.remote_addr)
         raise Unauthorized(www_authenticate=None)
     return caller
 
 
-def _not_allowed(why: str) -> Forbidden:
+def _forbidden(why: str) -> Forbidden:
     metrics.AUTH_FAILURES.labels("not_allowed").inc()
     log.warning("[API] not allowed", path=request.path, actor=g.actor, why=why)
     return Forbidden(why)
@@ -169,21 +177,21 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
 
 
-def _of_database(secret: str) -> Caller | None:
-    found = app_keys.caller(secret)
-    return Caller(f"app:{found.app}", found.scopes) if found else None
+def _find_in_database(secret: str) -> Caller | None:
+    caller = app_keys.find_caller(secret)
+    return Caller(f"app:{caller.app}", caller.scopes) if caller else None
 
 
-def _of_settings(digest: bytes, settings: Settings) -> Caller | None:
-    """A key of API_KEYS acts in the records under the beginning of its hash, never under itself."""
-    known = [_digest(key.get_secret_value()) for key in settings.api_keys]
-    # All are compared, so that the time taken does not tell how far the search went.
-    matches = [hmac.compare_digest(digest, one) for one in known]
-    return Caller(f"app:{digest.hex()[:8]}", EVERYTHING) if any(matches) else None
+def _find_in_settings(digest: bytes, settings: Settings) -> Caller | None:
+    """Find a key of API_KEYS. Its actor is the start of its hash, because the key itself is secret."""
+    digests = [_digest(key.get_secret_value()) for key in settings.api_keys]
+    # Compare with all of them: the time must not reveal which one matched.
+    matches = [hmac.compare_digest(digest, known) for known in digests]
+    return Caller(f"app:{digest.hex()[:8]}", ALL_SCOPES) if any(matches) else None
 
 
-def _only_this_machine() -> None:
-    """With auth off: whatever the server's address is, and whatever a web page in a browser says it is."""
+def _require_loopback() -> None:
+    """With auth off, accept only local requests whose Host is local too, against DNS rebinding."""
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
     if not is_loopback(request.remote_addr or "") or not is_loopback(host):
         raise Unauthorized(www_authenticate=None)

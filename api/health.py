@@ -1,47 +1,65 @@
-"""Is it alive, can it serve: for load balancers and the like."""
+"""Liveness and readiness, for load balancers and orchestrators."""
 
 from apiflask import APIBlueprint
 from flask import Response, current_app, jsonify
 from redis.exceptions import RedisError
 
-from api.here import Here
-from api.openapi import operations
-from api.openapi.described import described
-from shared import db, queues, working
+from api.openapi import response_bodies
+from api.openapi.descriptions import documented, success
+from api.process_limits import ProcessRateLimit
+from shared.db.health import state
+from shared.queues import redis_broker, workers
+from shared.queues.names import QUEUES
 
 blueprint = APIBlueprint("health", __name__)
 
 
 @blueprint.before_request
-def not_too_often() -> Response | None:
-    """/readyz asks the database: whoever asks without end gets 429, and nobody is asked for that."""
-    rate: Here = current_app.config["HEALTH_RATE"]
+def limit_rate() -> Response | None:
+    """Limit the rate in this process: /readyz queries the database."""
+    rate: ProcessRateLimit = current_app.config["HEALTH_RATE"]
     return rate.refusal()
 
 
 @blueprint.get("/healthz")
-@described(operations.ALIVE)
+@blueprint.doc("Liveness", operation_id="alive")
+@blueprint.output(response_bodies.Alive, 200, "The process responds")
+@documented()
 def alive() -> dict[str, object]:
-    """The process answers."""
+    """The process responds."""
     return {"success": True, "status": "alive"}
 
 
 def _workers(can_be_known: bool) -> str:
-    """Whether each queue that payouts need has somebody who takes messages from it."""
+    """Return "ok" if each queue that payouts need has a worker, "none" if not, or "unknown"."""
     try:
-        worked = working.worked() if can_be_known else {}
+        has_worker = workers.queues_with_workers() if can_be_known else {}
     except RedisError:
-        worked = {}
-    if not worked:
+        has_worker = {}
+    if not has_worker:
         return "unknown"
-    return "ok" if all(worked[name] for name in queues.QUEUES) else "none"
+    return "ok" if all(has_worker[name] for name in QUEUES) else "none"
 
 
 @blueprint.get("/readyz")
-@described(operations.READY)
+@blueprint.doc("Readiness", operation_id="ready")
+@blueprint.output(response_bodies.Readiness, 200, "Withdrawals can be requested")
+@documented(
+    also=(
+        success(
+            503,
+            response_bodies.Readiness,
+            "The database is unavailable",
+            success=False,
+            status="unavailable",
+            database="unavailable",
+        ),
+    )
+)
 def ready() -> Response:
-    """200 when withdrawals can be taken. Without the broker, or workers, they can: they are paid later."""
-    database, broker = db.state(), queues.state()
+    """200 if withdrawals can be requested. Without the broker or workers they can: they are paid later."""
+    database = state()
+    broker = redis_broker.state()
     can_serve = database == "ok"
     status = "unavailable" if not can_serve else "ready" if broker == "ok" else "degraded"
     response = jsonify(

@@ -1,6 +1,7 @@
-"""Tokens of end users: signed JWTs that the app's own server gives them. `sub` is the user's id (RFC 7519).
+"""User tokens: JWTs that the app's own server signs for its users. `sub` is the user's id (RFC 7519).
 
-Signed with a secret that the app shares with us (HS256), or with a key of the app's JWKS (RS256, ES256).
+They are signed with a secret that the app shares with us (HS256), or with a key of the app's JWKS (RS256,
+ES256).
 """
 
 import json
@@ -18,31 +19,33 @@ from jwt import PyJWK, PyJWKSet
 from pydantic_core import PydanticCustomError
 
 from shared.errors import PayoutsError, Unavailable
-from shared.fields import MAX_USER_ID, text
-from shared.notifications import lines
+from shared.net import sockets
 from shared.settings import Settings
+from shared.text.fields import MAX_USER_ID_CHARACTERS, parse_text
 
-BY_SECRET, BY_KEY = "HS256", ("RS256", "ES256")
-MAX_TOKEN = 8000  # characters; a token with a few claims has some hundred
-# The keys are asked for anew after so long, and, when one is missing, so soon; old ones serve meanwhile.
-KEYS_SECONDS, ASK_AGAIN_SECONDS, FETCH_SECONDS = 300.0, 10.0, 3.0
+HMAC_ALGORITHM = "HS256"
+KEY_ALGORITHMS = ("RS256", "ES256")
+MAX_TOKEN_CHARACTERS = 8000  # a token with a few claims has some hundred
+KEYS_MAX_AGE_SECONDS = 300.0  # then the keys are fetched again; the old ones stay in use meanwhile
+MIN_FETCH_INTERVAL_SECONDS = 10.0  # also if a key is missing
+FETCH_TIMEOUT_SECONDS = 3.0
 MAX_KEYS_BYTES = 256 * 1024  # a key has about one KiB
 
 log = structlog.get_logger()
 
 
 class BadToken(PayoutsError):
-    """Nobody comes in with this token."""
+    """The token is not valid."""
 
     http_status = 401
 
 
 class TokenExpired(BadToken):
-    """It was good once: the user's app fetches a new one."""
+    """The token has expired: the user's app must fetch a new one."""
 
 
 class UserTokens:
-    """Reads tokens as the settings say."""
+    """Verifies tokens according to the settings."""
 
     def __init__(self, settings: Settings) -> None:
         secrets = (settings.user_token_secret, settings.user_token_secret_previous)
@@ -57,110 +60,116 @@ class UserTokens:
             "options": {"require": ["exp", "sub", "aud", "iss"]},
         }
 
-    def may_be_one(self, given: str) -> bool:
-        """Whether tokens are used here, and this looks like one."""
-        return bool(self._secrets or self._keys) and given.count(".") == 2 and len(given) <= MAX_TOKEN
+    def looks_like_token(self, secret: str) -> bool:
+        """True if tokens are configured and `secret` looks like one."""
+        is_configured = bool(self._secrets or self._keys)
+        return is_configured and secret.count(".") == 2 and len(secret) <= MAX_TOKEN_CHARACTERS
 
     def user_id(self, token: str) -> str:
-        """Whose token it is. Raises BadToken, TokenExpired, Unavailable (the app's keys cannot be read)."""
+        """Return the token's user id. Raises BadToken, TokenExpired, Unavailable (no keys)."""
         try:
             algorithm = jwt.get_unverified_header(token).get("alg")
-            if algorithm == BY_SECRET and self._secrets:
-                return self._subject(self._by_secret(token))
-            if algorithm in BY_KEY and self._keys:
+            if algorithm == HMAC_ALGORITHM and self._secrets:
+                return self._subject(self._decode_with_secret(token))
+            if algorithm in KEY_ALGORITHMS and self._keys:
                 key = self._keys.key(jwt.get_unverified_header(token).get("kid"))
-                return self._subject(jwt.decode(token, key, algorithms=list(BY_KEY), **self._claims))
+                return self._subject(jwt.decode(token, key, algorithms=list(KEY_ALGORITHMS), **self._claims))
         except jwt.ExpiredSignatureError:
             raise TokenExpired(
-                "Authentication required", "The token has expired; fetch a new one", code="token_expired"
+                "Authentication required", "The token has expired. Fetch a new one", code="token_expired"
             ) from None
         except (jwt.PyJWTError, OverflowError) as error:  # exp: Infinity
-            raise _bad(type(error).__name__) from None
-        raise _bad("its alg is not one of ours")
+            raise _bad_token(type(error).__name__) from None
+        raise _bad_token("alg is not accepted")
 
     def _subject(self, claims: dict[str, Any]) -> str:
-        # A token that is good for years is a password that nobody can change.
+        # A token that is valid for years is a password that no one can change.
         if float(claims["exp"]) > time.time() + self._max_seconds:
-            raise _bad("its exp is later than USER_TOKEN_MAX_SECONDS allows")
+            raise _bad_token("exp is later than USER_TOKEN_MAX_SECONDS allows")
         return _subject(claims)
 
-    def _by_secret(self, token: str) -> dict[str, Any]:
+    def _decode_with_secret(self, token: str) -> dict[str, Any]:
         for secret in self._secrets[:-1]:
             try:
-                return dict(jwt.decode(token, secret, algorithms=[BY_SECRET], **self._claims))
+                return dict(jwt.decode(token, secret, algorithms=[HMAC_ALGORITHM], **self._claims))
             except jwt.InvalidSignatureError:
-                continue  # signed before the secret was changed
-        return dict(jwt.decode(token, self._secrets[-1], algorithms=[BY_SECRET], **self._claims))
+                continue  # it may be signed with the next secret
+        return dict(jwt.decode(token, self._secrets[-1], algorithms=[HMAC_ALGORITHM], **self._claims))
 
 
 class PublishedKeys:
-    """The app's public keys, by their ids. While they cannot be read, those that are known go on to serve."""
+    """The app's public keys, by id. If fetching fails, the known keys stay in use."""
 
     def __init__(self, url: str, threads: int) -> None:
         self._url = url
         self._keys: dict[str | None, PyJWK] = {}
-        self._asked_at = -ASK_AGAIN_SECONDS
-        self._one_asks = threading.Lock()
-        # Anybody can name an unknown key: half of the threads stay for others, whatever they wait for.
+        self._fetch_started_at = -MIN_FETCH_INTERVAL_SECONDS
+        self._fetch_lock = threading.Lock()
+        # Anyone can send an unknown key id: half of the threads stay free of waiting for a fetch.
         self._waiters = threading.BoundedSemaphore(max(1, threads // 2))
-        self._reading = threading.Thread(target=self._read, daemon=True)  # not begun
+        self._fetch_thread = threading.Thread(target=self._fetch, daemon=True)  # not started yet
 
     def key(self, key_id: str | None) -> PyJWK:
-        """The key with this id. Raises BadToken, Unavailable."""
-        age = time.monotonic() - self._asked_at
-        if age >= KEYS_SECONDS or (key_id not in self._keys and age >= ASK_AGAIN_SECONDS):
-            self._ask()
-        has_looked = key_id in self._keys or self._waited()
+        """Return the key with this id. Raises BadToken, Unavailable."""
+        age = time.monotonic() - self._fetch_started_at
+        if age >= KEYS_MAX_AGE_SECONDS or (key_id not in self._keys and age >= MIN_FETCH_INTERVAL_SECONDS):
+            self._start_fetch()
+        is_fetched = key_id in self._keys or self._wait_for_fetch()
         if key_id in self._keys:
             return self._keys[key_id]
-        if not self._keys or not has_looked:
-            raise Unavailable("Service unavailable", "The keys of user tokens cannot be read", code="no_keys")
-        raise _bad("nobody knows its kid")
+        if not self._keys or not is_fetched:
+            details = "The keys of user tokens are not available. Retry later"
+            raise Unavailable("Service unavailable", details, code="no_keys")
+        raise _bad_token("kid is unknown")
 
-    def _waited(self) -> bool:
-        """Wait for the look that is under way, no longer than it may take; False when too many do already."""
-        if not self._reading.is_alive():
+    def _wait_for_fetch(self) -> bool:
+        """Wait for a running fetch, at most its timeout. Returns False if too many wait already."""
+        if not self._fetch_thread.is_alive():
             return True
         if not self._waiters.acquire(blocking=False):
             return False
         try:
-            self._reading.join(max(0, self._asked_at + FETCH_SECONDS - time.monotonic()))
+            self._fetch_thread.join(max(0, self._fetch_started_at + FETCH_TIMEOUT_SECONDS - time.monotonic()))
         finally:
             self._waiters.release()
         return True
 
-    def _ask(self) -> None:
-        """Have them read in another thread: a name's look-up knows no limit of time."""
-        with self._one_asks:
-            if self._reading.is_alive() or time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:
+    def _start_fetch(self) -> None:
+        """Fetch in another thread: a DNS look-up has no timeout."""
+        with self._fetch_lock:
+            age = time.monotonic() - self._fetch_started_at
+            if self._fetch_thread.is_alive() or age < MIN_FETCH_INTERVAL_SECONDS:
                 return
-            self._asked_at = time.monotonic()
-            self._reading = threading.Thread(target=self._read, daemon=True)
-            self._reading.start()
+            self._fetch_started_at = time.monotonic()
+            self._fetch_thread = threading.Thread(target=self._fetch, daemon=True)
+            self._fetch_thread.start()
 
-    def _read(self) -> None:
+    def _fetch(self) -> None:
         try:
-            found = PyJWKSet.from_dict(json.loads(self._fetched()))
-            usable = [key for key in found.keys if key.algorithm_name in BY_KEY]
+            key_set = PyJWKSet.from_dict(json.loads(self._download()))
+            usable = [key for key in key_set.keys if key.algorithm_name in KEY_ALGORITHMS]
             self._keys = {key.key_id: key for key in usable if key.public_key_use in (None, "sig")}
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            log.error("[API] keys of user tokens not read", error=f"no JWKS: {type(error).__name__}")
-        except (OSError, HTTPException, lines.TooSlow) as error:
-            log.error("[API] keys of user tokens not read", error=lines.words(error))
+            log.error("[API] keys of user tokens not fetched", error=f"no JWKS: {type(error).__name__}")
+        except (OSError, HTTPException, sockets.DeadlineExceeded) as error:
+            log.error("[API] keys of user tokens not fetched", error=sockets.describe_error(error))
 
-    def _fetched(self) -> bytes:
-        """The answer, bounded in time and size; no redirect. Raises OSError, HTTPException, TooSlow."""
-        deadline = time.monotonic() + FETCH_SECONDS
+    def _download(self) -> bytes:
+        """Download the keys within limits of time and size, without following redirects.
+
+        Raises OSError, HTTPException, DeadlineExceeded.
+        """
+        deadline = time.monotonic() + FETCH_TIMEOUT_SECONDS
         parts = urlsplit(self._url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=FETCH_SECONDS)
-        where = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        # Each read is bounded by itself; whoever drips is hung up on when the time is over.
-        with closing(connection), lines.hung_up_at(deadline, lambda: connection.sock):
-            connection.request("GET", where, headers={"Accept": "application/json", "Connection": "close"})
+        connection_class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = connection_class(parts.hostname or "", parts.port, timeout=FETCH_TIMEOUT_SECONDS)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        # Each read has its own timeout; a server that sends byte by byte is cut off at the deadline.
+        with closing(connection), sockets.hang_up_at(deadline, lambda: connection.sock):
+            connection.request("GET", path, headers={"Accept": "application/json", "Connection": "close"})
             response = connection.getresponse()
             body = response.read(MAX_KEYS_BYTES + 1)
-            lines.left(deadline)
+            sockets.seconds_left(deadline)
         if response.status != 200:
             raise HTTPException(f"HTTP {response.status}")
         if len(body) > MAX_KEYS_BYTES:
@@ -170,15 +179,13 @@ class PublishedKeys:
 
 def _subject(claims: dict[str, Any]) -> str:
     try:
-        subject = text(claims["sub"], "sub", MAX_USER_ID)
+        subject = parse_text(claims["sub"], "sub", MAX_USER_ID_CHARACTERS)
     except PydanticCustomError:
-        raise _bad("its sub is no user id") from None
-    assert subject is not None, "a required text is a text"
+        raise _bad_token("sub is not a user id") from None
+    assert subject is not None, "parse_text returns None only for optional texts"
     return subject
 
 
-def _bad(why: str) -> BadToken:
+def _bad_token(why: str) -> BadToken:
     log.warning("[API] bad token", why=why, path=request.path, address=request.remote_addr)
-    return BadToken(
-        "Authentication required", "The token is not one that this system accepts", code="unauthorized"
-    )
+    return BadToken("Authentication required", "The token is not valid. Fetch a new one", code="unauthorized")

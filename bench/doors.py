@@ -1,8 +1,9 @@
-"""What the API answers while strangers hold its door: 1,100 silent, 1,100 half heads, 100 slow bodies.
+"""Response times while attackers hold connections: 1,100 silent, 1,100 with half a head, 100 with slow
+bodies.
 
     python -m bench.doors [--seconds 120] [--threads 2]
 
-Whoever is hung up on comes again at once. Beside them health checks and signed webhooks are timed.
+Closed connections are reopened at once. Meanwhile, health checks and signed webhooks are timed.
 """
 
 import argparse
@@ -12,14 +13,16 @@ import http.client
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 import psutil
 
 from sandbox.stack import Stack
-from tests.strangers import WEBHOOK, Strangers
+from tests.support.idle_clients import WEBHOOK, Strangers
 
-EVERY_SECONDS, LONGEST_SECONDS = 0.25, 10.0
+INTERVAL_SECONDS = 0.25
+TIMEOUT_SECONDS = 10.0
 
 
 def main() -> None:
@@ -29,63 +32,69 @@ def main() -> None:
     parser.add_argument("--silent", type=int, default=1100)
     parser.add_argument("--half", type=int, default=1100)
     parser.add_argument("--slow", type=int, default=100)
-    given = parser.parse_args()
-    with Stack({"API_THREADS": str(given.threads)}, flower=False) as stack:
+    arguments = parser.parse_args()
+    with Stack({"API_THREADS": str(arguments.threads)}, flower=False) as stack:
         info = stack.info()
-        where = urlsplit(info["api"])
-        host, port = where.hostname or "", where.port or 0
+        url = urlsplit(info["api"])
+        host = url.hostname or ""
+        port = url.port or 0
         api = psutil.Process(info["pids"]["api"])
-        numbers = {"silent": given.silent, "half": given.half, "slow": given.slow}
-        with Strangers(host, port, **numbers).around() as strangers:
+        numbers = {"silent": arguments.silent, "half": arguments.half, "slow": arguments.slow}
+        with Strangers(host, port, **numbers).connected() as strangers:
             time.sleep(2)
-            answers = asked(host, port, info["webhook_secret"], given.seconds)
+            times = measure(host, port, info["webhook_secret"], arguments.seconds)
             print(f"connections now {dict(strangers.open)}, ended by the API {dict(strangers.ended)}")
-            memory = sum(one.memory_info().rss for one in [api, *api.children(recursive=True)])
-            print(f"memory of the API {memory / 2**20:.0f} MB")
-        for what, took in answers.items():
-            took.sort()
+            processes = [api, *api.children(recursive=True)]
+            memory_bytes = sum(process.memory_info().rss for process in processes)
+            print(f"memory of the API {memory_bytes / 2**20:.0f} MB")
+        for name, seconds in times.items():
+            seconds.sort()
+            median = seconds[len(seconds) // 2]
+            p99 = seconds[int(len(seconds) * 0.99)]
+            longest = seconds[-1]
             print(
-                f"{what}: {len(took)} asked, median {took[len(took) // 2] * 1000:.0f} ms,"
-                f" 99 of 100 in {took[int(len(took) * 0.99)] * 1000:.0f} ms, longest {took[-1] * 1000:.0f} ms"
+                f"{name}: {len(seconds)} requests, median {median * 1000:.0f} ms,"
+                f" 99 % within {p99 * 1000:.0f} ms, longest {longest * 1000:.0f} ms"
             )
 
 
-def asked(host: str, port: int, secret: str, seconds: float) -> dict[str, list[float]]:
-    """How long each answer took; one that never comes counts as LONGEST_SECONDS."""
-    took: dict[str, list[float]] = {"/healthz": [], "webhook": []}
-    deadline, number = time.monotonic() + seconds, 0
+def measure(host: str, port: int, secret: str, seconds: float) -> dict[str, list[float]]:
+    """The response times; a request without a response counts as `TIMEOUT_SECONDS`."""
+    times: dict[str, list[float]] = {"/healthz": [], "webhook": []}
+    deadline = time.monotonic() + seconds
+    number = 0
     while time.monotonic() < deadline:
         number += 1
-        took["/healthz"].append(timed(lambda: health(host, port)))
-        took["webhook"].append(timed(lambda n=number: webhook(host, port, secret, n)))
-        time.sleep(EVERY_SECONDS)
-    return took
+        times["/healthz"].append(timed(lambda: request_health(host, port)))
+        times["webhook"].append(timed(partial(send_webhook, host, port, secret, number)))
+        time.sleep(INTERVAL_SECONDS)
+    return times
 
 
-def timed(ask: Callable[[], None]) -> float:
-    begun = time.monotonic()
+def timed(request: Callable[[], None]) -> float:
+    started_at = time.monotonic()
     try:
-        ask()
+        request()
     except (OSError, http.client.HTTPException):
-        return LONGEST_SECONDS
-    return time.monotonic() - begun
+        return TIMEOUT_SECONDS
+    return time.monotonic() - started_at
 
 
-def health(host: str, port: int) -> None:
-    connection = http.client.HTTPConnection(host, port, timeout=LONGEST_SECONDS)
+def request_health(host: str, port: int) -> None:
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     connection.request("GET", "/healthz")
-    answer(connection)
+    read_response(connection)
 
 
-def webhook(host: str, port: int, secret: str, number: int) -> None:
+def send_webhook(host: str, port: int, secret: str, number: int) -> None:
     body = json.dumps({"event": "bench.nothing", "number": number}).encode()
     signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    connection = http.client.HTTPConnection(host, port, timeout=LONGEST_SECONDS)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     connection.request("POST", WEBHOOK, body, {"X-Razorpay-Signature": signature})
-    answer(connection)
+    read_response(connection)
 
 
-def answer(connection: http.client.HTTPConnection) -> None:
+def read_response(connection: http.client.HTTPConnection) -> None:
     try:
         status = connection.getresponse().status
         if status != http.client.OK:

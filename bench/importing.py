@@ -1,4 +1,4 @@
-"""Rows per second that `payouts import` takes, and the most memory that it had.
+"""Rows per second of `payouts import`, and its peak memory.
 
 python -m bench.importing [ROWS]        a dry run, the import, and the same file again
 """
@@ -24,15 +24,15 @@ def main() -> None:
             writer = csv.writer(file)
             writer.writerow(["user_id", "amount", "upi_id", "reference"])
             writer.writerows([f"user{n % USERS + 1}", 100, "user@okaxis", f"prize-{n}"] for n in range(rows))
-        for words in (["--dry-run"], [], []):
-            began = time.monotonic()
-            command = [sys.executable, "-m", "shared.cli", "import", str(prizes), *words]
-            done = subprocess.run(command, env=stack.env, capture_output=True, text=True, check=False)
-            seconds = time.monotonic() - began
-            told = done.stderr or done.stdout.splitlines()[0]
-            print(f"{seconds:7.1f} s  {rows / seconds:8,.0f} rows/s  {told}", flush=True)
-        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        print(f"most memory of any child process: {most / 1024:.0f} MB")
+        for options in (["--dry-run"], [], []):
+            started_at = time.monotonic()
+            command = [sys.executable, "-m", "cli", "import", str(prizes), *options]
+            process = subprocess.run(command, env=stack.env, capture_output=True, text=True, check=False)
+            seconds = time.monotonic() - started_at
+            summary = process.stderr or process.stdout.splitlines()[0]
+            print(f"{seconds:7.1f} s  {rows / seconds:8,.0f} rows/s  {summary}", flush=True)
+        peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        print(f"peak memory of a child process: {peak_kib / 1024:.0f} MB")
 
 
 if __name__ == "__main__":

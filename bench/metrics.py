@@ -1,7 +1,7 @@
-"""What the metrics cost: each payment's counts, and a scrape of a database with a million withdrawals.
+"""Cost of the metrics: counting a payment, and scraping a database with a million withdrawals.
 
-.venv/bin/python -m bench.metrics            the counts
-.venv/bin/python -m bench.metrics 1000000    and the scrape, after so many withdrawals were made (minutes)
+.venv/bin/python -m bench.metrics            counting
+.venv/bin/python -m bench.metrics 1000000    also scraping, after planting that many withdrawals (minutes)
 """
 
 import os
@@ -16,8 +16,8 @@ COUNTS = """
 import sys
 sys.path.insert(0, {root!r})
 from timeit import repeat
-from bench.metrics import of_create, of_payment
-for name, part in (("a create", of_create), ("a payment", of_payment)):
+from bench.metrics import count_create, count_payment
+for name, part in (("a create", count_create), ("a payment", count_payment)):
     print(name, min(repeat(part, number=2000, repeat=5)) / 2000 * 1e6)
 """
 SETTINGS = {
@@ -26,9 +26,8 @@ SETTINGS = {
     "RAZORPAYX_ACCOUNT_NUMBER": "1",
     "RAZORPAYX_WEBHOOK_SECRET": "w",
 }
-# So many are open; the others have ended.
-OPEN = 20_000
-MADE = (
+OPEN_ROWS = 20_000  # open withdrawals; the others have ended
+PLANT = (
     "SET LOCAL session_replication_role = replica",
     "INSERT INTO wallets (user_id) SELECT 'u' || i FROM generate_series(0, 99999) i",
     """INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, status_reason,
@@ -46,27 +45,28 @@ MADE = (
 )
 
 
-def of_create() -> None:
-    """What one accepted withdrawal adds in the API."""
-    from shared import metrics
+def count_create() -> None:
+    """The counts of one accepted withdrawal in the API."""
+    from shared.telemetry import metrics
 
-    route, method = "/api/razorpay/withdraw/", metrics.known("POST", {"POST"})
+    route = "/api/razorpay/withdraw/"
+    method = metrics.known_or_other("POST", {"POST"})
     metrics.HTTP_REQUESTS.labels(route, method, 201).inc()
     metrics.HTTP_SECONDS.labels(route, method).observe(0.004)
     metrics.ACCEPT_SECONDS.observe(0.004)
-    metrics.moved("pending", by="app:quiz")
+    metrics.count_move("pending", by="app:quiz")
 
 
-def of_payment() -> None:
-    """What one payment adds in the worker: payee known, one send, two webhooks, its sweep."""
-    from shared import metrics
+def count_payment() -> None:
+    """The counts of one payment in the worker: known payee, one send, two webhooks, its sweep."""
+    from shared.telemetry import metrics
 
     metrics.SWEEP_LAG_SECONDS.labels("submit_withdrawal").observe(0.3)
-    metrics.TURN_SECONDS.observe(0.1)
+    metrics.RATE_LIMIT_WAIT_SECONDS.observe(0.1)
     metrics.CALL_SECONDS.labels("send", "2xx").observe(0.2)
     metrics.ANSWERS.labels("send", "accepted", "").inc()
     for to in ("processing", "completed"):
-        metrics.moved(to, by="worker")
+        metrics.count_move(to, by="worker")
     metrics.PAID_PAISE.inc(5000)
     metrics.PAID_SECONDS.observe(12)
     for _ in range(2):
@@ -77,7 +77,7 @@ def of_payment() -> None:
 
 
 def counts(*, shared: bool) -> None:
-    """Print microseconds per create and payment, in a process of its own."""
+    """Print microseconds per create and payment, measured in a separate process."""
     with tempfile.TemporaryDirectory() as directory:
         env = dict(os.environ) | ({"PROMETHEUS_MULTIPROC_DIR": directory} if shared else {})
         done = subprocess.run(
@@ -94,7 +94,7 @@ def counts(*, shared: bool) -> None:
 
 
 def scrape(number: int) -> None:
-    """Print how long a scrape takes with so many withdrawals, and how long one that must ask the database."""
+    """Print the time of a scrape with `number` withdrawals, and of its database queries."""
     from sqlalchemy import text
 
     from sandbox.services import Postgres, Redis
@@ -102,28 +102,31 @@ def scrape(number: int) -> None:
     with Postgres() as postgres, Redis() as redis:
         os.environ.update(SETTINGS, DATABASE_URL=postgres.url, REDIS_URL=redis.url, API_AUTH="off")
         from api.app import create_app
-        from shared import db, gauges
+        from shared.db.engines import unbounded_engine
         from shared.migrations import migrate
+        from shared.monitoring import gauges
         from shared.settings import settings
 
         migrate(settings().database_url.get_secret_value())
-        engine = db.patient_engine()
+        engine = unbounded_engine()
         with engine.begin() as connection:
-            for statement in MADE:
-                values = {"number": number, "open": OPEN} if ":number" in statement else {}
+            for statement in PLANT:
+                values = {"number": number, "open": OPEN_ROWS} if ":number" in statement else {}
                 connection.execute(text(statement), values)
         with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.execute(text("VACUUM ANALYZE"))
         client = create_app().test_client()
-        asked = min(repeat(gauges.books, number=1, repeat=10)) * 1000
-        took = []
+        query_ms = min(repeat(gauges.query_database, number=1, repeat=10)) * 1000
+        scrape_ms = []
         for _ in range(10):
-            gauges.of_books.cache_clear()
-            began = time.perf_counter()
+            gauges.database_samples.cache_clear()
+            started_at = time.perf_counter()
             assert b"payouts_withdrawals_open" in client.get("/metrics").data
-            took.append((time.perf_counter() - began) * 1000)
-        print(f"{number} withdrawals, {OPEN} of them open:")
-        print(f"  asking the database {asked:.1f} ms; a scrape {min(took):.0f} to {max(took):.0f} ms")
+            scrape_ms.append((time.perf_counter() - started_at) * 1000)
+        print(f"{number:,} withdrawals, {OPEN_ROWS:,} of them open:")
+        print(
+            f"  database queries {query_ms:.1f} ms; a scrape {min(scrape_ms):.0f} to {max(scrape_ms):.0f} ms"
+        )
 
 
 if __name__ == "__main__":

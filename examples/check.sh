@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Ten checks with curl: is the API there, and does it speak the contract?
+# Ten checks with curl: does the API answer, and does it follow the contract?
 #
-#   examples/check.sh [BASE_URL]              http://localhost:8000 is where `make demo` listens
+#   examples/check.sh [BASE_URL]              default: http://localhost:8000, as in `make demo`
 #   API_KEY=… examples/check.sh https://payouts.example.com
 #
-# It makes a user of its own, gives them coins, asks for one withdrawal of 100 coins (₹10) and takes it back.
-# What it leaves there: the wallet of that user, `check-…`, with 300 coins. Nothing is ever deleted.
-# Prints a line for each check; the exit status is the number of checks that failed.
+# It creates a user, credits coins, requests one withdrawal of 100 coins (₹10) and cancels it. It leaves behind the
+# wallet of that user, `check-…`, with 300 coins, because nothing can be deleted.
+# It prints a line for each check; the exit status is the number of failed checks.
 set -u
 BASE=${1:-http://localhost:8000}
 API=${BASE%/}/api/razorpay
 USER_ID=check-$(date +%s)-$$
 FAILED=0
 
-# ask METHOD PATH [JSON]: sets STATUS and BODY. No connection is status 000.
+# ask METHOD PATH [JSON]: sets STATUS and BODY. Without a connection the status is 000.
 ask() {
   local answer
   answer=$(curl --silent --max-time 20 --write-out '\n%{http_code}' --request "$1" "$API$2" \
@@ -23,12 +23,12 @@ ask() {
 
 withdraw() { ask POST /withdraw/ "$1"; }
 
-# expect NUMBER WHAT STATUS WORDS: the last answer has this status and, in its body, these words.
+# expect NUMBER WHAT STATUS TEXT: checks that the last response has this status and its body contains this text.
 expect() {
   if [ "$STATUS" = "$3" ] && [[ $BODY == *"$4"* ]]; then
     printf 'ok    %2s  %s\n' "$1" "$2"
   else
-    printf 'FAIL  %2s  %s: wanted %s with %s, got %s: %.300s\n' "$1" "$2" "$3" "$4" "$STATUS" "$BODY"
+    printf 'FAIL  %2s  %s: expected %s with %s, got %s: %.300s\n' "$1" "$2" "$3" "$4" "$STATUS" "$BODY"
     FAILED=$((FAILED + 1))
   fi
 }
@@ -37,36 +37,36 @@ id_of() { sed -E 's/.*"withdrawal_id": ?"([^"]*)".*/\1/' <<<"$BODY" | tr -d '\n'
 
 ask POST /wallet/credit/ "{\"user_id\": \"$USER_ID\", \"coins\": 300, \"reference\": \"check\", \"reason\": \"Check\"}"
 if [ "$STATUS" != 201 ]; then
-  printf 'No coins for the checks: %s %s\n' "$STATUS" "${BODY:-nobody answers at $BASE}"
+  printf 'Could not credit coins: %s %s\n' "$STATUS" "${BODY:-no answer from $BASE}"
   exit 10
 fi
 
 withdraw "{\"user_id\": \"$USER_ID\", \"amount\": 100, \"upi_id\": \"user@okhdfcbank\"}"
-expect 1 'a withdrawal is taken' 201 '"pending"'
+expect 1 'request a withdrawal' 201 '"pending"'
 FIRST=$(id_of)
 
 withdraw "{\"user_id\": \"$USER_ID\", \"amount\": 5000, \"upi_id\": \"user@okhdfcbank\"}"
-expect 2 'more coins than there are' 400 'Insufficient'
+expect 2 'more coins than the balance' 400 'Insufficient'
 
 withdraw "{\"user_id\": \"$USER_ID\", \"amount\": 100, \"upi_id\": \"invalid-upi\"}"
-expect 3 'a UPI id that is none' 400 'Invalid UPI'
+expect 3 'an invalid UPI id' 400 'Invalid UPI'
 
 withdraw "{\"user_id\": \"$USER_ID\", \"amount\": 50, \"upi_id\": \"user@okhdfcbank\"}"
 expect 4 'below the minimum' 400 'Minimum withdrawal is 100 coins'
 
 ask GET "/withdraw/history/?user_id=$USER_ID"
-expect 5 'the history has it' 200 "$FIRST"
+expect 5 'the history shows it' 200 "$FIRST"
 
 ask GET "/withdraw/status/?withdrawal_id=$FIRST"
-expect 6 'its details' 200 "\"user_id\":\"$USER_ID\""
+expect 6 'its status' 200 "\"user_id\":\"$USER_ID\""
 
 ask POST /withdraw/cancel/ "{\"withdrawal_id\": \"$FIRST\", \"reason\": \"A check\"}"
-expect 7 'taken back, coins returned' 200 '"remaining_coins":300'
+expect 7 'cancel, coins back' 200 '"remaining_coins":300'
 
 withdraw '{"amount": 100, "upi_id": "user@okhdfcbank"}'
-expect 8 'without a user' 400 'user_id is required'
+expect 8 'no user' 400 'user_id is required'
 
-# Forms are looked at before coins are, so 5,000 coins show what is a UPI id without moving any.
+# The API validates the fields before the balance, so 5,000 coins test UPI ids without moving coins.
 GOOD='' BAD=''
 for upi in user@okhdfcbank john@ybl mobile@airtel name_123@ibl contact@upi; do
   withdraw "{\"user_id\": \"$USER_ID\", \"amount\": 5000, \"upi_id\": \"$upi\"}"
@@ -76,8 +76,8 @@ for upi in invalid-upi 'username#bank' @bank user@ a@b; do
   withdraw "{\"user_id\": \"$USER_ID\", \"amount\": 5000, \"upi_id\": \"$upi\"}"
   [[ $BODY == *'Invalid UPI'* ]] || BAD+=" $upi"
 done
-STATUS="refused:${GOOD:- none}; taken:${BAD:- none}" BODY=''
-expect 9 'five UPI ids that are, five that are not' 'refused: none; taken: none' ''
+STATUS="refused:${GOOD:- none}; accepted:${BAD:- none}" BODY=''
+expect 9 'five valid UPI ids, five invalid ones' 'refused: none; accepted: none' ''
 
 ask GET "/withdraw/history/?user_id=$USER_ID&status=cancelled"
 expect 10 'the history by status' 200 '"count":1'

@@ -1,1 +1,1 @@
-"""The outside world on a laptop: never part of the production image."""
+"""The local stack and the provider simulator. Never part of the production image."""

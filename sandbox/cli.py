@@ -1,4 +1,4 @@
-"""`payouts sandbox` and `payouts demo`: the whole system on a laptop."""
+"""`payouts sandbox` and `payouts demo`: the whole system on one machine."""
 
 import os
 import shlex
@@ -11,31 +11,45 @@ import click
 SETTING = "--set"
 
 
-def _settings(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+def _settings(
+    _context: click.Context, _parameter: click.Parameter, options: tuple[str, ...]
+) -> dict[str, str]:
     """`NAME=VALUE` pairs as a dictionary. Raises click.BadParameter."""
-    pairs = [pair.partition("=") for pair in given]
-    if wrong := [name for name, equals, _ in pairs if not equals or not name]:
-        raise click.BadParameter(f"write NAME=VALUE, not {wrong[0]}")
+    pairs = [option.partition("=") for option in options]
+    if invalid := [name for name, equals, _ in pairs if not equals or not name]:
+        raise click.BadParameter(f"write NAME=VALUE, not {invalid[0]}")
     return {name: value for name, _, value in pairs}
 
 
 @click.command()
 @click.option(
-    "--ready-file", type=click.Path(path_type=Path), help="Written, as JSON, when every part answers."
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    help="Write URLs and credentials to this file, as JSON, when every part is ready.",
 )
 @click.option(
-    SETTING, "settings", multiple=True, callback=_settings, metavar="NAME=VALUE", help="For every process."
+    SETTING,
+    "settings",
+    multiple=True,
+    callback=_settings,
+    metavar="NAME=VALUE",
+    help="A setting for every process.",
 )
 @click.option(
     "--env-file",
     type=click.Path(path_type=Path),
-    help="Written then, for a shell: `. FILE`, and `payouts keys` and the others speak to this sandbox.",
+    help="Write a file for a shell: after `. FILE`, `payouts` commands use this sandbox.",
 )
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 32), help="Queue processes.")
 @click.option(
-    "--api-workers", default=1, show_default=True, type=click.IntRange(1, 32), help="API processes."
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 32), help="Number of worker processes."
 )
-@click.option("--provider-url", help="Another RazorpayX; the RAZORPAYX_… settings come from the environment.")
+@click.option(
+    "--api-workers", default=1, show_default=True, type=click.IntRange(1, 32), help="Number of API processes."
+)
+@click.option(
+    "--provider-url",
+    help="Use this RazorpayX instead of the simulator; RAZORPAYX_… settings come from the environment.",
+)
 def sandbox(
     ready_file: Path | None,
     env_file: Path | None,
@@ -60,17 +74,19 @@ def sandbox(
                     click.echo(f"{name:10} {value}")
             click.echo(f"{'logs':10} {stack.directory}")
             click.echo(
-                "relaxed    MAKER_CHECKER_INDEPENDENCE_DAYS=0: the first operator may add the second person"
+                "relaxed    MAKER_CHECKER_INDEPENDENCE_DAYS=0: the first operator can add the second person"
             )
-            for words in stack.relaxed():
-                click.echo(words, err=True)
+            for warning in stack.relaxed_rules():
+                click.echo(warning, err=True)
             stack.run_until_signal()
     except (PartFailed, ValueError) as error:
         raise click.ClickException(str(error)) from None
 
 
 def _write_env_file(path: Path, env: Mapping[str, str]) -> None:
-    """Every setting of the processes as a line for a shell; for our eyes only, with the secrets in it."""
+    """Write every setting of the processes as a shell line. It contains secrets, so only its owner can read
+    it.
+    """
     from shared.settings import Settings
 
     fields = [name.upper() for name in Settings.model_fields]
@@ -82,14 +98,17 @@ def _write_env_file(path: Path, env: Mapping[str, str]) -> None:
 
 
 @click.command()
+@click.option("--once", is_flag=True, help="Exit when the demo is done, with status 1 if a result differs.")
 @click.option(
-    "--once", is_flag=True, help="Exit after the story; not 0 if anything differed from what it says."
-)
-@click.option(
-    SETTING, "settings", multiple=True, callback=_settings, metavar="NAME=VALUE", help="For every process."
+    SETTING,
+    "settings",
+    multiple=True,
+    callback=_settings,
+    metavar="NAME=VALUE",
+    help="A setting for every process.",
 )
 def demo(once: bool, settings: dict[str, str]) -> None:
-    """Start everything, tell the story of five withdrawals, and stay until Ctrl-C."""
-    from sandbox import demo as story
+    """Start everything, make five withdrawals with different results, and run until Ctrl-C."""
+    from sandbox import demo as demonstration
 
-    story.tell(once=once, settings=settings)
+    demonstration.run(once=once, settings=settings)

@@ -1,16 +1,17 @@
-"""`make env`: a .env from .env.example, its empty secrets filled in. Needs only Python itself."""
+"""`make env`: create .env from .env.example with fresh secrets. Needs only Python itself."""
 
 import base64
 import secrets
 import sys
 from pathlib import Path
 
-KEY_ID, BASIC_AUTH = "RAZORPAYX_KEY_ID", "FLOWER_BASIC_AUTH"
-BYTES_32 = ("CERTIFICATE_KEY", "WEBHOOK_SIGNING_KEY")  # written in base64
+KEY_ID = "RAZORPAYX_KEY_ID"
+BASIC_AUTH = "FLOWER_BASIC_AUTH"
+KEYS_OF_32_BYTES = ("CERTIFICATE_KEY", "WEBHOOK_SIGNING_KEY")  # in base64
 
 
-def filled(example: str) -> str:
-    """The text of .env.example with a fresh value behind every `NAME=` that has none."""
+def fill_secrets(example: str) -> str:
+    """The text of .env.example with a fresh value for every empty `NAME=`."""
     return "".join(_line(line) for line in example.splitlines(keepends=True))
 
 
@@ -19,21 +20,21 @@ def _line(line: str) -> str:
     if line.startswith("#") or not equals or value:
         return line
     secret = secrets.token_hex(24)
-    shaped = {
+    special_forms = {
         KEY_ID: "rzp_test_" + secret[:14],
         BASIC_AUTH: "admin:" + secret,
-        **{key: base64.b64encode(secrets.token_bytes(32)).decode() for key in BYTES_32},
+        **{key: base64.b64encode(secrets.token_bytes(32)).decode() for key in KEYS_OF_32_BYTES},
     }
-    return f"{name}={shaped.get(name, secret)}\n"
+    return f"{name}={special_forms.get(name, secret)}\n"
 
 
 def main() -> None:
-    """Write .env, unless there is one: secrets in use are never thrown away."""
+    """Write .env unless it exists: secrets in use are never overwritten."""
     target = Path(".env")
     if target.exists():
-        sys.exit(".env is there already; remove it first if you want new secrets.")
+        sys.exit(".env exists already. Remove it first if you want new secrets.")
     target.touch(mode=0o600)
-    target.write_text(filled(Path(".env.example").read_text()))
+    target.write_text(fill_secrets(Path(".env.example").read_text()))
     sys.stdout.write("Wrote .env\n")
 
 

@@ -1,6 +1,7 @@
-"""Ends what a dead parent leaves behind: one small process per parent, whose input closes when it dies.
+"""The keeper: a small process per parent that ends the parent's children when the parent dies.
 
-Run by its path and not as a module of the package, so that it starts quickly and imports nothing of ours.
+Its input closes when the parent dies. It runs by its path, not as a module of the package, so that it starts
+quickly and imports none of our code.
 """
 
 import json
@@ -16,14 +17,14 @@ from itertools import chain
 
 import psutil
 
-POLL_SECONDS = 0.03  # short against the fastest start (Redis, 0.03 s), long enough to cost nothing
-KEEPER_SECONDS = 6.0  # PostgreSQL itself kills slow backends 5 s after SIGQUIT
+POLL_SECONDS = 0.03  # about the fastest start (Redis), and long enough to cost nothing
+KEEPER_SECONDS = 6.0  # PostgreSQL kills slow backends 5 s after SIGQUIT
 
 
 def wait_until(
     check: Callable[[], object], seconds: float, late: Callable[[], Exception] | None = None
 ) -> None:
-    """Polls `check` until it is true; after `seconds` raises `late()`, by default TimeoutError."""
+    """Poll `check` until it is true. After `seconds`, raise `late()`, by default TimeoutError."""
     deadline = time.monotonic() + seconds
     while not check():
         if time.monotonic() >= deadline:
@@ -32,7 +33,7 @@ def wait_until(
 
 
 def family_of(pid: int) -> list[psutil.Process]:
-    """The process and all below it; empty when it is gone."""
+    """The process and all of its descendants. Empty if it has ended."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -40,15 +41,15 @@ def family_of(pid: int) -> list[psutil.Process]:
         return []
 
 
-def runs(process: psutil.Process) -> bool:
-    """Whether it still holds anything; init may take seconds to bury an orphan that is dead."""
+def is_running(process: psutil.Process) -> bool:
+    """True unless it has ended. A zombie counts as ended, because init may take seconds to reap it."""
     with suppress(psutil.Error):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
-def end_group(pid: int, family: Iterable[psutil.Process], signal_number: int) -> None:
-    """Signals the group that `pid` leads, and those of its family that left the group."""
+def signal_group(pid: int, family: Iterable[psutil.Process], signal_number: int) -> None:
+    """Signal the group that `pid` leads, and members of its family that left the group."""
     with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
         os.killpg(pid, signal_number)
     for process in family:
@@ -57,7 +58,9 @@ def end_group(pid: int, family: Iterable[psutil.Process], signal_number: int) ->
 
 
 class Keeper:
-    """Our side of the keeper process; it lives from the first part started to the last one ended."""
+    """The parent's side of the keeper process, which runs from the first part's start to the last
+    one's end.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -71,40 +74,42 @@ class Keeper:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", __file__], stdin=subprocess.PIPE, start_new_session=True
                 )
-            self._tell()
+            self._send()
 
-    def forget(self, pid: int) -> None:
+    def unwatch(self, pid: int) -> None:
         with self._lock:
             if self._watched.pop(pid, None) is None:
                 return
-            self._tell()
+            self._send()
             if not self._watched and self._process:
                 self._process.communicate()  # closes its input, so it ends
                 self._process = None
 
-    def _tell(self) -> None:
+    def _send(self) -> None:
         assert self._process and self._process.stdin
-        with suppress(BrokenPipeError):  # someone killed the keeper; the kernel's signal remains
+        with suppress(BrokenPipeError):  # the keeper was killed; the kernel's signal still works
             self._process.stdin.write(json.dumps(self._watched).encode() + b"\n")
             self._process.stdin.flush()
 
 
-def keep() -> None:
-    """The keeper: each line is {pid: signal}, all of them. Ends those groups when the input ends."""
+def main() -> None:
+    """Run the keeper. Each input line is the complete {pid: signal}. It ends these groups when its input
+    ends.
+    """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it must survive whatever ends the parent
+        signal.signal(number, signal.SIG_IGN)  # the keeper must survive the signal that ends the parent
     line = "{}"
     for line in sys.stdin:  # noqa: B007  only the last line matters
         pass
-    watched = {int(pid): death for pid, death in json.loads(line).items()}
+    watched = {int(pid): orphan_signal for pid, orphan_signal in json.loads(line).items()}
     families = {pid: family_of(pid) for pid in watched}
-    for pid, death in watched.items():
-        end_group(pid, [], death)
+    for pid, orphan_signal in watched.items():
+        signal_group(pid, [], orphan_signal)
     with suppress(TimeoutError):
-        wait_until(lambda: not any(map(runs, chain(*families.values()))), KEEPER_SECONDS)
+        wait_until(lambda: not any(map(is_running, chain(*families.values()))), KEEPER_SECONDS)
     for pid, family in families.items():
-        end_group(pid, family, signal.SIGKILL)
+        signal_group(pid, family, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    keep()
+    main()

@@ -1,4 +1,4 @@
-"""Whether a part of the stack answers yet."""
+"""Checks whether a part of the stack is ready."""
 
 import http.client
 from urllib.parse import urlsplit
@@ -8,15 +8,15 @@ import redis
 
 from sandbox.processes import Part
 
-CHECK_SECONDS = 2.0  # one look at a part; a part that is this slow is not ready
+CHECK_SECONDS = 2.0  # timeout of one check; a slower part is not ready
 
 
 def status(url: str) -> int:
-    """The status of a GET. Raises OSError when there is no answer."""
-    where = urlsplit(url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=CHECK_SECONDS)
+    """The HTTP status of a GET. Raises OSError if there is no response."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=CHECK_SECONDS)
     try:
-        connection.request("GET", where.path or "/")
+        connection.request("GET", parts.path or "/")
         return connection.getresponse().status
     except http.client.HTTPException as error:
         raise OSError(f"no HTTP answer from {url}") from error
@@ -24,10 +24,10 @@ def status(url: str) -> int:
         connection.close()
 
 
-def waits_for_messages(worker: Part, broker_url: str) -> bool:
-    """Whether one of the worker's own connections waits for messages (BRPOP) at the broker.
+def is_consuming(worker: Part, broker_url: str) -> bool:
+    """True if one of the worker's own connections waits for messages (BRPOP) at the broker.
 
-    The log's "ready" depends on the log level, and a control ping on a broadcast that others answer.
+    The log's "ready" depends on the log level, and a control ping is a broadcast that other workers answer.
     """
     try:
         ports = {connection.laddr.port for connection in psutil.Process(worker.pid).net_connections("tcp")}

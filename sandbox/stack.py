@@ -1,5 +1,4 @@
-"""The whole system on one machine: database, broker, provider simulator, API, workers, notifier, beat,
-Flower.
+"""The whole system on one machine: database, broker, simulator, API, workers, notifier, beat, Flower.
 
 with Stack(workers=2) as stack:
     requests.get(stack.info()["api"] + "/readyz")
@@ -25,10 +24,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from sandbox.processes import Part, PartFailed
-from sandbox.readiness import status, waits_for_messages
+from sandbox.readiness import is_consuming, status
 from sandbox.services import LOOPBACK, PORT_ATTEMPTS, PORT_TAKEN, Postgres, Redis, free_port, is_free
-from sandbox.signals import Terminated, in_main_thread, terminate, undisturbed
-from shared.settings.panel import relaxed
+from sandbox.signals import Terminated, in_main_thread, raise_terminated, signals_ignored
+from shared.settings.panel import safety_warnings
 
 ROOT = Path(__file__).parents[1]
 WEBHOOK_PATH = "/api/razorpay/webhook/"
@@ -38,7 +37,7 @@ PROVIDER_SECRETS = (
     "RAZORPAYX_ACCOUNT_NUMBER",
     "RAZORPAYX_WEBHOOK_SECRET",
 )
-# Somebody who tries things out is alone and has no phone at hand. The start says so in words.
+# One person who tries things out needs neither a second admin nor a phone. The start prints a warning.
 RELAXED = {
     "SECOND_ADMIN_REQUIRED": "off",
     "ADMIN_TOTP_REQUIRED_ROLES": "off",
@@ -46,13 +45,13 @@ RELAXED = {
 }
 FINISH_SECONDS = 60.0
 WATCH_SECONDS = 0.2
-RESTART_SECONDS = 1.0  # a part that dies at once would otherwise keep a core busy; each further wait doubles
-MOST_RESTART_SECONDS = 30.0
+RESTART_SECONDS = 1.0  # before the first restart; doubles with each further one
+MAX_RESTART_SECONDS = 30.0
 
 
 @dataclass
 class _Watched:
-    """What the watch knows of one part."""
+    """The state of one watched part."""
 
     deaths: int = 0  # in a row, since it was last ready
     ready: bool = True
@@ -60,12 +59,12 @@ class _Watched:
 
 
 class Stack:
-    """Starts everything on free loopback ports; `parts` holds the processes by name.
+    """All processes on free loopback ports; `parts` holds them by name.
 
-    `settings` go to every process and win over what is chosen here; with DATABASE_URL or REDIS_URL
-    among them that service is used and none is started. (The same names in our own environment are
-    not used: a sandbox must not write to whatever a shell happens to point at.) With `provider_url`
-    no simulator starts, and the provider's secrets come from `settings` or the environment.
+    `settings` apply to every process and override the defaults. If they contain DATABASE_URL or REDIS_URL,
+    that service is used instead of an embedded one. (The same variables in the environment are ignored: a
+    sandbox must not write to whatever a shell points at.) With `provider_url` no simulator starts, and the
+    provider's secrets come from `settings` or the environment.
     """
 
     def __init__(
@@ -82,18 +81,20 @@ class Stack:
         api_auth: str = "on",
     ) -> None:
         self.settings = {name: str(value) for name, value in (settings or {}).items()}
-        self.workers, self.flower, self.api_port = workers, flower, api_port
+        self.workers = workers
+        self.flower = flower
+        self.api_port = api_port
         self.provider_url = provider_url
         self._temporary = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="coin-sandbox-")).absolute()
         self.parts: dict[str, Part] = {}
         self.env: dict[str, str] = {}
         self._admin = ("admin", secrets.token_hex(12))
-        self._chosen = {
+        self._defaults = {
             "API_HOST": LOOPBACK,
             "API_WORKERS": str(api_workers),
             "API_AUTH": api_auth,
-            # A laptop's load is one app, one address, few users. What fails to come in is counted as always.
+            # A sandbox has one app, one address and few users. Failed sign-ins are still limited.
             "RATE_LIMIT_PER_KEY": "off",
             "RATE_LIMIT_PER_USER": "off",
             "RATE_LIMIT_PER_ADDRESS": "off",
@@ -102,15 +103,15 @@ class Stack:
             "FLOWER_HOST": LOOPBACK,
             "FLOWER_BASIC_AUTH": ":".join(self._admin),
             "SANDBOX_OPERATOR": ":".join(self._admin),
-            "PAYOUTS_OPERATOR_TOKEN": f"cpo_{secrets.token_urlsafe(32)}",  # made to count by `sandbox.admit`
-            # Its first operator adds the second one, and the two try out together what takes two.
+            "PAYOUTS_OPERATOR_TOKEN": f"cpo_{secrets.token_urlsafe(32)}",  # issued by `sandbox.admit`
+            # The first operator can add the second one and try out with them what takes two people.
             "MAKER_CHECKER_INDEPENDENCE_DAYS": "0",
             "ADMIN_SECRET_KEY": secrets.token_hex(24),
             "ADMIN_COOKIE_SECURE": "off",  # http on loopback
             **RELAXED,
             "SIM_SPEED": str(provider_speed),
-            "PYTHONUNBUFFERED": "1",  # a log that is behind hides why a part died
-            "RUST_BACKTRACE": "0",  # so do 100 lines of Granian's frames below the reason
+            "PYTHONUNBUFFERED": "1",  # a buffered log would hide why a part died
+            "RUST_BACKTRACE": "0",  # 100 lines of Granian's frames would hide it too
         } | self._provider_secrets()
         self._ready_file: Path | None = None
         self._former_handler: Any = None
@@ -129,31 +130,31 @@ class Stack:
     # --- starting
 
     def start(self) -> None:
-        """Starts everything and returns when every part answers.
+        """Start everything and return when every part is ready.
 
-        Raises PartFailed, which names the part and shows its log, and Terminated at SIGTERM;
-        in both cases nothing is left running.
+        Raises PartFailed, which names the part and shows its log, or Terminated at SIGTERM. In both cases
+        nothing is left running.
         """
         self._catch_sigterm()
         try:
-            self._refuse_a_taken_port()
+            self._check_given_port()
             for left in reversed(range(PORT_ATTEMPTS)):
                 try:
                     return self._start()
-                except PartFailed as failed:
-                    if not left or self._given_port() or PORT_TAKEN not in failed.tail.lower():
+                except PartFailed as error:
+                    if not left or self._given_port() or PORT_TAKEN not in error.tail.lower():
                         raise
-                    self._stop_parts()  # somebody took a port that was free: choose others
+                    self._stop_parts()  # another process took a free port: choose others
         except BaseException:
             self.stop()
             raise
 
     def _given_port(self) -> int:
-        given = self.settings.get("API_PORT", "")
-        return int(given) if given.isdecimal() else self.api_port
+        port = self.settings.get("API_PORT", "")
+        return int(port) if port.isdecimal() else self.api_port
 
-    def _refuse_a_taken_port(self) -> None:
-        """A port that was chosen for us is not exchanged: say so before anything starts."""
+    def _check_given_port(self) -> None:
+        """A given port is never replaced by another one, so fail before anything starts if it is taken."""
         port = self._given_port()
         if port and not is_free(port):
             raise PartFailed("api", f"port {port}: {PORT_TAKEN}")
@@ -163,11 +164,11 @@ class Stack:
         self.env = self._environment(self.api_port or free_port(), free_port())
         simulator = None if self.provider_url else self._add_simulator()
         self._start_services()
-        migrate = self._part("migrate", "shared.cli", "migrate")
+        migrate = self._part("migrate", "cli", "migrate")
         migrate.start()
         if simulator:
             simulator.wait_ready()
-        # Beat and Flower need no tables, so they start beside the migration.
+        # Beat and Flower need no tables, so they start during the migration.
         self._add("beat", lambda: self.parts["beat"].log_text() != "")
         if self.flower:
             self._add("flower", lambda: status(self._url("FLOWER_PORT")) < http.client.INTERNAL_SERVER_ERROR)
@@ -184,11 +185,11 @@ class Stack:
             part.wait_ready()
 
     def _environment(self, api_port: int, flower_port: int) -> dict[str, str]:
-        ours = self._chosen | {"API_PORT": str(api_port), "FLOWER_PORT": str(flower_port)}
-        ours["ADMIN_URL"] = f"http://{LOOPBACK}:{api_port}/admin/"
+        defaults = self._defaults | {"API_PORT": str(api_port), "FLOWER_PORT": str(flower_port)}
+        defaults["ADMIN_URL"] = f"http://{LOOPBACK}:{api_port}/admin/"
         if self.flower:
-            ours["FLOWER_URL"] = f"http://{LOOPBACK}:{flower_port}"
-        env = dict(os.environ) | ours | self.settings
+            defaults["FLOWER_URL"] = f"http://{LOOPBACK}:{flower_port}"
+        env = dict(os.environ) | defaults | self.settings
         missing = [name for name in PROVIDER_SECRETS if not env.get(name)]
         if missing:
             raise PartFailed("provider", f"set {', '.join(missing)}: {self.provider_url} needs them")
@@ -201,32 +202,32 @@ class Stack:
             "SIM_WEBHOOK_PREVIOUS_SECRET": env.get("RAZORPAYX_WEBHOOK_SECRET_PREVIOUS", ""),
         }
         paths = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]
-        # A proxy for the outside world cannot reach our loopback.
-        direct = ",".join(filter(None, [env.get("NO_PROXY"), LOOPBACK, "localhost"]))
-        more = {"PYTHONPATH": os.pathsep.join(paths), "NO_PROXY": direct, "no_proxy": direct}
-        return env | more | simulator | self.settings
+        # A proxy cannot reach this machine's loopback.
+        no_proxy = ",".join(filter(None, [env.get("NO_PROXY"), LOOPBACK, "localhost"]))
+        process = {"PYTHONPATH": os.pathsep.join(paths), "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+        return env | process | simulator | self.settings
 
     def _add_simulator(self) -> Part:
-        told = self.directory / "simulator.json"
-        arguments = ["--host", LOOPBACK, "--port", str(free_port()), "--ready-file", str(told)]
+        ready_file = self.directory / "simulator.json"
+        arguments = ["--host", LOOPBACK, "--port", str(free_port()), "--ready-file", str(ready_file)]
         part = self._part("simulator", "sandbox.razorpayx", *arguments)
-        part.ready = lambda: self._simulator_answers(part, told)
+        part.ready = lambda: self._is_simulator_ready(part, ready_file)
         self.parts["simulator"] = part
         part.start()
         return part
 
-    def _simulator_answers(self, part: Part, told: Path) -> bool:
+    def _is_simulator_ready(self, part: Part, ready_file: Path) -> bool:
         try:
-            said = json.loads(told.read_text())
+            simulator = json.loads(ready_file.read_text())
         except (FileNotFoundError, ValueError):
             return False
-        if said["pid"] != part.pid:  # the file of the process before
+        if simulator["pid"] != part.pid:  # written by the previous process
             return False
-        self.env["RAZORPAYX_BASE_URL"] = self.settings.get("RAZORPAYX_BASE_URL", said["url"])
+        self.env["RAZORPAYX_BASE_URL"] = self.settings.get("RAZORPAYX_BASE_URL", simulator["url"])
         return True
 
     def _start_services(self) -> None:
-        # The environment of our own process names other services; see the class.
+        # The environment of this process may name other services; see the class.
         for name, variable, service in (
             ("redis", "REDIS_URL", Redis),
             ("postgres", "DATABASE_URL", Postgres),
@@ -238,32 +239,32 @@ class Stack:
 
     def _part(self, name: str, module: str, *arguments: str) -> Part:
         argv = [sys.executable, "-m", module, *arguments]
-        # The environment is shared on purpose: it is completed while the parts start.
+        # All parts share one environment, which is completed while they start.
         return Part(name, argv, self.env, self.directory / f"{name}.log", cwd=ROOT)
 
-    def _add(self, name: str, ready: Callable[[], object], *words: str) -> None:
-        part = self.parts[name] = self._part(name, "shared.cli", *(words or (name,)))
+    def _add(self, name: str, ready: Callable[[], object], *arguments: str) -> None:
+        part = self.parts[name] = self._part(name, "cli", *(arguments or (name,)))
         part.ready = ready
         part.start()
 
     def _consumes(self, name: str) -> bool:
-        return waits_for_messages(self.parts[name], self.env["REDIS_URL"])
+        return is_consuming(self.parts[name], self.env["REDIS_URL"])
 
     def _finish(self, part: Part) -> None:
-        """Wait for a program that does one thing and ends."""
+        """Wait until a one-off program has ended."""
         try:
             if part.wait(FINISH_SECONDS):
-                raise part.failed(f"ended with exit code {part.returncode}")
+                raise part.failure(f"ended with exit code {part.returncode}")
         finally:
             part.kill()
 
-    # --- what it is
+    # --- information
 
     def _url(self, port: str) -> str:
         return f"http://{LOOPBACK}:{self.env[port]}"
 
     def info(self) -> dict[str, Any]:
-        """Where everything is and how to get in. Read it again after a restart: pids change."""
+        """URLs, credentials and process ids. The ids change when a part restarts."""
         return {
             "api": self._url("API_PORT"),
             "admin": self._url("API_PORT") + "/admin/",
@@ -278,13 +279,13 @@ class Stack:
             "pids": {name: part.pid for name, part in self.parts.items()},
         }
 
-    def relaxed(self) -> list[str]:
-        """What this stack allows that a real system does not, in words."""
-        found = relaxed(self.env["SECOND_ADMIN_REQUIRED"], self.env["ADMIN_TOTP_REQUIRED_ROLES"])
-        return [f"Only to try things out: {words}" for words in found]
+    def relaxed_rules(self) -> list[str]:
+        """Warnings about rules that this stack relaxes."""
+        warnings = safety_warnings(self.env["SECOND_ADMIN_REQUIRED"], self.env["ADMIN_TOTP_REQUIRED_ROLES"])
+        return [f"Only for trying things out: {warning}" for warning in warnings]
 
     def write_ready_file(self, path: Path | str) -> None:
-        """Writes `info()` as JSON, whole or not at all, for our eyes only; again at every restart."""
+        """Write `info()` as JSON, atomically and readable only by its owner, now and at every restart."""
         self._ready_file = Path(path).absolute()
         descriptor, name = tempfile.mkstemp(dir=self._ready_file.parent)  # mode 0600
         with os.fdopen(descriptor, "w") as file:
@@ -294,23 +295,23 @@ class Stack:
     # --- watching
 
     def run_until_signal(self) -> None:
-        """Returns at SIGTERM or Ctrl-C; the caller then stops the stack.
+        """Watch all parts and return at SIGTERM or Ctrl-C; the caller then stops the stack.
 
-        A part that dies by itself is reported on stderr with the end of its log and restarted a
-        second later; if it dies again before it is ready, after longer waits. It is never given up: whoever
-        breaks what it needs may mend it, and the others go on meanwhile.
+        A part that dies is reported on stderr with the end of its log and restarted a second later, or after
+        longer waits if it dies again before it is ready. It is restarted for ever, because what it needs may
+        come back.
         """
         watched = {name: _Watched() for name in self.parts}
         try:
             while True:
                 for name, part in self.parts.items():
-                    self._tend(part, watched[name])
+                    self._supervise(part, watched[name])
                 time.sleep(WATCH_SECONDS)
         except (Terminated, KeyboardInterrupt):
             return
 
-    def _tend(self, part: Part, watched: _Watched) -> None:
-        if not part.wanted:
+    def _supervise(self, part: Part, watched: _Watched) -> None:
+        if not part.should_run:
             return
         if watched.restart_at is not None:
             if time.monotonic() >= watched.restart_at:
@@ -318,24 +319,26 @@ class Stack:
                 with _reported():
                     part.start()
         elif not part.alive:
-            self._mourn(part, watched)
-        elif not watched.ready and part.answers():
-            watched.ready, watched.deaths = True, 0
+            self._schedule_restart(part, watched)
+        elif not watched.ready and part.is_answering():
+            watched.ready = True
+            watched.deaths = 0
             if self._ready_file:
                 self.write_ready_file(self._ready_file)
 
-    def _mourn(self, part: Part, watched: _Watched) -> None:
-        watched.ready, watched.deaths = False, watched.deaths + 1
-        death = part.failed(f"ended with exit code {part.returncode}")
-        wait = min(MOST_RESTART_SECONDS, RESTART_SECONDS * 2.0 ** (watched.deaths - 1))
-        _report(f"{death}\n{part.name} restarts in {wait:g} s")
-        watched.restart_at = time.monotonic() + wait
+    def _schedule_restart(self, part: Part, watched: _Watched) -> None:
+        watched.ready = False
+        watched.deaths += 1
+        error = part.failure(f"ended with exit code {part.returncode}")
+        wait_seconds = min(MAX_RESTART_SECONDS, RESTART_SECONDS * 2.0 ** (watched.deaths - 1))
+        _report(f"{error}\n{part.name} restarts in {wait_seconds:g} s")
+        watched.restart_at = time.monotonic() + wait_seconds
 
     # --- stopping
 
     def stop(self) -> None:
-        """Stops everything, what works before what it works on. May be called twice."""
-        with undisturbed():
+        """Stop everything, services last. Can be called twice."""
+        with signals_ignored():
             self._stop_parts()
             if self._temporary:
                 shutil.rmtree(self.directory, ignore_errors=True)
@@ -352,7 +355,7 @@ class Stack:
 
     def _catch_sigterm(self) -> None:
         if in_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            self._former_handler = signal.signal(signal.SIGTERM, terminate)
+            self._former_handler = signal.signal(signal.SIGTERM, raise_terminated)
 
     def __enter__(self) -> Self:
         self.start()
@@ -366,8 +369,8 @@ class Stack:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except PartFailed as failed:
-        _report(str(failed))
+    except PartFailed as error:
+        _report(str(error))
 
 
 def _report(text: str) -> None:

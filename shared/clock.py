@@ -1,4 +1,4 @@
-"""Times as people and clients read them. The money path asks PostgreSQL for the time, not this module."""
+"""Times as people and clients read them. The money path uses PostgreSQL's clock, not this module."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -7,15 +7,15 @@ INDIA = timezone(timedelta(hours=5, minutes=30))
 
 
 def iso(moment: datetime | None) -> str | None:
-    """ISO 8601 in UTC ending in `Z`, to the microsecond where there are any; None stays None."""
+    """Return `moment` as ISO 8601 in UTC ending in `Z`, with microseconds if it has any; None for None."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def from_iso(text: str) -> datetime:
-    """The moment that `iso` wrote. Raises ValueError for anything else, a time without zone included."""
+    """Parse what `iso` wrote. Raises ValueError for anything else, including a time without a zone."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError("a time needs its zone")
+        raise ValueError("the time has no time zone")
     return moment

@@ -1,13 +1,13 @@
-"""What can go wrong, told by what the caller must do about it.
+"""The errors, one class for each thing that a caller can do about them.
 
 PayoutsError
-├── BadRequest         mend the request, then send it again
-│   ├── NotFound       there is no such thing
-│   └── Conflict       the thing is no longer in a state that allows this
-│       ├── Stale      ... for it has changed since the caller looked at it
-│       └── Passed     ... and now it is again: send the same once more
-├── Unavailable        not now; try again later
-└── SettingsError      mend the environment, then start again
+├── BadRequest         correct the request, then send it again
+│   ├── NotFound       the object does not exist
+│   └── Conflict       the object's state does not allow this
+│       ├── Stale      the object changed after the caller read it
+│       └── RetryNow   the obstacle is already gone: send the same request again
+├── Unavailable        temporary: retry later
+└── SettingsError      correct the environment, then start again
 """
 
 from typing import Any, TypeVar
@@ -18,75 +18,78 @@ Error = TypeVar("Error", bound=BaseException)
 class Portable(Exception):
     """An error that can be copied and pickled, whatever its constructor takes.
 
-    Python calls the class again with `args` only, which fails for a constructor that needs more. Celery
-    pickles what a task raises; an error that it cannot pickle it takes for one that nobody expected.
+    Python calls the class again with `args` only, which fails if the constructor needs more. Celery pickles
+    what a task raises, and treats an error that it cannot pickle as unexpected.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """All that it holds, past its constructor."""
-        return _rebuilt, (type(self), self.args, self.__dict__)
+        """Rebuild it from its state, without calling the constructor."""
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuilt(kind: type[Error], args: tuple[Any, ...], state: dict[str, Any]) -> Error:
-    error = kind.__new__(kind, *args)
+def _rebuild(error_class: type[Error], args: tuple[Any, ...], state: dict[str, Any]) -> Error:
+    error = error_class.__new__(error_class, *args)
     error.args = args
     error.__dict__.update(state)
     return error
 
 
 class PayoutsError(Portable):
-    """Something that a caller is told about.
+    """An error that callers see.
 
-    `error` is the short sentence, `details` one more, `code` the word for machines,
-    `extra` the further fields of the answer (CONTRACT.md).
+    `error` is the short sentence, `details` explains it, `code` is for programs, and `extra` holds further
+    fields of the response body (CONTRACT.md).
     """
 
     http_status = 400
 
     def __init__(self, error: str, details: str = "", *, code: str, **extra: Any) -> None:
         super().__init__(error)
-        self.error, self.details, self.code, self.extra = error, details or error, code, extra
+        self.error = error
+        self.details = details or error
+        self.code = code
+        self.extra = extra
 
 
 class BadRequest(PayoutsError):
-    """Mend the request, then send it again."""
+    """Correct the request, then send it again."""
 
 
 class NotFound(BadRequest):
-    """There is no such thing."""
+    """The object does not exist."""
 
     http_status = 404
 
 
 class Conflict(BadRequest):
-    """The thing is no longer in a state that allows this."""
+    """The object's state does not allow this."""
 
     http_status = 409
 
 
 class Stale(Conflict):
-    """Somebody or the system went on with it since it was looked at: look again, then decide anew."""
+    """The object changed after the caller read it: read it again, then decide."""
 
-    def __init__(self, details: str = "Look at it again, then decide anew") -> None:
+    def __init__(self, details: str = "Reload it, then decide again") -> None:
         super().__init__("It has changed", details, code="stale")
 
 
-class Passed(Conflict):
-    """What stood in the way is gone since: send the same once more. It is no answer that is kept."""
+class RetryNow(Conflict):
+    """The obstacle is already gone: send the same request again. Never stored as an idempotent response."""
 
 
 class Unavailable(PayoutsError):
-    """Not now; try again after `retry_after` seconds. `details` says what is known of this try."""
+    """Temporary: retry after `retry_after` seconds. `details` says what is known about this attempt."""
 
     http_status = 503
     retry_after = 2
 
 
 class SettingsError(PayoutsError):
-    """Mend the environment, then start again. `faults` has one sentence for each thing that is wrong."""
+    """Correct the environment, then start again. `faults` has one sentence for each problem."""
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("The settings are not usable", "; ".join(faults), code="bad_settings")
+        super().__init__("The settings are not valid", "; ".join(faults), code="bad_settings")
         self.faults = faults
 
     def __str__(self) -> str:

@@ -1,41 +1,41 @@
-"""What operators may do: four roles, each of which may do what the ones before it may, and one table."""
+"""What operators may do: four roles, each with all rights of the previous one, and the permissions."""
 
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """An operator's role, from the one that may least to the one that may most."""
+    """An operator's role, from the fewest rights to the most."""
 
-    VIEWER = "viewer"  # looks, and changes nothing
-    OPERATOR = "operator"  # acts on withdrawals, switches and exception records
-    FINANCE = "finance"  # moves coins by hand as well
-    ADMIN = "admin"  # looks after the other operators as well
+    VIEWER = "viewer"  # reads only
+    OPERATOR = "operator"  # acts on withdrawals, pauses and exception records
+    FINANCE = "finance"  # also credits and adjusts coins
+    ADMIN = "admin"  # also manages operators, apps and endpoints
 
     def may(self, needed: "Role") -> bool:
-        """Whether this role may do what `needed` may do."""
+        """True if this role has all rights of `needed`."""
         ranks = list(Role)
         return ranks.index(self) >= ranks.index(needed)
 
 
 class Permission(StrEnum):
-    """What operators do that changes something; panel and shell ask the same table for the role."""
+    """The actions that change something. The panel and the shell use the same table of roles."""
 
-    WITHDRAWALS = "withdrawals"  # note, cancel, try now, ask now; see a whole UPI id
+    WITHDRAWALS = "withdrawals"  # note, cancel, retry now, query now; see a whole UPI id
     RESOLVE = "resolve"  # propose, approve or reject how a withdrawal ends
     REVIEW = "review"  # approve or reject a withdrawal before it is sent
-    FREEZE = "freeze"  # freeze a wallet, block a payee; propose, approve or reject the end of that
-    SWITCHES = "switches"  # pause and resume
+    FREEZE = "freeze"  # freeze a wallet or block a payee; propose, approve or reject lifting that
+    SWITCHES = "switches"  # pause and resume payouts
     EXCEPTIONS = "exceptions"  # assign and close exception records
-    NOTIFICATIONS = "notifications"  # send mail and webhooks again
-    RECONCILE = "reconcile"  # compare with RazorpayX, which opens and closes exception records
-    COINS = "coins"  # give coins or take them; approve or reject that
-    IMPORT = "import"  # many withdrawals from a file
-    KEYS = "keys"  # the keys of apps
-    ENDPOINTS = "endpoints"  # where apps are told of changes
+    NOTIFICATIONS = "notifications"  # resend mails and webhooks
+    RECONCILE = "reconcile"  # reconcile with the provider, which opens and closes exception records
+    COINS = "coins"  # credit or adjust coins; approve or reject that
+    IMPORT = "import"  # import withdrawals from a file
+    KEYS = "keys"  # API keys
+    ENDPOINTS = "endpoints"  # webhook endpoints of apps
     OPERATORS = "operators"  # operators, their roles, passwords and second factors
 
 
-NEEDS: dict[Permission, Role] = {
+REQUIRED_ROLE: dict[Permission, Role] = {
     Permission.WITHDRAWALS: Role.OPERATOR,
     Permission.RESOLVE: Role.OPERATOR,
     Permission.REVIEW: Role.OPERATOR,

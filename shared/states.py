@@ -1,4 +1,4 @@
-"""The states of a withdrawal and of an attempt, and the moves between them, as data."""
+"""The states of a withdrawal and of an attempt, and the transitions between them, as data."""
 
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-# Everything that may happen to a withdrawal. What is not here is refused by `journey.move`.
+# Every transition of a withdrawal. `transitions.transition` refuses all others.
 EDGES: frozenset[tuple[Status, Status]] = frozenset(
     {
         (Status.PENDING, Status.PROCESSING),  # claimed
@@ -30,20 +30,20 @@ REFUNDED = frozenset({Status.FAILED, Status.CANCELLED})
 
 
 class AttemptState(StrEnum):
-    """How far one try at the provider is."""
+    """The state of one attempt at the provider."""
 
-    SENDING = "sending"  # claimed; a worker is on the wire, or died there
-    THROTTLED = "throttled"  # the provider did not look at it: same key, same body, later
+    SENDING = "sending"  # claimed; a worker is calling the provider, or died while calling
+    THROTTLED = "throttled"  # the provider did not process it: same key, same body, later
     UNKNOWN = "unknown"  # no answer that we understand: it may be paid
-    ACCEPTED = "accepted"  # the provider has it and will say how it ends
+    ACCEPTED = "accepted"  # the provider has it and will report its result
     PAID = "paid"
-    REFUSED = "refused"  # the provider never took it
-    FAILED = "failed"  # the provider took it and did not pay
+    REFUSED = "refused"  # the provider never accepted it
+    FAILED = "failed"  # the provider accepted it and did not pay
     REVERSED = "reversed"  # the money came back
 
 
-# A payout that is one of these may exist, or come to exist, at the provider.
-# The database allows one such attempt per withdrawal, and no refund beside it.
+# In these states a payout may exist, or come to exist, at the provider.
+# The database allows one such attempt per withdrawal, and no refund next to it.
 LIVE = frozenset(
     {
         AttemptState.SENDING,
@@ -57,47 +57,47 @@ LIVE = frozenset(
 UNSETTLED = LIVE - {AttemptState.PAID}
 
 
-# Why a withdrawal fails although no payment did: people did not approve it, or gave its coins back.
-BY_PEOPLE = frozenset({"rejected_in_review", "resolved"})
+# Reasons of failed withdrawals for which no payment failed: people rejected them, or refunded the coins.
+DECIDED_BY_PEOPLE = frozenset({"rejected_in_review", "resolved"})
 
 
 class Decision(StrEnum):
-    """What two people can decide about a withdrawal that the system cannot end (`withdrawals.propose`)."""
+    """What two operators can decide about a withdrawal the system cannot settle (`withdrawals.propose`)."""
 
-    GO_ON = "go_on"  # it is explained: the system takes it up again where it stands
-    PAID = "paid"  # the rupees have arrived, whatever the provider says
-    REFUND = "refund"  # they have not and will not: the coins go back
-    TAKE_BACK = "take_back"  # the coins are back, and the rupees arrived all the same: the coins go again
-    GIVE_BACK = "give_back"  # the coins were taken back, and the rupees did not stay: they come back again
+    GO_ON = "go_on"  # it is explained: the system continues with it
+    PAID = "paid"  # the rupees arrived, whatever the provider says
+    REFUND = "refund"  # the rupees did not and will not arrive: refund the coins
+    TAKE_BACK = "take_back"  # the coins were refunded and the rupees arrived too: debit the coins again
+    GIVE_BACK = "give_back"  # the coins were debited again, but the rupees did not stay: refund them again
 
 
 class PaidVia(StrEnum):
-    """By which way the rupees of a withdrawal went (`withdrawals.paid_via`)."""
+    """How the rupees of a withdrawal were paid (`withdrawals.paid_via`)."""
 
-    RAZORPAYX = "razorpayx"
+    PROVIDER = "razorpayx"  # the first provider's code: existing rows hold it
     UPI = "upi"
     IMPS = "imps"
     NEFT = "neft"
     RTGS = "rtgs"
-    UNKNOWN = "unknown"  # paid outside before people had to say how
+    UNKNOWN = "unknown"  # paid outside before operators had to state how
 
     @property
     def label(self) -> str:
-        """As people write it."""
-        return {"razorpayx": "RazorpayX", "unknown": "an unknown way"}.get(self, self.upper())
+        """The name that people read."""
+        return {self.PROVIDER: "RazorpayX", "unknown": "an unknown way"}.get(self, self.upper())
 
 
-class Awaits(StrEnum):
-    """Why a withdrawal awaits a person's approval before anything is sent (`withdrawals.approve_review`)."""
+class ReviewReason(StrEnum):
+    """Why a withdrawal needs an operator's approval before it is sent (`withdrawals.approve_review`)."""
 
     AMOUNT = "amount"  # above REVIEW_ABOVE_COINS
     EVERY = "every"  # REVIEW_ALL
-    UPI_BLOCKED = "upi_blocked"  # the payee came onto the block list while it waited
-    WALLET_FROZEN = "wallet_frozen"  # its user's wallet was frozen while it waited
+    UPI_BLOCKED = "upi_blocked"  # the payee was blocked while it waited
+    WALLET_FROZEN = "wallet_frozen"  # the user's wallet was frozen while it waited
 
 
 class Reason(StrEnum):
-    """Why a withdrawal that is not final waits (`status_reason`)."""
+    """Why a withdrawal that is not final is waiting (`status_reason`)."""
 
     CANCEL_WINDOW = "cancel_window"
     AWAITING_REVIEW = "awaiting_review"
@@ -113,10 +113,10 @@ class Reason(StrEnum):
     BANK_PROCESSING = "bank_processing"
     PROVIDER_QUEUED = "provider_queued"
     RETRY_LATER = "retry_later"
-    IN_REVIEW = "in_review"
+    ON_HOLD = "in_review"
 
 
-# It is being sent, or will be: a payout that goes round among these is no further than at the first of them.
+# It is being sent, or will be. A payout that moves among these has made no progress since the first of them.
 TRYING = frozenset(
     {
         Reason.PREPARING,
@@ -126,56 +126,73 @@ TRYING = frozenset(
         Reason.PACED,
     }
 )
-HOUR, DAY = 3600, 86_400
+HOUR_SECONDS = 3600
+DAY_SECONDS = 86_400
 
-# Reason -> the sentence for the user, and within how many seconds we expect to be past it.
-# A bank that cannot say has three working days (razorpayx.md §2): five days cover any weekend.
+# Reason -> the message for the user, and within how many seconds we expect the reason to end.
+# A bank may take three working days to answer (provider reference §2): five days cover any weekend.
 WAITING: dict[Reason, tuple[str, int]] = {
-    Reason.CANCEL_WINDOW: ("You can still cancel; the payment starts after that.", 60),
-    Reason.AWAITING_REVIEW: (
-        "An admin looks at this withdrawal before it is paid; you can still cancel.",
-        DAY,
-    ),
-    Reason.NEW_UPI_ID: (
-        "The first payment to a UPI id waits for a while, for your safety; you can cancel.",
+    Reason.CANCEL_WINDOW: (
+        "You can still cancel. The payment starts when the cancellation window closes.",
         60,
     ),
-    Reason.PACED: ("Many payments are being made; this one waits for its turn.", HOUR),
-    Reason.PAUSED: ("Payments are paused; your coins are safe and it is paid as soon as they go on.", DAY),
-    Reason.HANDLE_PAUSED: ("Your UPI app's bank has problems; it is paid as soon as they are over.", DAY),
-    Reason.PREPARING: ("The payment is being prepared.", 5 * 60),
-    Reason.SENDING: ("The payment is being sent.", 5 * 60),
-    Reason.PROVIDER_BUSY: ("The payment service is busy; the payment is sent again by itself.", HOUR),
-    Reason.PROVIDER_REFUSES_US: ("The payment service is not available to us; your coins are safe.", DAY),
+    Reason.AWAITING_REVIEW: (
+        "An admin reviews this withdrawal before it is paid. You can still cancel.",
+        DAY_SECONDS,
+    ),
+    Reason.NEW_UPI_ID: (
+        "For your safety, the first payment to a new UPI id waits for a while. You can still cancel.",
+        60,
+    ),
+    Reason.PACED: ("We are making many payments right now. This one is in the queue.", HOUR_SECONDS),
+    Reason.PAUSED: (
+        "Payments are paused. Your coins are safe, and we pay you as soon as payments resume.",
+        DAY_SECONDS,
+    ),
+    Reason.HANDLE_PAUSED: (
+        "Your UPI app's bank has problems. We pay you as soon as they are resolved.",
+        DAY_SECONDS,
+    ),
+    Reason.PREPARING: ("We are preparing the payment.", 5 * 60),
+    Reason.SENDING: ("We are sending the payment.", 5 * 60),
+    Reason.PROVIDER_BUSY: ("The payment service is busy. We retry automatically.", HOUR_SECONDS),
+    Reason.PROVIDER_REFUSES_US: (
+        "The payment service is not available right now. Your coins are safe.",
+        DAY_SECONDS,
+    ),
     Reason.CONFIRMING: (
         "We are confirming with the payment service whether the payment went through.",
-        2 * HOUR,
+        2 * HOUR_SECONDS,
     ),
-    Reason.BANK_PROCESSING: ("The bank is processing the payment.", 5 * DAY),
-    Reason.PROVIDER_QUEUED: ("The payment waits in the payment service's queue.", DAY),
-    Reason.RETRY_LATER: ("The payment could not be made now; it is tried again later.", 2 * HOUR),
-    Reason.IN_REVIEW: ("A person is looking at this payment.", 3 * DAY),
+    Reason.BANK_PROCESSING: ("The bank is processing the payment.", 5 * DAY_SECONDS),
+    Reason.PROVIDER_QUEUED: ("The payment is in the payment service's queue.", DAY_SECONDS),
+    Reason.RETRY_LATER: ("The payment could not be made now. We retry it later.", 2 * HOUR_SECONDS),
+    Reason.ON_HOLD: ("Our team is checking this payment.", 3 * DAY_SECONDS),
 }
 
 
-def sentence(reason: str | None) -> str | None:
-    """The words for a `status_reason`, or None when there is none to tell."""
+def status_message(reason: str | None) -> str | None:
+    """Return the user's message for a `status_reason`, or None if it has none."""
     return WAITING[Reason(reason)][0] if reason and reason in set(Reason) else None
 
 
-# The same for operators, where the user's words are not theirs.
-TO_OPERATORS: dict[Reason, str] = {
-    Reason.CANCEL_WINDOW: "The user can still cancel; the payment starts after that.",
-    Reason.AWAITING_REVIEW: "It waits for your approval, or a colleague's; the user can still cancel.",
-    Reason.NEW_UPI_ID: "The first payment to a UPI id waits for a while; the user can cancel.",
-    Reason.PAUSED: "Payouts are paused; it is paid as soon as they go on.",
-    Reason.HANDLE_PAUSED: "Payouts to this UPI handle are paused; it is paid as soon as they go on.",
-    Reason.PROVIDER_REFUSES_US: "RazorpayX does not accept our key, account or address; mend that.",
+# The messages for operators, where they differ from the user's.
+OPERATOR_MESSAGES: dict[Reason, str] = {
+    Reason.CANCEL_WINDOW: "The user can still cancel. The payment starts when the cancel window closes.",
+    Reason.AWAITING_REVIEW: "It is waiting for approval. The user can still cancel.",
+    Reason.NEW_UPI_ID: "The first payment to a new UPI id waits for a while. The user can still cancel.",
+    Reason.PAUSED: "Payouts are paused. It is paid as soon as they resume.",
+    Reason.HANDLE_PAUSED: "Payouts to this UPI handle are paused. It is paid as soon as they resume.",
+    Reason.PROVIDER_REFUSES_US: "RazorpayX does not accept our key, account or IP address. Correct that.",
     Reason.CONFIRMING: "No clear answer: it may be paid. It is sent again with the same key, then looked up.",
-    Reason.IN_REVIEW: "Something contradicts itself: nothing moves until two people decide.",
+    Reason.ON_HOLD: "The evidence is contradictory: nothing moves until two operators decide.",
 }
 
 
-def for_operators(reason: str | None) -> str | None:
-    """The words for a `status_reason` as operators read them, or None when there is none to tell."""
-    return TO_OPERATORS.get(Reason(reason), sentence(reason)) if reason and reason in set(Reason) else None
+def operator_message(reason: str | None) -> str | None:
+    """Return the operators' message for a `status_reason`, or None if it has none."""
+    return (
+        OPERATOR_MESSAGES.get(Reason(reason), status_message(reason))
+        if reason and reason in set(Reason)
+        else None
+    )

@@ -1,38 +1,49 @@
-"""What every test stands on: a real PostgreSQL, a real Redis, the simulator over HTTP."""
+"""Fixtures for all tests: a real PostgreSQL, a real Redis, and the simulator over HTTP."""
 
 import os
+import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
+from flask import Flask
+from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 
+from api.app import create_app
 from sandbox import services
 from sandbox.services import Databases, broker, database
-from tests.browser import browser  # noqa: F401  a fixture for every room
-from tests.databases import EmptyDatabases
-from tests.simulator import Simulator
-from tests.world import World
+from shared.clock import INDIA
+from tests.support import tiers
+from tests.support.browser import browser  # noqa: F401  a fixture for every folder
+from tests.support.databases import EmptyDatabases
+from tests.support.paths import files
+from tests.support.simulator import Simulator
+from tests.support.world import KEY, World
 
-# Whatever is set on the developer's machine must not reach a test by accident.
+# Settings of the developer's machine must not reach a test.
 for name in ("API_KEYS", "API_AUTH", "RAZORPAYX_BASE_URL", "CANCEL_WINDOW_SECONDS", "SMTP_HOST"):
     os.environ.pop(name, None)
 
-# A port that one process of the tests chose, and nobody listens at yet, is never the other's choice.
+# Two test processes never choose the same free port.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     services.PORTS = services.PORTS[int(worker.removeprefix("gw")) :: workers]
 
 
-# What stays together in one process: what shares a running system, which costs a dozen CPU seconds to start.
+# Tests that share a running system stay in one process: it takes a dozen CPU seconds to start.
 SYSTEMS = {"tests/panel": "system", "tests/examples": "system", "tests/e2e": "shared or fresh"}
-# The longest come first, so that both processes end at the same time; of those that start a system never two of one
-# room after each other, for a room's systems run until it is left.
+# The longest groups come first, so that both processes end at the same time. Two groups of one folder that start a
+# system do not follow each other, because a folder's systems run until its last test.
 FIRST = (
     "tests/e2e fresh",
     "tests/chaos/test_kill_at_every_line.py",
     "tests/examples system",
     "tests/e2e shared",
-    "tests/sandbox_stack/test_stack.py",
+    "tests/sandbox/test_stack.py",
     "tests/properties/test_verbs.py",
     "tests/panel system",
     "tests/e2e/test_observing.py",
@@ -45,22 +56,60 @@ FIRST = (
 )
 
 
+# In this process, what costs time on purpose or is the same each time is cheap: the hash of a password takes a
+# tenth of a second, and so do the panel's templates for each application.
+PasswordHasher.__init__ = partialmethod(PasswordHasher.__init__, time_cost=1, memory_cost=8, parallelism=1)  # type: ignore[method-assign,assignment]
+Flask.jinja_options = {"bytecode_cache": FileSystemBytecodeCache()}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    choices = (tiers.CHECK, tiers.TEST, tiers.ALL)
+    parser.addoption("--tier", choices=choices, help="how many tests to run (tests/support/tiers.py)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.tier is None:
+        is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        config.option.tier = tiers.TEST if is_whole else tiers.ALL
+    tiers.choose(config.option.tier)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    path = collection_path.relative_to(config.rootpath).as_posix()
+    return None if tiers.is_collected(path) else True
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One group for each file, and one for all that share a system."""
+    """Keep the tests of the tier; one group for each file, and one for all that share a system."""
+    files(
+        *tiers.LIFE, *(group.partition(" ")[0] for group in FIRST), *SYSTEMS
+    )  # fails for a name that does not exist
+    left_out = [item for item in items if not _is_chosen(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if _is_chosen(item)]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-    if hasattr(config, "workerinput"):  # alone, in the order that was asked for
+    if hasattr(config, "workerinput"):  # a single process keeps the order of the command line
         order = {group: place for place, group in enumerate(FIRST)}
         items.sort(key=lambda item: order.get(_group_of(item), len(order)))
 
 
+def _is_chosen(item: pytest.Item) -> bool:
+    path = item.path.relative_to(item.config.rootpath).as_posix()
+    is_exhaustive = item.get_closest_marker("exhaustive") is not None
+    fixtures = getattr(item, "fixturenames", ())
+    return tiers.is_chosen(path, item.nodeid, fixtures, is_exhaustive=is_exhaustive)
+
+
 def _group_of(item: pytest.Item) -> str:
     path = item.path.relative_to(item.config.rootpath)
-    room, fixtures = path.parent.as_posix(), getattr(item, "fixturenames", ())
-    for name in SYSTEMS.get(room, "").split(" or "):
+    folder = path.parent.as_posix()
+    fixtures = getattr(item, "fixturenames", ())
+    for name in SYSTEMS.get(folder, "").split(" or "):
         if name in fixtures:
-            return f"{room} {name}"
+            return f"{folder} {name}"
     return path.as_posix()
 
 
@@ -72,7 +121,7 @@ def databases() -> Iterator[Databases]:
 
 @pytest.fixture(scope="session")
 def empty_databases(databases: Databases) -> Iterator[EmptyDatabases]:
-    """Migrated databases, one for each test at a time."""
+    """Migrated databases; each test uses one at a time."""
     empty = EmptyDatabases(databases)
     yield empty
     empty.close()
@@ -104,8 +153,8 @@ def world(
     simulator: Simulator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[World]:
-    """The system in this process, on a database of its own. At its end every promise must hold."""
-    with World.made(empty_databases, redis_url, simulator, monkeypatch) as world:
+    """The system in this process, with its own database. When the test ends, every promise must hold."""
+    with World.create(empty_databases, redis_url, simulator, monkeypatch) as world:
         yield world
         world.check()
 
@@ -114,3 +163,24 @@ def world(
 def people(world: World) -> None:
     """Two admins, who are independent of each other: `operator:asha` and `operator:ravi`."""
     world.operators("asha", "ravi")
+
+
+@pytest.fixture
+def client(world: World) -> FlaskClient:
+    """The API in this process, with a key."""
+    client = create_app().test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
+    return client
+
+
+@pytest.fixture
+def one_day() -> None:
+    """For tests that depend on the day in India: wait if it ends in the next 30 seconds. Wait also if its first
+    hour ends, because a day can be closed from then on.
+    """
+    now = datetime.now(INDIA)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    for hours in (1, 24):
+        left = (midnight + timedelta(hours=hours) - now).total_seconds()
+        if 0 < left < 30:
+            time.sleep(left + 0.1)

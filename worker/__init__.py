@@ -1,1 +1,1 @@
-"""The queue process."""
+"""The worker process: it consumes the queues."""

@@ -1,4 +1,4 @@
-"""What beat sends by the clock."""
+"""Beat's scheduler."""
 
 from typing import Any
 
@@ -6,43 +6,43 @@ import celery.beat
 import redis
 import structlog
 
-from shared import queues
+from shared.queues import messages, redis_broker
 
-MOST_WAITING = 100  # each asks for the same; one would do
-WAIT_SECONDS = 1.0  # after something that Celery did not expect
+MAX_WAITING_MESSAGES = 100  # all request the same work: one would be enough
+RETRY_SECONDS = 1.0  # after an error that Celery does not expect
 
 log = structlog.get_logger()
 
 
 class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]
-    """Celery's own, but into a queue that nobody works it puts only so much.
+    """Celery's scheduler, but it sends at most `MAX_WAITING_MESSAGES` to a queue without workers.
 
-    Where no notifier runs, a message a second would fill Redis in weeks, and payouts need it too.
+    Without a notifier, a message per second would fill Redis within weeks, and payouts need Redis too.
     """
 
-    def tick(self, *arguments: Any, **named: Any) -> float:
-        """Send what is due; for how many seconds there is then nothing to do.
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send what is due; returns the seconds until the next message is due.
 
-        Whatever Redis says, beat goes on: Celery's would end at garbage in the middle of connecting.
+        No error stops beat: Celery's scheduler would exit if Redis answers with garbage while it connects.
         """
         try:
-            return float(super().tick(*arguments, **named))
+            return float(super().tick(*args, **kwargs))
         except Exception as error:
             log.warning(
-                "[QUEUE] nothing sent by the clock", error=type(error).__name__, what=str(error)[:200]
+                "[QUEUE] scheduled messages not sent", error=type(error).__name__, what=str(error)[:200]
             )
             self.close()
-            return WAIT_SECONDS
+            return RETRY_SECONDS
 
-    def apply_async(self, entry: Any, *arguments: Any, **named: Any) -> Any:
-        """Send an entry's task, unless its queue holds enough."""
-        if _is_full(queues.QUEUE_OF[entry.task]):
+    def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send an entry's task, unless its queue is full."""
+        if _is_full(messages.QUEUE_OF[entry.task]):
             return None
-        return super().apply_async(entry, *arguments, **named)
+        return super().apply_async(entry, *args, **kwargs)
 
 
 def _is_full(queue: str) -> bool:
     try:
-        return queues.depth(queue) >= MOST_WAITING
+        return redis_broker.depth(queue) >= MAX_WAITING_MESSAGES
     except redis.RedisError:
-        return False  # the sending itself will say so
+        return False  # sending fails too, and reports it

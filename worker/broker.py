@@ -1,7 +1,7 @@
-"""The wire to Redis, for workers: what comes over it may be anything, and ends no worker.
+"""The workers' transport to Redis: an entry that is not a valid message does not stop a worker.
 
-kombu hands on whatever it finds in a list; an entry that is no message raises in the middle of Celery's loop.
-Celery then dies, and kombu puts the message back for the next worker to die of.
+kombu passes on everything it finds in a list; an entry that is no message raises inside Celery's loop. Celery
+then exits, and kombu puts the message back, which stops the next worker too.
 """
 
 import json
@@ -14,28 +14,28 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
-from shared import queues, working
+from shared.queues import redis_broker, workers
 
-# The wire's own trouble, in the middle of a message: Celery connects anew.
-AWAY = (redis.RedisError, OSError, OperationalError)
+# Errors of the connection itself: Celery reconnects.
+CONNECTION_ERRORS = (redis.RedisError, OSError, OperationalError)
 
 
 class Channel(kombu_redis.Channel):
-    """kombu's own, but it survives what it reads."""
+    """kombu's channel, but it survives invalid messages."""
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Take one message, if there is one. Raises Empty, and what means that Redis is away."""
+        """Take one message, if there is one. Raises Empty and the CONNECTION_ERRORS."""
         try:
             try:
-                with queues.understood():
+                with redis_broker.map_redis_errors():
                     answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
-            except AWAY:
+            except CONNECTION_ERRORS:
                 self.client.connection.disconnect()
                 raise
             if not answer:
                 raise Empty
-            place, message = answer
-            queue = place.decode().rsplit(self.sep, 1)[0]
+            key, message = answer
+            queue = key.decode().rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
             self._deliver(queue, message)
             return True
@@ -48,24 +48,25 @@ class Channel(kombu_redis.Channel):
         try:
             content = json.loads(message)
             self.connection._deliver(content, queue)
-        except AWAY:
+        except CONNECTION_ERRORS:
             raise
-        except Exception as error:  # whatever there is in it, or Celery makes of it: it is nothing to do
+        except Exception as error:  # of any kind: the entry is not a message for us
             self._forget(content)
-            working.set_aside(queue, message, error)
+            workers.set_aside(queue, message, error)
 
     def _forget(self, content: Any) -> None:
-        """Not to be put back: it was taken, and nobody will ever be done with it."""
-        with suppress(Exception):  # it may have no tag, or one that is none
+        """Acknowledge an invalid message, so that it is not put back."""
+        with suppress(Exception):  # it may lack a valid tag
             self.qos.ack(content["properties"]["delivery_tag"])
 
 
 class Transport(kombu_redis.Transport):
-    """kombu's own, with such channels."""
+    """kombu's transport, with our channels."""
 
     Channel = Channel
 
 
-def use() -> None:
-    """Take this transport for redis:// and rediss:// from now on, in this process."""
+def install() -> None:
+    """Use this transport for redis:// and rediss:// in this process."""
+    # By name, because kombu would call a class here instead of returning it.
     TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = "worker.broker:Transport"

@@ -1,4 +1,4 @@
-"""Celery's consumer, which waits and goes on where Celery would end the worker; and its heartbeat."""
+"""The consumer, which retries where Celery's would stop the worker; and its heartbeat."""
 
 import time
 from typing import Any
@@ -9,76 +9,78 @@ from celery import bootsteps
 from celery.worker import consumer
 from celery.worker.consumer.tasks import Tasks
 
-from shared import queues, working
+from shared.queues import workers
+from shared.queues.names import EVERY_QUEUE
 
-FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS = 0.5, 5.0
-CALM_SECONDS = 30.0  # after so long without a failure the next one is a first one again
+MIN_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 5.0
+BACKOFF_RESET_SECONDS = 30.0  # after this long without a failure, the backoff starts anew
 
 log = structlog.get_logger()
 
 
-class NoTask(Exception):
-    """A message that is no order to do something that this worker knows."""
+class InvalidMessage(Exception):
+    """A message without a task that this worker knows."""
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """Whatever Redis says (it is read-only, a list is no list, garbage): connect anew, after a wait."""
+    """Celery's consumer, but it reconnects with a backoff after any error of Redis, even garbage."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        # Celery's own list has neither a queue of another type nor what no Redis would say.
-        # A stop that somebody asked for is no Exception.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Celery's list lacks read-only Redis, keys of a wrong type, and garbage. A requested shutdown is not
+        # an Exception.
         self.connection_errors = (Exception,)
-        self._failed_at, self._wait_seconds = 0.0, FIRST_WAIT_SECONDS
+        self._failed_at = 0.0
+        self._backoff_seconds = MIN_BACKOFF_SECONDS
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, or say why not: kombu's own patience grows to half a minute, and knows fewer errors."""
+        """Connect once, or raise: kombu's own retries wait up to half a minute and handle fewer errors."""
         conn.connect()
         self.first_connection_attempt = False
         return conn
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Say it, and wait."""
+        """Log it, and wait."""
         self._wait(exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Say it, close what is left of the connection, and wait."""
+        """Log it, close the connection, and wait."""
         super().on_connection_error_after_connected(exc)
         self._wait(exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Set it aside (broker.py). Raises NoTask; so do the three below."""
-        raise NoTask(type(exc).__name__) from exc
+        """Set the message aside (broker.py). Raises InvalidMessage, as do the three methods below."""
+        raise InvalidMessage(type(exc).__name__) from exc
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """No task is named in it."""
-        raise NoTask("no task is named")
+        """The message names no task."""
+        raise InvalidMessage("no task name")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """A task that this version does not know. A newer one's sweep nudges again."""
-        raise NoTask("a task of this name is not known") from exc
+        """This version does not know the task. The sweep of a newer version nudges again."""
+        raise InvalidMessage("unknown task") from exc
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Something in it is of another kind than it must be."""
-        raise NoTask(type(exc).__name__) from exc
+        """The message has a field of a wrong type."""
+        raise InvalidMessage(type(exc).__name__) from exc
 
     def _wait(self, exc: Exception) -> None:
-        now = time.monotonic()
-        if now - self._failed_at > CALM_SECONDS:
-            self._wait_seconds = FIRST_WAIT_SECONDS
+        if time.monotonic() - self._failed_at > BACKOFF_RESET_SECONDS:
+            self._backoff_seconds = MIN_BACKOFF_SECONDS
         log.warning(
-            "[QUEUE] the broker is away or says what it should not",
+            "[QUEUE] the broker is away or sent an invalid answer",
             error=type(exc).__name__,
             what=str(exc)[:200],
-            again_in_seconds=self._wait_seconds,
+            again_in_seconds=self._backoff_seconds,
         )
-        time.sleep(self._wait_seconds)
+        time.sleep(self._backoff_seconds)
         self._failed_at = time.monotonic()
-        self._wait_seconds = min(MOST_WAIT_SECONDS, 2 * self._wait_seconds)
+        self._backoff_seconds = min(MAX_BACKOFF_SECONDS, 2 * self._backoff_seconds)
 
 
 class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Says every few seconds which queues this worker takes messages from, for as long as it does."""
+    """Records every few seconds which queues this worker consumes, while it does."""
 
     requires = (Tasks,)
 
@@ -87,18 +89,20 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(parent)
 
     def start(self, parent: Any) -> None:
-        """At once, and then by the consumer's own timer: a loop that stands still says nothing."""
+        """Record now, then with the consumer's timer: a blocked consumer loop sends no heartbeat."""
         self._beat(parent)
-        self._timer = parent.timer.call_repeatedly(working.BEAT_SECONDS, self._beat, (parent,))
+        self._timer = parent.timer.call_repeatedly(workers.HEARTBEAT_SECONDS, self._beat, (parent,))
 
     def stop(self, parent: Any) -> None:
-        """Nobody says it any more."""
+        """Stop the heartbeat."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _beat(self, parent: Any) -> None:
         try:
-            working.beat(name for name in parent.app.amqp.queues.consume_from if name in queues.EVERY_QUEUE)
+            workers.record_heartbeat(
+                name for name in parent.app.amqp.queues.consume_from if name in EVERY_QUEUE
+            )
         except redis.RedisError as error:
             log.warning("[QUEUE] no heartbeat", error=type(error).__name__)

@@ -1,9 +1,9 @@
-"""Flower's configuration, read by `payouts flower`: a task's page leads back to its withdrawal in the panel.
+"""Flower's configuration, read by `payouts flower`: a task's page links to its withdrawal in the panel.
 
-A webhook's task knows the event only: the panel's search finds the withdrawal that it was about.
+A webhook's task has only the event id: the link opens the panel's search, which finds the withdrawal.
 
-Flower shows what it is told as text, so the link is put into its page, at a place that a test looks for.
-Should Flower's page change, it has no link and is otherwise as it was.
+Flower escapes what it shows, so the link is inserted into the finished page, at a position that a test
+checks. If a new version of Flower changes the page, the link is missing and nothing else breaks.
 """
 
 from typing import Any
@@ -15,21 +15,21 @@ from flower.views.tasks import TaskView
 from tornado.routing import URLSpec
 from tornado.web import authenticated
 
-from shared import queues
 from shared.ids import parse_id
+from shared.queues import messages
 from shared.settings import settings
 
-PLACE = b'<div class="detail-actions">'
+LINK_POSITION = b'<div class="detail-actions">'
 
 
-class TaskOfWithdrawal(TaskView):  # type: ignore[misc]
-    """The page of one task."""
+class TaskPage(TaskView):  # type: ignore[misc]
+    """The page of a task."""
 
     def render_string(self, template_name: str, **values: Any) -> bytes:
-        """The page, with the link if the task has a withdrawal."""
+        """Render the page, with the link if the task has a withdrawal."""
         page: bytes = super().render_string(template_name, **values)
         link = _link(values.get("task"))
-        return page.replace(PLACE, PLACE + link.encode(), 1) if link else page
+        return page.replace(LINK_POSITION, LINK_POSITION + link.encode(), 1) if link else page
 
 
 def _link(task: Any) -> str | None:
@@ -41,40 +41,40 @@ def _link(task: Any) -> str | None:
 
 
 def _address(name: str | None, argument: str) -> str | None:
-    """Below the panel's, for a task of this name and argument; None for those without a withdrawal."""
-    if name == queues.APPLY:
+    """Return the path in the panel for a task of this name and argument; None without a withdrawal."""
+    if name == messages.APPLY:
         return f"withdrawals/?q={quote(argument, safe='')}"
-    withdrawal_id = parse_id(argument) if name in (queues.SUBMIT, queues.POLL) else None
+    withdrawal_id = parse_id(argument) if name in (messages.SUBMIT, messages.POLL) else None
     return f"withdrawal/{withdrawal_id}/" if withdrawal_id else None
 
 
-class MetricsBehindThePassword(Metrics):  # type: ignore[misc]
-    """Names of tasks and workers: as much as its pages tell."""
+class AuthenticatedMetrics(Metrics):  # type: ignore[misc]
+    """Flower's metrics, behind the password: they name tasks and workers."""
 
     @authenticated
     async def get(self) -> None:
-        """What Prometheus reads, with the password."""
+        """Return the metrics."""
         await super().get()
 
 
-class HealthBehindThePassword(Healthcheck):  # type: ignore[misc]
-    """Nobody is told that this is Flower who may not see it."""
+class AuthenticatedHealthcheck(Healthcheck):  # type: ignore[misc]
+    """Flower's health check, behind the password: it would reveal that this is Flower."""
 
     @authenticated
     async def get(self) -> None:
-        """OK, with the password."""
+        """Return OK."""
         await super().get()
 
 
-OURS = {Metrics: MetricsBehindThePassword, Healthcheck: HealthBehindThePassword}
+HANDLERS = {Metrics: AuthenticatedMetrics, Healthcheck: AuthenticatedHealthcheck}
 
 
-def _instead_of(handler: Any) -> Any:
+def _replace(handler: Any) -> Any:
     if isinstance(handler, URLSpec) and handler.name == "task":
-        return URLSpec(handler.regex.pattern, TaskOfWithdrawal, name="task")
-    if isinstance(handler, tuple) and handler[1] in OURS:
-        return (handler[0], OURS[handler[1]], *handler[2:])
+        return URLSpec(handler.regex.pattern, TaskPage, name="task")
+    if isinstance(handler, tuple) and handler[1] in HANDLERS:
+        return (handler[0], HANDLERS[handler[1]], *handler[2:])
     return handler
 
 
-handlers[:] = map(_instead_of, handlers)
+handlers[:] = map(_replace, handlers)

@@ -1,4 +1,4 @@
-"""A worker's own `/metrics`: what its tasks cost, and a small server that tells it on METRICS_PORT."""
+"""A worker's `/metrics`: the duration of its tasks, and a small server on METRICS_PORT."""
 
 import hmac
 import threading
@@ -10,42 +10,45 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import structlog
 from celery import Task, signals
 
-from shared import exposition, metrics
+from shared.monitoring import exposition
 from shared.settings import Settings
+from shared.telemetry import metrics
 
-IDLE_SECONDS = 5  # who asks and then says nothing must not hold a thread
-PLAIN = ("Content-Type", "text/plain; charset=utf-8")
+IDLE_TIMEOUT_SECONDS = 5  # an idle client must not occupy a thread
+PLAIN_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 log = structlog.get_logger()
-_began = threading.local()
+_local = threading.local()
 
 
 @signals.task_prerun.connect
-def _begins(**_: Any) -> None:
-    _began.at = time.perf_counter()
+def _start_timer(**_: Any) -> None:
+    _local.started_at = time.perf_counter()
 
 
 @signals.task_postrun.connect
-def _ends(task: Task, state: str | None = None, **_: Any) -> None:
-    began, _began.at = getattr(_began, "at", None), None
-    if began is not None:
+def _observe_duration(task: Task, state: str | None = None, **_: Any) -> None:
+    started_at = getattr(_local, "started_at", None)
+    _local.started_at = None
+    if started_at is not None:
         outcome = "done" if state == "SUCCESS" else "failed"
-        metrics.TASK_SECONDS.labels(task.name, outcome).observe(time.perf_counter() - began)
+        metrics.TASK_SECONDS.labels(task.name, outcome).observe(time.perf_counter() - started_at)
 
 
 def serve(settings: Settings) -> WSGIServer | None:
-    """Answer `/metrics` from threads of its own; None when that is off, or the port is taken.
+    """Serve `/metrics` in threads of its own. Returns None if that is off, or if the port is taken.
 
-    A port that is taken stops no payout: it is said, and the worker works.
+    A port that is taken is logged and does not stop the worker.
     """
     if not settings.metrics_port:
         return None
-    exposition.begin()
-    where = (settings.metrics_host, settings.metrics_port)
+    exposition.initialize()
+    host = settings.metrics_host
+    port = settings.metrics_port
     try:
-        server = make_server(*where, _application(settings), _Server, _Handler)
+        server = make_server(host, port, _application(settings), _Server, _Handler)
     except OSError as error:
-        log.error("[METRICS] nobody can ask this worker", host=where[0], port=where[1], error=str(error))
+        log.error("[METRICS] not served by this worker", host=host, port=port, error=str(error))
         return None
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
@@ -56,13 +59,13 @@ def _application(settings: Settings) -> Any:
 
     def answer(environ: dict[str, Any], start: Any) -> list[bytes]:
         if environ["PATH_INFO"].rstrip("/") != "/metrics" or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            start("404 Not Found", [PLAIN])
+            start("404 Not Found", [PLAIN_TEXT])
             return [b"Only GET /metrics\n"]
-        given = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ").strip()
-        if token and not hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
-            start("401 Unauthorized", [PLAIN])
+        sent_token = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ").strip()
+        if token and not hmac.compare_digest(sent_token.encode(), token.get_secret_value().encode()):
+            start("401 Unauthorized", [PLAIN_TEXT])
             return [b"Send METRICS_TOKEN as Authorization: Bearer <token>\n"]
-        body, content_type = exposition.of_worker(environ.get("HTTP_ACCEPT", ""))
+        body, content_type = exposition.worker_metrics(environ.get("HTTP_ACCEPT", ""))
         start("200 OK", [("Content-Type", content_type)])
         return [body]
 
@@ -74,7 +77,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = IDLE_SECONDS
+    timeout = IDLE_TIMEOUT_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: somebody asks every few seconds."""
+        """Log nothing: Prometheus sends a request every few seconds."""

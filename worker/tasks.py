@@ -1,161 +1,105 @@
-"""The tasks. Each takes an id, may run twice, and finds out from the row what there is to do."""
+"""The tasks. Each takes an id, may run twice, and reads from the row what there is to do."""
 
-from collections.abc import Callable
-from functools import cache
 from uuid import UUID
 
-import structlog
-
-from shared import idempotency, inbox, queues, sealing, spot_checks, watching, withdrawals
-from shared.errors import Unavailable
-from shared.ids import parse_id
-from shared.notifications import following, keeping, turns
-from shared.notifications.mail import following as mail_following
-from shared.notifications.mail import keeping as mail_keeping
-from shared.notifications.mail import turns as mail_turns
-from shared.razorpayx.client import RazorpayX
-from shared.settings import settings
-from shared.totals import keeping as totals
+from shared import withdrawals
+from shared.monitoring import housekeeping
+from shared.monitoring.totals import daily_totals
+from shared.notifications.mail import dispatcher as mail_dispatcher
+from shared.notifications.mail import fan_out as mail_fan_out
+from shared.notifications.webhooks import dispatcher as webhook_dispatcher
+from shared.notifications.webhooks import fan_out as webhook_fan_out
+from shared.proof import sealing
+from shared.providers.clients import client
+from shared.providers.port import ProviderClient
+from shared.queues import messages
+from shared.reconciliation.days import nightly
+from shared.withdrawals import inbox
 from worker.app import celery
-from worker.reconcile import nightly
-
-log = structlog.get_logger()
 
 
-@celery.task(name=queues.SUBMIT)
+@celery.task(name=messages.SUBMIT)
 def submit_withdrawal(withdrawal_id: str) -> None:
-    """Bring a withdrawal that is due one step on: send it, send it again, or look for it."""
-    _go_on(withdrawal_id)
+    """Take a due withdrawal's next step: send its payout, send it again, or look it up."""
+    messages.clear_nudge_mark(withdrawal_id)
+    withdrawals.guard(withdrawal_id, lambda due_id: bring_on(due_id, client()))
 
 
-@celery.task(name=queues.POLL)
+@celery.task(name=messages.POLL)
 def poll_payout(withdrawal_id: str) -> None:
-    """Ask how an accepted payout stands. The same story, on a queue where it delays nobody's payment."""
-    _go_on(withdrawal_id)
+    """Query an accepted payout's status: the same work, on its own queue so that it delays no payment."""
+    messages.clear_nudge_mark(withdrawal_id)
+    withdrawals.guard(withdrawal_id, lambda due_id: bring_on(due_id, client()))
 
 
-@celery.task(name=queues.APPLY)
+@celery.task(name=messages.APPLY)
 def apply_webhook(event_id: str) -> None:
-    """Let a kept webhook do what it means."""
-    queues.taken(event_id)
+    """Apply a stored webhook."""
+    messages.clear_nudge_mark(event_id)
     inbox.apply(event_id)
 
 
-@celery.task(name=queues.SWEEP)
+@celery.task(name=messages.SWEEP)
 def sweep() -> None:
-    """Nudge everything that is due."""
+    """Send a message for everything that is due."""
     withdrawals.sweep()
 
 
-@celery.task(name=queues.WATCH)
+@celery.task(name=messages.WATCH)
 def watch() -> None:
-    """Look after what nobody asks for: is anything late, do webhooks come, is there money to pay with?
-
-    One duty that cannot be done keeps nobody from the others. Raises the first error, after all.
-    """
-    failed = [error for duty in WATCHED if (error := _error_of(duty)) is not None]
-    if failed:
-        raise failed[0]
+    """Run the periodic duties: warn of what is late or silent, refresh the balance, delete old rows."""
+    housekeeping.run(client())
 
 
-def _error_of(duty: Callable[[], object]) -> Exception | None:
-    try:
-        duty()
-    except Exception as error:
-        log.error("[WATCH] not done", duty=f"{duty.__module__}.{duty.__name__}", error=type(error).__name__)
-        return error
-    return None
-
-
-def _ask_for_the_balance() -> None:
-    balance = _razorpayx().balance()
-    if isinstance(balance, int):
-        watching.learn_balance(balance)
-    else:
-        log.warning("[PAYOUT] balance not told", answer=type(balance).__name__)
-
-
-WATCHED = (
-    watching.warn_of_overdue,
-    watching.warn_of_silence,
-    spot_checks.run,
-    _ask_for_the_balance,
-    idempotency.forget_old,
-    keeping.forget_old,
-    mail_keeping.give_up,
-    mail_keeping.forget_old,
-)
-
-
-@celery.task(name=queues.SEAL)
+@celery.task(name=messages.SEAL)
 def seal() -> None:
-    """Seal what was written since: from then on any change of it can be proved."""
+    """Seal new journal lines and events: from then on any change to them can be proved."""
     sealing.seal()
 
 
-@celery.task(name=queues.RECONCILE)
+@celery.task(name=messages.RECONCILE)
 def reconcile() -> None:
-    """Compare yesterday's books with the provider's, once a night."""
-    nightly()
+    """Reconcile yesterday with the provider, once a night."""
+    nightly(client())
 
 
-@celery.task(name=queues.COUNT)
+@celery.task(name=messages.COUNT)
 def count() -> None:
-    """Keep the totals of days that are over."""
-    totals.keep()
+    """Store the totals of finished days."""
+    daily_totals.store_finished_days()
 
 
-@celery.task(name=queues.NOTIFY)
+@celery.task(name=messages.NOTIFY)
 def notify() -> None:
-    """Make a delivery of each change that is new, and nudge all that is due."""
-    following.follow()
-    turns.nudge_due()
+    """Create a delivery for each new event, and nudge the slots with due deliveries."""
+    webhook_fan_out.create_deliveries()
+    webhook_dispatcher.nudge_due()
 
 
-@celery.task(name=queues.DELIVER)
-def deliver(place: str) -> None:
-    """Deliver to one endpoint for a while; what is then left waits for its next turn."""
-    queues.taken(place)
-    turns.take_turn(place)
+@celery.task(name=messages.DELIVER)
+def deliver(slot: str) -> None:
+    """Deliver to one endpoint for a turn; the rest waits for the next turn."""
+    messages.clear_nudge_mark(slot)
+    webhook_dispatcher.take_turn(slot)
 
 
-@celery.task(name=queues.MAIL)
+@celery.task(name=messages.MAIL)
 def mail() -> None:
-    """Write down a mail for all that users and operators are to be told, and nudge what is due."""
-    mail_following.follow()
-    mail_turns.nudge_due()
+    """Create the mail for all new events, and nudge the slots with due mail."""
+    mail_fan_out.create_mails()
+    mail_dispatcher.nudge_due()
 
 
-@celery.task(name=queues.SEND_MAIL)
-def send_mail(place: str) -> None:
-    """Send mail for a while; what is then left waits for its next turn."""
-    queues.taken(place)
-    mail_turns.take_turn(place)
+@celery.task(name=messages.SEND_MAIL)
+def send_mail(slot: str) -> None:
+    """Send mail for a turn; the rest waits for the next turn."""
+    messages.clear_nudge_mark(slot)
+    mail_dispatcher.take_turn(slot)
 
 
-def _go_on(key: str) -> None:
-    queues.taken(key)
-    withdrawal_id = parse_id(key)
-    if withdrawal_id is None:
-        log.error("[PAYOUT] not an id", key=key[:50])
-        return
-    try:
-        bring_on(withdrawal_id, _razorpayx())
-    except Unavailable:
-        raise  # the database is away: nothing can be written down, and nothing need be
-    except Exception as error:
-        withdrawals.put_off(withdrawal_id, error)
-        raise
-
-
-def bring_on(withdrawal_id: UUID, provider: RazorpayX) -> None:
-    """One withdrawal's next step, whole: claim, call, record. Dying anywhere in here loses nothing."""
+def bring_on(withdrawal_id: UUID, provider: ProviderClient) -> None:
+    """Take a withdrawal's next step: claim, call, record. A crash at any line loses nothing."""
     step = withdrawals.claim(withdrawal_id)
     while step is not None:
         answer = provider.perform(step)
         step = withdrawals.record_answer(step, answer)
-
-
-@cache
-def _razorpayx() -> RazorpayX:
-    return RazorpayX(settings())

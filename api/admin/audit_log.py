@@ -1,52 +1,47 @@
-"""The log of everything done in the panel and about its operators."""
+"""The audit log: everything that operators did, and every change of operators."""
 
 from typing import Any
 
-from flask import request
-
-from api import parameters
-from api.admin.asking import day, in_order
-from api.admin.page import Page, before_id, opens
-from shared import audit
-from shared.db import transaction
-from shared.errors import BadRequest
+from api import query_parameters
+from api.admin.list_filters import AuditLogFilters
+from api.admin.page import Page, cursor_id, route
+from shared.db.transactions import transaction
+from shared.people import audit
 from shared.roles import Role
 
 PAGE_ROWS = 50
-FILTERS = ("operator", "action", "subject", "from", "to")
 
 
 class AuditLog(Page):
     """`/admin/audit-log/`."""
 
-    title, endpoint_name, needs = "Audit log", "audit_log", Role.FINANCE
+    title = "Audit log"
+    endpoint_name = "audit_log"
+    needs = Role.FINANCE
 
-    @opens("/", Role.FINANCE)
+    @route("/", Role.FINANCE)
     def index(self) -> Any:
-        """The lines that fit, newest first."""
-        typed = {name: text for name in FILTERS if (text := request.args.get(name, "").strip())}
-        if any("\x00" in text for text in typed.values()):
-            raise BadRequest("Invalid filter", "It is not valid text", code="bad_filter")
-        since, until = day("from", typed.get("from")), day("to", typed.get("to"), is_end=True)
-        in_order(since, until)
+        """The entries that match the filters, newest first."""
+        form = AuditLogFilters.submitted()
+        form.require_valid()
         with transaction() as session:
             rows = audit.listing(
                 session,
-                operator=typed.get("operator"),
-                action=typed.get("action"),
-                subject=typed.get("subject"),
-                since=since,
-                until=until,
-                before_id=before_id(),
+                operator=form.operator.data or None,
+                action=form.action.data or None,
+                subject=form.subject.data or None,
+                since=form.since.midnight,
+                until=form.until.midnight,
+                before_id=cursor_id(),
                 limit=PAGE_ROWS + 1,
             )
-            actions = audit.actions(session)
-        shown = rows[:PAGE_ROWS]
+            form.action.suggestions = audit.actions(session)
+        entries = rows[:PAGE_ROWS]
         return self.render(
             "audit_log.html",
             title=self.title,
-            typed=typed,
-            found=shown,
-            actions=actions,
-            next=parameters.cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
+            form=form,
+            typed=form.query(),
+            entries=entries,
+            next=query_parameters.encode_cursor(entries[-1].id) if len(rows) > PAGE_ROWS else None,
         )

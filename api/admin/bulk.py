@@ -1,110 +1,100 @@
-"""One decision for several withdrawals: each is done or refused for itself, with its result beside it."""
+"""One action for several withdrawals: each succeeds or is refused on its own, and has its own result."""
 
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-from flask import abort, request, url_for
+from flask import abort, url_for
+from sqlalchemy.orm import Session
 
-from api.admin import door, records
-from api.admin.acts import ACTS, Act, Given, Seen
-from api.admin.page import DO, Page, does, given, gone_back, inside, opens
-from api.admin.withdrawal import look
-from shared.db import transaction
+from api.admin import sessions
+from api.admin.actions import ACTIONS, Action, ActionContext, ActionInput, load_context
+from api.admin.confirm import Change, perform
+from api.admin.fields import incomplete_form
+from api.admin.forms import BulkForm, ReasonForm, Selection
+from api.admin.page import Page, is_last_step, panel_url, redirect_to, route
+from api.admin.template_filters import counted
+from shared.db.transactions import transaction
 from shared.errors import BadRequest, PayoutsError
-from shared.ids import parse_id
 from shared.roles import Role
 
-MOST = 50
-BULK: tuple[Act, ...] = tuple(act for act in ACTS.values() if act.in_bulk)
-
-
-@dataclass(frozen=True, slots=True)
-class Picked:
-    """A withdrawal that was chosen, in the version in which it was seen."""
-
-    id: UUID
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.id}:{self.version}"
+MAX_SELECTED = 50
+BULK_ACTIONS: tuple[Action, ...] = tuple(action for action in ACTIONS.values() if action.bulk_title)
 
 
 class Bulk(Page):
-    """`/admin/bulk/`: what the list's checkboxes lead to."""
+    """`/admin/bulk/`: the target of the checkboxes in the list."""
 
-    title, endpoint_name, in_menu = "Several withdrawals", "bulk", False
+    title = "Several withdrawals"
+    endpoint_name = "bulk"
+    in_menu = False
 
-    @opens("/", Role.OPERATOR, methods=("POST",), asks_code=does)
+    @route("/", Role.OPERATOR, methods=("POST",), needs_code=is_last_step)
     def index(self) -> Any:
-        """First say what will happen to which, then do it."""
-        act = ACTS.get(request.form.get("word", ""))
-        if act is None or not act.in_bulk:
-            raise BadRequest("Incomplete form", "Load the list anew", code="bad_word")
-        if not door.me().role.may(act.role):
+        """Say what will happen to each and ask for a reason, then carry it out."""
+        form = BulkForm.submitted()
+        form.require_valid()
+        action = ACTIONS.get(form.action.data)
+        if action is None or not action.bulk_title:
+            raise incomplete_form()
+        if not sessions.signed_in().role.may(action.role):
             abort(403)
-        back, picked = _back(), _picked()
-        if not picked:
-            return gone_back(back, f"Nothing was done: pick some withdrawals, then {act.title}.", "refused")
-        if request.form.get("step") == DO:
-            reason = given("reason", required="A reason is required")
-            results = [(one, *_done(one, act, reason)) for one in picked]
-            title = f"{act.title}: results"
-            return self.render("bulk_done.html", title=title, act=act, results=results, back=back)
-        return self._ask(act, picked, back)
+        back = panel_url(form.back.data) if form.back.data else url_for("withdrawals.index")
+        selections: list[Selection] = form.selections.data
+        if len(selections) > MAX_SELECTED:
+            raise BadRequest("Too many", f"Select at most {MAX_SELECTED} withdrawals", code="too_many")
+        if not selections:
+            message = f"Nothing was done. Select withdrawals, then choose {action.bulk_title}."
+            return redirect_to(back, message, "refused")
+        reason_form = ReasonForm.submitted()
+        if is_last_step() and reason_form.validate():
+            results = [(row, *_run(action, row, reason_form.reason.data)) for row in selections]
+            title = f"{action.title}: results"
+            return self.render("bulk_done.html", title=title, action=action, results=results, back=back)
+        return self._preview(action, selections, back, reason_form), 400 if is_last_step() else 200
 
-    def _ask(self, act: Act, picked: list[Picked], back: str) -> Any:
+    def _preview(
+        self, action: Action, selections: list[Selection], back: str, reason_form: ReasonForm
+    ) -> Any:
+        possible: list[tuple[Selection, ActionContext]] = []
+        refused: list[tuple[Selection, str]] = []
         with transaction() as session:
-            seen = [(one, _looked(session, one)) for one in picked]
-            can = [(one, row) for one, row in seen if isinstance(row, Seen) and act.cannot(row) is None]
-            cannot = [
-                (one, act.cannot(row) if isinstance(row, Seen) else row)
-                for one, row in seen
-                if not isinstance(row, Seen) or act.cannot(row) is not None
-            ]
-            paise = sum(row.withdrawal.amount_paise for _, row in can)
+            for row in selections:
+                context = _load(session, row)
+                why_not = context if isinstance(context, str) else action.why_not(context)
+                if isinstance(context, str) or why_not is not None:
+                    refused.append((row, str(why_not)))
+                else:
+                    possible.append((row, context))
             return self.render(
                 "bulk.html",
-                title=f"{act.title}: {len(can)}",
-                act=act,
-                can=can,
-                cannot=cannot,
-                paise=paise,
+                title=f"{action.title}: {counted(len(possible), 'withdrawal')}",
+                action=action,
+                possible=possible,
+                refused=refused,
+                paise=sum(context.withdrawal.amount_paise for _, context in possible),
                 back=back,
+                form=reason_form,
             )
 
 
-def _back() -> str:
-    """The list as it was filtered when these were picked."""
-    given_one = request.form.get("back")
-    return inside(given_one) if given_one else url_for("withdrawals.index")
-
-
-def _picked() -> list[Picked]:
-    """What was chosen, once each. Raises BadRequest."""
-    found = {}
-    for text in request.form.getlist("pick"):
-        word, _, version = text.partition(":")
-        withdrawal_id = parse_id(word)
-        if withdrawal_id is None or not version.isdecimal() or len(version) > 18:
-            raise BadRequest("Incomplete form", "Load the list anew", code="bad_pick")
-        found[withdrawal_id] = Picked(withdrawal_id, int(version))
-    if len(found) > MOST:
-        raise BadRequest("Too many", f"At most {MOST} at once", code="too_many")
-    return list(found.values())
-
-
-def _looked(session: Any, one: Picked) -> Seen | str:
+def _load(session: Session, row: Selection) -> ActionContext | str:
+    """The withdrawal in the selected version, or the reason why nothing can be done to it."""
     try:
-        return look(session, one.id, version=one.version)
+        return load_context(session, row.withdrawal_id, version=row.version)
     except PayoutsError as error:
         return f"{error.error}: {error.details}"
 
 
-def _done(one: Picked, act: Act, reason: str) -> tuple[bool, str]:
-    filled = Given(reason, "", one.version, door.actor())
+def _run(action: Action, row: Selection, reason: str) -> tuple[bool, str]:
+    """True if it succeeded, and the message."""
+    entered = ActionInput(reason, row.version, sessions.actor())
+    change = Change(
+        action=action.code,
+        subject=row.withdrawal_id,
+        back="",
+        run=lambda *_: action.run(row.withdrawal_id, entered),
+        audit_details={"version": row.version, "bulk": True},
+    )
     try:
-        with records.kept(act.word, subject=one.id, reason=reason, version=one.version, bulk=True):
-            return True, act.does(one.id, filled)
+        return True, perform(change, reason)
     except PayoutsError as error:
         return False, f"{error.error}: {error.details}"

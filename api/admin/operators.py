@@ -1,23 +1,38 @@
-"""The operators themselves: who may sign in and do what. For admins.
+"""Operators: who may sign in, and with which permissions. For admins.
 
-What takes something away is done at once. What gives more is a proposal, which another admin confirms.
+A change that removes permissions happens at once. One that adds permissions is a proposal, which a second
+admin confirms.
 """
 
 from typing import Any
 
-from flask import request
+from flask import request, url_for
 
-from api.admin import door, records
-from api.admin.page import DO, Page, back_to, does, given, opens
-from api.admin.proposing import proposed
-from shared import invitations, names, operators, proposals
-from shared.db import transaction
-from shared.errors import BadRequest, Conflict, PayoutsError
+from api.admin import sessions
+from api.admin.confirm import AuditDetails, Change, Preview, confirm
+from api.admin.forms import (
+    ADD,
+    DISABLE,
+    EMAIL,
+    ENABLE,
+    INVITE,
+    RESET,
+    ROLE,
+    SIGN_OUT,
+    EmailForm,
+    InviteForm,
+    OperatorForm,
+    RoleForm,
+)
+from api.admin.page import Page, is_last_step, refusal, route
+from api.admin.proposals import proposal_change
+from shared import proposals
+from shared.db.transactions import transaction
+from shared.errors import Conflict, PayoutsError
+from shared.people import invitations, operators
 from shared.proposals import kinds
-from shared.roles import NEEDS, Permission, Role
+from shared.roles import REQUIRED_ROLE, Permission, Role
 
-DISABLE, ENABLE, ROLE, SIGN_OUT, ADD = "disable", "enable", "role", "sign_out", "add"
-INVITE, RESET, EMAIL = "invite", "reset_second_factor", "email"
 PROPOSES = {
     ADD: kinds.ADD,
     ENABLE: kinds.ENABLE,
@@ -25,107 +40,124 @@ PROPOSES = {
     RESET: kinds.TOTP,
     EMAIL: kinds.EMAIL,
 }
-WORDS = (DISABLE, ROLE, SIGN_OUT, *PROPOSES)
+ACTIONS = (DISABLE, ROLE, SIGN_OUT, *PROPOSES)
+FORMS: dict[str, type[InviteForm | EmailForm | RoleForm]] = {
+    ADD: InviteForm,
+    EMAIL: EmailForm,
+    ROLE: RoleForm,
+}
+
+TITLES = {
+    ADD: "Invite {}",
+    ENABLE: "Enable {}",
+    DISABLE: "Disable {}",
+    ROLE: "Change role of {}",
+    INVITE: "Invite {} again",
+    RESET: "Reset second factor of {}",
+    EMAIL: "Change e-mail of {}",
+    SIGN_OUT: "Sign {} out",
+}
+
+AnyForm = OperatorForm | InviteForm | EmailForm
 
 
 class Operators(Page):
     """`/admin/operators/`."""
 
-    title, endpoint_name, needs = "Operators", "operators", NEEDS[Permission.OPERATORS]
+    title = "Operators"
+    endpoint_name = "operators"
+    needs = REQUIRED_ROLE[Permission.OPERATORS]
 
-    @opens("/", Permission.OPERATORS)
+    @route("/", Permission.OPERATORS)
     def index(self) -> Any:
-        """Everybody, and the form for somebody new."""
+        """All operators, and the form that invites one."""
+        return self._show()
+
+    @route("/change/", Permission.OPERATORS, methods=("POST",), needs_code=is_last_step)
+    def change(self) -> Any:
+        """Change another operator: disable, enable, invite, give another role or e-mail address, sign out."""
+        form = FORMS.get(request.form.get("word", ""), OperatorForm).submitted()
+        try:
+            form.require_valid()
+            if form.name.data == sessions.signed_in().name:
+                raise Conflict("You cannot change yourself", "Ask another admin", code="yourself")
+            return confirm(self, _change(self, form))
+        except PayoutsError as error:
+            return self._show(form, error)
+
+    def _show(self, form: AnyForm | None = None, error: PayoutsError | None = None) -> Any:
         with transaction() as session:
-            found, invited = operators.listing(session), invitations.waiting(session)
-            waiting = proposals.number_waiting(session)
-        return self.render(
+            rows = [
+                (operator, OperatorForm(name=operator.name, role=operator.role))
+                for operator in operators.listing(session)
+            ]
+            invited = invitations.open_invitations(session)
+            number_open = proposals.count_open(session)
+        page = self.render(
             "operators.html",
             title=self.title,
-            found=found,
+            rows=rows,
             invited=invited,
-            waiting=waiting,
-            roles=[(r, r) for r in Role],
+            number_open=number_open,
+            invite_form=form if isinstance(form, InviteForm) else InviteForm(),
+            email_form=form if isinstance(form, EmailForm) else EmailForm(),
+            fault=refusal(error) if error else None,
         )
-
-    @opens("/change/", Permission.OPERATORS, methods=("POST",), asks_code=does)
-    def change(self) -> Any:
-        """Let somebody in or keep them out, change what they may do. Never oneself."""
-        try:
-            name, word = given("name", longest=50), request.form.get("word", "")
-            if word not in WORDS:
-                raise BadRequest("Incomplete form", "Load the page anew", code="bad_word")
-            if name == door.me().name:
-                raise Conflict("Not yourself", "Another admin does that for you", code="yourself")
-            fields = {"name": name, "word": word} | _wanted(word)
-            if request.form.get("step") != DO:
-                return self.render(
-                    "ruling.html",
-                    title=f"{name}?",
-                    tells=_tells(name, word),
-                    fields=fields,
-                    back=self.get_url(".index"),
-                )
-            reason = given("reason", required="A reason is required")
-            kind = _kind(name, word)
-            if kind is not None:
-                return proposed(self, kind, name, _wanted(word), reason, back="operators.index")
-            with records.kept(f"operator_{word}", subject=name, reason=reason) as after:
-                after.update(_wanted(word))
-                told = _at_once(name, word)
-        except PayoutsError as error:
-            return back_to("operators.index", f"{error.error}: {error.details}. Nothing was done.", "refused")
-        return back_to("operators.index", told)
+        return page, error.http_status if error else 200
 
 
-def _wanted(word: str) -> dict[str, Any]:
-    """What the form asks for. Raises BadRequest."""
-    wanted: dict[str, Any] = {"role": _role()} if word in (ROLE, ADD) else {}
-    if word in (ADD, EMAIL):
-        wanted["email"] = names.clean_email(given("email", longest=254))
-    return wanted
+def _change(page: Page, form: AnyForm) -> Change:
+    action = form.action.data
+    name = form.name.data
+    wanted = {field: form[field].data for field in ("role", "email") if field in form}
+    if action not in (ADD, EMAIL, ROLE):
+        wanted = {}
+    hidden = {"name": name, "word": action, **wanted}
+    back = url_for("operators.index")
+    title = TITLES[action].format(name)
+    kind = _kind(action, name, wanted)
+    if kind is not None:
+        return proposal_change(page, kind, name, wanted, title=title, hidden=hidden, back=back)
+
+    def run(_: str, details: AuditDetails) -> str:
+        details |= wanted
+        return _change_at_once(action, name, wanted)
+
+    return Change(
+        action=f"operator_{action}",
+        subject=name,
+        back=back,
+        run=run,
+        preview=lambda: Preview(title=title, effects=_effects(action, name, wanted), hidden=hidden),
+    )
 
 
-def _kind(name: str, word: str) -> proposals.Kind | None:
-    """What is proposed; None for what one admin does at once. Raises NotFound."""
-    if word == ROLE:
+def _kind(action: str, name: str, wanted: dict[str, Any]) -> proposals.Kind | None:
+    """The kind of proposal; None for a change that one admin makes at once. Raises NotFound."""
+    if action == ROLE:
         with transaction() as session:
-            is_higher = not Role(operators.locked(session, name).role).may(_role())
+            is_higher = not Role(operators.lock(session, name).role).may(Role(wanted["role"]))
         return proposals.KINDS[kinds.ROLE] if is_higher else None
-    return proposals.KINDS[PROPOSES[word]] if word in PROPOSES else None
+    return proposals.KINDS[PROPOSES[action]] if action in PROPOSES else None
 
 
-def _tells(name: str, word: str) -> list[str]:
-    """What will happen. Raises BadRequest (no such role), NotFound."""
-    kind = _kind(name, word)
-    if kind is None:
-        return {
-            ROLE: [f"{name} is {request.form.get('role')} from their next click on, and may do less."],
-            DISABLE: [f"{name} is out at their next click, in every browser, and cannot sign in.",
-                      "What they did keeps their name."],
-            SIGN_OUT: [f"{name} is signed out in every browser, and may sign in again."],
-        }[word]  # fmt: skip
-    with transaction() as session:
-        wanted = _wanted(word)
-        kind.stands(session, name, wanted)
-        needs_two = proposals.needs_second(session, kind, name, wanted)
-    who = "It is a proposal: another admin confirms it." if needs_two else "It is done at once."
-    return [*kind.tells(name, wanted), who]
+def _effects(action: str, name: str, wanted: dict[str, Any]) -> list[str]:
+    if action == ROLE:
+        return [f"From their next click, {name} has the role {wanted['role']} and fewer permissions."]
+    if action == DISABLE:
+        return [
+            f"{name} is signed out of every browser at their next click, and cannot sign in.",
+            "Their past actions keep their name.",
+        ]
+    return [f"{name} is signed out of every browser, and can sign in again."]
 
 
-def _at_once(name: str, word: str) -> str:
-    if word == DISABLE:
-        proposals.disable(name, actor=door.actor())
-        return f"{name} is out."
-    if word == ROLE:
-        proposals.lower_role(name, _role(), actor=door.actor())
-        return f"{name} is {_role()} now."
-    proposals.end_sessions(name, actor=door.actor())
-    return f"{name} is signed out everywhere."
-
-
-def _role() -> Role:
-    word = request.form.get("role", "")
-    if word not in tuple(Role):
-        raise BadRequest("No such role", f"A role is one of {', '.join(Role)}", code="bad_role")
-    return Role(word)
+def _change_at_once(action: str, name: str, wanted: dict[str, Any]) -> str:
+    if action == DISABLE:
+        proposals.disable(name, actor=sessions.actor())
+        return f"{name} is disabled."
+    if action == ROLE:
+        proposals.lower_role(name, Role(wanted["role"]), actor=sessions.actor())
+        return f"{name} has the role {wanted['role']} now."
+    proposals.end_sessions(name, actor=sessions.actor())
+    return f"{name} is signed out of every browser."

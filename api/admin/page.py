@@ -1,4 +1,4 @@
-"""What every page of the panel is made of."""
+"""The base of every page of the panel: routes, permissions, codes, messages and addresses."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -8,47 +8,46 @@ from flask import abort, flash, redirect, render_template, request, url_for
 from flask_admin import BaseView, expose
 from werkzeug.wrappers import Response
 
-from api import parameters
-from api.admin import door
-from shared.errors import BadRequest
-from shared.fields import whole_number
-from shared.roles import NEEDS, Permission, Role
+from api import query_parameters
+from api.admin import sessions
+from api.admin.forms import CodeForm
+from shared.errors import PayoutsError
+from shared.roles import REQUIRED_ROLE, Permission, Role
+from shared.text.fields import parse_whole_number
 
-EVERYBODY = "everybody"  # marks what one opens without having signed in
-MAX_REASON = 500
+ANYONE = "anyone"  # in place of a role: the view needs no sign-in
 MAX_ID = 2**63 - 1
-DO = "do"  # what the last of several steps is called
+LAST_STEP = "do"  # the value of `step` in the form that carries out a change
 
 View = Callable[..., Any]
 
 
-def opens(
+def route(
     url: str,
     needs: Role | Permission | str,
     methods: Iterable[str] = ("GET",),
     *,
-    asks_code: Callable[[], bool] | None = None,
+    needs_code: Callable[[], bool] | None = None,
     enrolling: bool = False,
 ) -> Callable[[View], View]:
-    """Marks a view: its address below the page's, and the role, or the permission, that it needs.
+    """Declare a view: its address below its page's, and the role or permission that it needs.
 
-    Without a mark it is shut.
-
-    `asks_code` says whether what this form would do needs a fresh code of the second factor; `enrolling`
-    that it is open to who must enrol one first.
+    A view without this declaration is closed to everyone. `needs_code` returns True if the submitted form
+    needs a fresh code of the second factor. `enrolling` opens the view to operators who must enrol one first.
     """
 
-    def mark(view: View) -> View:
-        view.needs = NEEDS[needs] if isinstance(needs, Permission) else needs  # type: ignore[attr-defined]
-        view.asks_code, view.enrolling = asks_code, enrolling  # type: ignore[attr-defined]
+    def declare(view: View) -> View:
+        view.needs = REQUIRED_ROLE[needs] if isinstance(needs, Permission) else needs  # type: ignore[attr-defined]
+        view.needs_code = needs_code  # type: ignore[attr-defined]
+        view.enrolling = enrolling  # type: ignore[attr-defined]
         exposed: View = expose(url, tuple(methods))(view)
         return exposed
 
-    return mark
+    return declare
 
 
 class Page(BaseView):
-    """A part of the panel: `/admin/<endpoint>/`; in the menu under `title`, for `needs` and above."""
+    """A part of the panel at `/admin/<endpoint>/`, in the menu under `title` for `needs` and above."""
 
     title: ClassVar[str]
     endpoint_name: ClassVar[str]
@@ -57,90 +56,79 @@ class Page(BaseView):
 
     def __init__(self) -> None:
         name = self.endpoint_name
-        self._default_view = "index"  # also where it needs an id, and stands in no menu
+        self._default_view = "index"  # also if it needs an id and is not in the menu
         super().__init__(name=self.title, endpoint=name, url=f"/admin/{name.replace('_', '-')}")
 
     def is_accessible(self) -> bool:
-        """Whether the menu shows it; each view is asked for itself, below."""
-        operator = door.who()
+        """True if the menu shows it. `check_access` decides about each view."""
+        operator = sessions.current_operator()
         return operator is not None and operator.role.may(self.needs)
 
     def is_visible(self) -> bool:
         return self.in_menu
 
     def _handle_view(self, name: str, **_: Any) -> Any:
-        """Called by Flask-Admin before each view: an answer instead of it, or None."""
-        return shut(getattr(self, name))
+        """Flask-Admin calls this before each view: a response instead of the view, or None."""
+        return check_access(getattr(self, name))
 
 
-def does() -> bool:
-    """For `asks_code`: the last step of a form."""
-    return request.form.get("step") == DO
+def is_last_step() -> bool:
+    """True if the form carries out a change that was confirmed."""
+    return request.form.get("step") == LAST_STEP
 
 
 def always() -> bool:
-    """For `asks_code`: a form of one step."""
+    """For the `needs_code` of a form with one step."""
     return True
 
 
-def shut(view: View) -> Any:
-    """What somebody gets who may not open it, or must prove something first; None for who may."""
+def check_access(view: View) -> Any:
+    """The response to a caller who may not open this view or must enter a code first; None if they may."""
     needs: Role | str | None = getattr(view, "needs", None)
-    if needs == EVERYBODY:
+    if needs == ANYONE:
         return None
-    operator = door.who()
+    operator = sessions.current_operator()
     if operator is None:
-        back = request.full_path.rstrip("?") if request.method == "GET" else None
-        return redirect(url_for(f"{door.SIGN_IN}.index", next=back))
+        next_url = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for(f"{sessions.SIGN_IN}.index", next=next_url))
     if not isinstance(needs, Role) or not operator.role.may(needs):
         abort(403)
     if operator.must_enrol and not getattr(view, "enrolling", False):
-        return back_to("account.second_factor", "Your role needs a second factor: enrol now.", "refused")
-    asks_code: Callable[[], bool] | None = getattr(view, "asks_code", None)
-    if request.method == "POST" and asks_code is not None and asks_code():
-        return _code_first()
+        message = "Your role needs a second factor. Enrol one now."
+        return redirect_to(url_for("account.second_factor"), message, "refused")
+    needs_code: Callable[[], bool] | None = getattr(view, "needs_code", None)
+    if request.method == "POST" and needs_code is not None and needs_code():
+        return _ask_for_code()
     return None
 
 
-def _code_first() -> Any:
-    """Money acts need a code that is not old. The form is sent again with it: nothing typed is lost."""
-    if door.has_fresh_code() or door.gives_code():
+def _ask_for_code() -> Any:
+    """The form that asks for a fresh code and sends the whole form again; None if the code is fresh."""
+    if sessions.has_fresh_code() or sessions.accept_code():
         return None
     fields = [(name, value) for name, values in request.form.lists() for value in values]
-    hidden = [(name, value) for name, value in fields if name not in ("csrf_token", door.CODE)]
-    is_wrong = door.CODE in request.form
-    page = render_template("code.html", title="Code needed", fields=hidden, is_wrong=is_wrong)
+    hidden = [(name, value) for name, value in fields if name not in ("csrf_token", sessions.CODE)]
+    is_wrong = sessions.CODE in request.form
+    page = render_template(
+        "code.html", title="Enter a code", form=CodeForm(), hidden=hidden, is_wrong=is_wrong
+    )
     return page, 401 if is_wrong else 403
 
 
-def given(
-    name: str, *, longest: int = MAX_REASON, required: str | None = None, as_it_stands: bool = False
-) -> str:
-    """A field of the form, trimmed but for ids of the app's, in which a blank counts. Raises BadRequest;
-    `required` says what is missing when it is empty.
-    """
-    text = request.form.get(name, "")
-    text = text if as_it_stands else text.strip()
-    if len(text) > longest or "\x00" in text:
-        raise BadRequest("Too long", f"At most {longest} characters", code="too_long")
-    if required and not text:
-        raise BadRequest(required, required, code="missing")
-    return text
+def refusal(error: PayoutsError) -> str:
+    """The message about a change that was refused."""
+    reason = error.error if error.details == error.error else f"{error.error}: {error.details}"
+    return f"{reason}. Nothing was done."
 
 
-def back_to(endpoint: str, words: str, category: str = "done", **values: Any) -> Response:
-    """After something was done: show another page, with a message."""
-    return gone_back(url_for(endpoint, **values), words, category)
-
-
-def gone_back(address: str, words: str, category: str = "done") -> Response:
-    """The same, to an address of the panel."""
-    flash(words, category)
+def redirect_to(address: str, message: str, category: str = "done") -> Response:
+    """Go to another page of the panel with a message."""
+    flash(message, category)
     return redirect(address, code=303)
 
 
-def inside(address: str | None) -> str:
-    """An address of the panel to go on to; its front page for anything else."""
+def panel_url(address: str | None) -> str:
+    """The address if it is in the panel; the dashboard's for any other."""
     try:
         parts = urlsplit(address or "")
     except ValueError:
@@ -149,17 +137,17 @@ def inside(address: str | None) -> str:
     return address if address and is_ours and address.isprintable() and "\\" not in address else "/admin/"
 
 
-def number(row_id: int) -> int:
-    """The id of a row; one that no row can have becomes one that none has."""
-    return row_id if 0 <= row_id <= MAX_ID else 0
+def row_id(number: int) -> int:
+    """The id of a row; 0, which no row has, if the number cannot be one."""
+    return number if 0 <= number <= MAX_ID else 0
 
 
-def before_id() -> int | None:
-    """`?cursor=` of a list that goes down by id. Raises BadRequest."""
-    decoded = parameters.given_cursor()
+def cursor_id() -> int | None:
+    """`?cursor=` of a list with descending ids: the last id of the previous page. Raises BadRequest."""
+    decoded = query_parameters.decoded_cursor()
     if decoded is None:
         return None
-    found = whole_number(decoded)
-    if found is None or not 0 <= found <= MAX_ID:
-        raise parameters.bad_cursor()
-    return found
+    last_id = parse_whole_number(decoded)
+    if last_id is None or not 0 <= last_id <= MAX_ID:
+        raise query_parameters.invalid_cursor()
+    return last_id

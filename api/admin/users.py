@@ -1,59 +1,64 @@
-"""Users: a wallet, its journal, and the way to the user's withdrawals."""
+"""Users: the wallet, its journal and the latest withdrawals of one user."""
 
 from typing import Any
 
-from flask import request
-
-from api import parameters
-from api.admin import asking, door
-from api.admin.page import Page, before_id, opens
-from api.admin.ruling import with_refusals
-from shared import adjusting, blocks, wallet
-from shared.db import transaction
+from api import query_parameters
+from api.admin import sessions
+from api.admin.forms import FREEZE, UNFREEZE, CoinsForm, FreezeForm
+from api.admin.list_filters import UserSearch, existing_user_id
+from api.admin.page import Page, cursor_id, route
+from api.admin.user_actions import with_refusals
+from shared.coins import adjustments, wallet
+from shared.db.transactions import transaction
 from shared.errors import NotFound
-from shared.fields import MAX_USER_ID
 from shared.roles import Role
-from shared.withdrawals import history
+from shared.withdrawals import blocks, history
 
-PAGE_ROWS, LATEST = 50, 10
+PAGE_ROWS = 50
+LATEST_WITHDRAWALS = 10
 
 
 class Users(Page):
-    """`/admin/users/?user=`: an id may have any character, so it stands behind the question mark."""
+    """`/admin/users/?user=`: an id can have any character, so it is in the query."""
 
-    title, endpoint_name = "Users", "users"
+    title = "Users"
+    endpoint_name = "users"
 
-    @opens("/", Role.VIEWER)
+    @route("/", Role.VIEWER)
     def index(self) -> Any:
-        """A form for the id, and the user who has it."""
-        typed = request.args.get("user", "")
-        if not typed.strip() or "\x00" in typed or len(typed) > MAX_USER_ID:
-            return self.render("users.html", title=self.title, user_id="")
+        """The search form, and the user with this id."""
+        form = UserSearch.submitted()
+        if not form.user.data.strip() or not form.validate():
+            return self.render("users.html", title=self.title, form=UserSearch())
         with transaction() as session:
-            user_id = asking.user_meant(session, typed)
+            user_id = existing_user_id(session, form.user.data)
             try:
-                found = wallet.find(session, user_id)
+                account = wallet.find(session, user_id)
             except NotFound as error:
-                page = self.render("users.html", title=self.title, user_id=user_id, fault=error.details)
+                page = self.render("users.html", title=self.title, form=form, fault=error.details)
                 return page, 404
-            rows = wallet.transactions(session, user_id, limit=PAGE_ROWS + 1, before_id=before_id())
-            waiting = adjusting.waiting(session, user_id=user_id)
-            makers = {made.proposed_by for made in waiting}
-            why_not = {who: adjusting.why_not(session, user_id, who, door.actor()) for who in makers}
-            frozen = blocks.of_wallet(session, user_id)
-            removals = blocks.waiting(session, kind=blocks.WALLET, subject=user_id)
-            lifts = with_refusals(session, removals)
-            latest = history(session, user_id, limit=LATEST).withdrawals
+            rows = wallet.transactions(session, user_id, limit=PAGE_ROWS + 1, before_id=cursor_id())
+            proposals = [
+                (proposal, adjustments.why_not_approve(session, proposal, sessions.actor()))
+                for proposal in adjustments.open_proposals(session, user_id=user_id)
+            ]
+            freeze = blocks.wallet_block(session, user_id)
+            removals = blocks.open_removals(session, kind=blocks.WALLET, subject=user_id)
+            removals_with_refusals = with_refusals(session, removals)
+            latest = history(session, user_id, limit=LATEST_WITHDRAWALS).withdrawals
         shown = rows[:PAGE_ROWS]
         return self.render(
             "users.html",
             title=user_id,
+            form=UserSearch(user=user_id),
             user_id=user_id,
-            wallet=found,
-            lines=shown,
-            next=parameters.cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
+            freeze_form=FreezeForm(action=UNFREEZE if account.is_frozen else FREEZE, subject=user_id),
+            coins_form=CoinsForm(subject=user_id),
+            wallet=account,
+            entries=shown,
+            next=query_parameters.encode_cursor(shown[-1].id) if len(rows) > PAGE_ROWS else None,
             latest=latest,
-            adjustments=[(made, why_not[made.proposed_by]) for made in waiting],
-            frozen=frozen,
-            removals=lifts,
+            adjustments=proposals,
+            freeze=freeze,
+            removals=removals_with_refusals,
         )

@@ -1,1 +1,1 @@
-"""The OpenAPI document: what the API takes and answers, told to programs and people."""
+"""The OpenAPI document and its page."""

@@ -1,17 +1,17 @@
 /**
- * A client for Coin Payouts: one file without dependencies, for Node 20 and browsers, to be copied into an app.
+ * A client for Coin Payouts in one file without dependencies, for Node 20 and browsers. Copy it into your app.
  *
  *     const payouts = new CoinPayouts("http://localhost:8000", () => myBackend.token());
  *     const taken = await payouts.withdraw("user123", 500, "user@okhdfcbank", { idempotencyKey });
  *     for await (const withdrawal of payouts.follow(taken.withdrawal_id)) console.log(withdrawal.status);
  *
- * What was not answered is sent again, with the same key, so it is done once. What then goes wrong is told by
- * what the caller must do:
+ * If a request gets no answer, the client retries it with the same idempotency key, so it runs once. Each error
+ * says what the caller must do:
  *
  *     PayoutsError
- *     ├── Refused     tell the user, or mend the request; nothing was done
- *     ├── NoAccess    mend the key or the token; then ask again with the same idempotency key
- *     └── TryLater    it may have been done or not: ask again later with the same idempotency key
+ *     ├── Refused     tell the user, or correct the request; nothing was done
+ *     ├── NoAccess    correct the key or the token, then retry with the same idempotency key
+ *     └── TryLater    it may have run or not: retry later with the same idempotency key
  *
  * An app's key belongs on a server. In a browser use a user's token (docs/integration.md).
  */
@@ -19,7 +19,7 @@
 /** @typedef {"pending" | "processing" | "completed" | "failed" | "cancelled"} Status */
 
 /**
- * A withdrawal that was asked for: the coins are taken, the rupees are on their way.
+ * A withdrawal that was requested: the coins are taken, the rupees will follow.
  * @typedef {object} Taken
  * @property {string} withdrawal_id
  * @property {number} amount  in coins
@@ -31,7 +31,7 @@
  */
 
 /**
- * A withdrawal as it is now. `status_message`, `expected_by` and `failure_reason` are for the user.
+ * The current state of a withdrawal. Show the user `status_message`, `expected_by`, `failure_reason`.
  * @typedef {object} Withdrawal
  * @property {string} id
  * @property {number} amount  in coins
@@ -56,7 +56,7 @@
  *   lifetime_coins: number}} Credited
  */
 
-/** What a server says: `success`, and the fields of its kind. @typedef {Record<string, any>} Told */
+/** A response's JSON: `success`, and the fields of its kind. @typedef {Record<string, any>} Told */
 
 /** @type {ReadonlySet<string>} */
 export const FINAL = new Set(["completed", "failed", "cancelled"]);
@@ -64,15 +64,15 @@ export const FINAL = new Set(["completed", "failed", "cancelled"]);
 const TIMEOUT_MS = 15_000; // the API itself waits up to 6 s for its database
 const MAX_TRIES = 6;
 const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 8_000; // the waits of six tries: a quarter of a minute at most
-const PATIENCE_MS = 10_000; // a server that asks for more is asked again later, by the caller
+const LONGEST_WAIT_MS = 8_000; // all waits of six attempts together take at most 15 s
+const PATIENCE_MS = 10_000; // if the server asks for a longer wait, the caller retries later
 const FOLLOW_MS = 500;
 const FOLLOW_MAX_MS = 30_000;
-const NOT_YET = new Set(["idempotency_key_running", "limit_moved"]); // refusals that are none the next time
+const NOT_YET = new Set(["idempotency_key_running", "limit_moved"]); // refusals that may pass on a retry
 
 /**
- * Something that the caller must act on. `code` is for programs, `error` and `details` are sentences, `extra` has
- * the answer's further fields (`available_coins`, `min_amount`, …). `status` is 0 where nobody answered.
+ * An error that the caller must act on. `code` is for programs, `error` and `details` are sentences, `extra` has
+ * the response's other fields (`available_coins`, `min_amount`, …). `status` is 0 if there was no response.
  */
 export class PayoutsError extends Error {
   /** @param {number} status  @param {Told} told  @param {ErrorOptions} [options] */
@@ -89,21 +89,21 @@ export class PayoutsError extends Error {
   }
 }
 
-/** Tell the user, or mend the request. Nothing was done, and the same request would be refused again. */
+/** Tell the user, or correct the request. Nothing was done, and the same request would be refused again. */
 export class Refused extends PayoutsError {}
 
-/** Mend the key or the token (401), or what it may do (403); then send the same, with the same key. */
+/** Correct the key or the token (401), or its scopes (403); then retry with the same idempotency key. */
 export class NoAccess extends PayoutsError {}
 
-/** Ask again later, with the same idempotency key: it may have been done, and is then not done twice. */
+/** Retry later with the same idempotency key: it may have run, and it does not run twice. */
 export class TryLater extends PayoutsError {
   /** How long the server asked for, in milliseconds. @type {number | null} */
   retryAfterMs = null;
 }
 
 /**
- * An idempotency key. Keep it with the wish before the first call: a key that is lost protects nobody.
- * (`crypto.randomUUID` is missing in pages that came over plain HTTP.)
+ * Return a new idempotency key. Store it with the user's request before the first call.
+ * (`crypto.randomUUID` does not exist in pages served over plain HTTP.)
  * @returns {string}
  */
 export function newKey() {
@@ -111,16 +111,17 @@ export function newKey() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The API, for an app with its key or for a user with a token. Every method throws Refused, NoAccess, TryLater. */
+/** The API, with an app's key or a user's token. Every method throws Refused, NoAccess and TryLater. */
 export class CoinPayouts {
   #url;
   #token;
   #maxTries;
 
   /**
-   * @param {string} url  where the API is
-   * @param {string | ((isRefused: boolean) => string | Promise<string>)} token  an app's key; or what brings a
-   *   user's token, asked before each request, with `true` when the last one was refused: then bring a new one
+   * @param {string} url  the API's URL
+   * @param {string | ((isRefused: boolean) => string | Promise<string>)} token  an app's key, or a function that
+   *   returns a user's token. It is called before each request, with `true` if the last token was refused: then
+   *   return a new one
    * @param {{maxTries?: number}} [options]
    */
   constructor(url, token, { maxTries = MAX_TRIES } = {}) {
@@ -130,19 +131,19 @@ export class CoinPayouts {
   }
 
   /**
-   * Turn coins into rupees on a UPI id. The same key again is the same withdrawal, not another.
+   * Request a withdrawal to a UPI id. A repeated key returns the same withdrawal, not a second one.
    * @param {string} userId  @param {number} amount  in coins  @param {string} upiId
    * @param {{idempotencyKey: string}} options
    * @returns {Promise<Taken>}
    */
   async withdraw(userId, amount, upiId, { idempotencyKey }) {
-    if (!idempotencyKey) throw new TypeError("withdraw needs an idempotencyKey: make it with newKey() and keep it");
+    if (!idempotencyKey) throw new TypeError("withdraw needs an idempotencyKey: create it with newKey() and store it");
     const body = { user_id: userId, amount, upi_id: upiId };
     return (await this.#post("withdraw/", body, idempotencyKey)).data;
   }
 
   /**
-   * Take a pending withdrawal back; the coins return.
+   * Cancel a pending withdrawal; the coins come back.
    * @param {string} withdrawalId  @param {string} [reason]
    * @returns {Promise<Cancelled>}
    */
@@ -151,7 +152,7 @@ export class CoinPayouts {
   }
 
   /**
-   * One withdrawal.
+   * Return one withdrawal.
    * @param {string} withdrawalId
    * @returns {Promise<Withdrawal>}
    */
@@ -160,7 +161,7 @@ export class CoinPayouts {
   }
 
   /**
-   * All withdrawals of a user, newest first, page by page.
+   * Yield all withdrawals of a user, newest first, page by page.
    * @param {string} userId  @param {{status?: Status, pageSize?: number}} [options]
    * @returns {AsyncGenerator<Withdrawal, void>}
    */
@@ -174,7 +175,7 @@ export class CoinPayouts {
   }
 
   /**
-   * One page of a user's withdrawals, newest first; `next` is the cursor to go on with.
+   * Return one page of a user's withdrawals, newest first; `next` is the cursor of the next page.
    * @param {string} userId  @param {{status?: Status, limit?: number, cursor?: string}} [options]
    * @returns {Promise<{withdrawals: Withdrawal[], next: string | undefined}>}
    */
@@ -184,8 +185,8 @@ export class CoinPayouts {
   }
 
   /**
-   * The withdrawal at first and after each change, until it has ended or so many seconds are over.
-   * For scripts. A server listens to webhooks: a bank may take days.
+   * Yield the withdrawal now and after each change, until it ends or `seconds` have passed.
+   * For scripts. On a server use webhooks, because a bank may take days.
    * @param {string} withdrawalId  @param {{seconds?: number}} [options]
    * @returns {AsyncGenerator<Withdrawal, void>}
    */
@@ -206,7 +207,7 @@ export class CoinPayouts {
   }
 
   /**
-   * Give coins, once per reference: it says what they are for, as `quiz-42`. Only with an app's key.
+   * Credit coins, once per reference, which says what they are for, such as `quiz-42`. Needs an app's key.
    * @param {string} userId  @param {number} coins  @param {{reference: string, reason?: string}} options
    * @returns {Promise<Credited>}
    */
@@ -215,7 +216,7 @@ export class CoinPayouts {
   }
 
   /**
-   * A user's coins.
+   * Return a user's wallet.
    * @param {string} userId
    * @returns {Promise<Wallet>}
    */
@@ -223,7 +224,7 @@ export class CoinPayouts {
     return (await this.#get("wallet/", { user_id: userId })).data;
   }
 
-  // --- the wire
+  // --- HTTP
 
   /** @param {string} path  @param {Record<string, string | number | undefined>} query */
   #get(path, query) {
@@ -240,7 +241,7 @@ export class CoinPayouts {
   }
 
   /**
-   * Send it, and again what was not answered: each time the same request, with the same key.
+   * Send the request; without an answer, retry it unchanged, with the same idempotency key.
    * @param {string} path  @param {RequestInit} request
    * @returns {Promise<Told>}
    */
@@ -251,7 +252,7 @@ export class CoinPayouts {
         return await this.#once(path, request, isRefused);
       } catch (error) {
         if (error instanceof NoAccess && error.status === 401 && !isRefused) {
-          isRefused = true; // a token may just have expired: once more, with a new one
+          isRefused = true; // the token may just have expired: retry once with a new one
           continue;
         }
         if (!(error instanceof TryLater) || tries >= this.#maxTries) throw error;
@@ -265,7 +266,7 @@ export class CoinPayouts {
   /** @param {string} path  @param {RequestInit} request  @param {boolean} isRefused */
   async #once(path, request, isRefused) {
     const headers = { ...request.headers, Authorization: `Bearer ${await this.#token(isRefused)}` };
-    // A TypeError here, for a key with a line's end or an address without `https://`, is no lost answer.
+    // A TypeError here (a key with a line break, a URL without `https://`) is a mistake, not a lost response.
     const asked = new Request(this.#url + path, { ...request, headers, redirect: "error" });
     let answer, text;
     try {
@@ -285,8 +286,8 @@ export class CoinPayouts {
 function failure(answer, told) {
   const { status } = answer;
   if (told.success !== false || !("code" in told)) {
-    // Not ours: a proxy before the API, a page for logging in to a network.
-    return new TryLater(status, { error: "Not an answer of the API", details: `HTTP ${status}`, code: "not_ours" });
+    // It is not from the API: a proxy answered, or a network's sign-in page.
+    return new TryLater(status, { error: "Not a response from the API", details: `HTTP ${status}`, code: "not_ours" });
   }
   if (status === 401 || status === 403) return new NoAccess(status, told);
   if (status !== 429 && status < 500 && !NOT_YET.has(told.code)) return new Refused(status, told);
@@ -296,7 +297,7 @@ function failure(answer, told) {
   return error;
 }
 
-/** Twice as long each time, and by chance, so that a thousand clients do not come back all at once. */
+/** Return the wait: doubled each time, with jitter so that clients do not all return at once. */
 /** @param {number} tries  @param {number | null} retryAfterMs */
 function waitMs(tries, retryAfterMs) {
   const longest = Math.min(FIRST_WAIT_MS * 2 ** (tries - 1), LONGEST_WAIT_MS);

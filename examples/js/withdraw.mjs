@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /**
- * Ask for a withdrawal and follow it to its end.
+ * Request a withdrawal and follow it to its end.
  *
  *     PAYOUTS_URL=http://localhost:8000 PAYOUTS_KEY=cpk_… withdraw.mjs user123 500 user@okhdfcbank --credit 2000
  *
- * Exit status: 0 paid, 1 not paid (refused, failed, cancelled), 2 not known yet: run it again with --key.
+ * Exit status: 0 paid, 1 not paid (refused, failed, cancelled), 2 no result yet: run it again with --key.
  */
 import { parseArgs } from "node:util";
 
@@ -13,9 +13,9 @@ import { CoinPayouts, FINAL, newKey, NoAccess, PayoutsError, Refused } from "./c
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    credit: { type: "string" }, // give the user so many coins first
-    key: { type: "string", default: newKey() }, // the idempotency key of a run that was not answered
-    seconds: { type: "string", default: "300" }, // how long to follow it
+    credit: { type: "string" }, // credit the user with COINS first
+    key: { type: "string", default: newKey() }, // the idempotency key of a run that got no answer
+    seconds: { type: "string", default: "300" }, // how long to follow it, in seconds
   },
 });
 const [userId, coins, upiId] = positionals;
@@ -29,7 +29,7 @@ const idempotencyKey = String(values.key);
 
 /** @returns {Promise<number>} the exit status */
 async function main() {
-  // An app keeps the key in its database, in the transaction that writes down the user's wish.
+  // An app stores the key in its database, in the transaction that stores the user's request.
   console.log(`idempotency key ${idempotencyKey}`);
   if (values.credit) await credit(Number(values.credit));
   const taken = await payouts.withdraw(userId, Number(coins), upiId, { idempotencyKey });
@@ -40,18 +40,18 @@ async function main() {
   return last.status === "completed" ? 0 : 1;
 }
 
-/** Give coins, where the key may. @param {number} coins */
+/** Credit coins if the key has the scope `credit`. @param {number} coins */
 async function credit(coins) {
   try {
     const given = await payouts.credit(userId, coins, { reference: `credit-${idempotencyKey}`, reason: "An example" });
-    console.log(`${given.coins} coins given, ${given.available_coins} there`);
+    console.log(`${given.coins} coins credited, balance ${given.available_coins}`);
   } catch (error) {
     if (!(error instanceof NoAccess && error.status === 403)) throw error;
-    console.log(`no coins given: ${error.message}`);
+    console.log(`no coins credited: ${error.message}`);
   }
 }
 
-/** One line for what it is now: what a user would read. @param {import("./coin-payouts.mjs").Withdrawal} withdrawal */
+/** Print the status and the sentence that a user would read. @param {import("./coin-payouts.mjs").Withdrawal} withdrawal */
 function show({ status, status_message, failure_reason, utr }) {
   const words = status === "completed" ? `paid, bank reference ${utr}` : (failure_reason ?? status_message);
   console.log(words ? `${status}: ${words}` : status);

@@ -1,17 +1,17 @@
-"""A client for Coin Payouts: one file, to be copied into an app. It needs `requests`.
+"""A client for Coin Payouts in one file. Copy it into your app. It needs `requests`.
 
     payouts = CoinPayouts("http://localhost:8000", app_key)
     taken = payouts.withdraw("user123", 500, "user@okhdfcbank", idempotency_key=order.key)
     for withdrawal in payouts.follow(taken.withdrawal_id):
         print(withdrawal.status)
 
-What was not answered is sent again, with the same key, so it is done once. What then goes wrong is told by
-what the caller must do:
+If a request gets no answer, the client retries it with the same idempotency key, so it runs once. Each error
+says what the caller must do:
 
 PayoutsError
-├── Refused     tell the user, or mend the request; nothing was done
-├── NoAccess    mend the key or the token; then ask again with the same idempotency key
-└── TryLater    it may have been done or not: ask again later with the same idempotency key
+├── Refused     tell the user, or correct the request; nothing was done
+├── NoAccess    correct the key or the token, then retry with the same idempotency key
+└── TryLater    it may have run or not: retry later with the same idempotency key
 """
 
 import json
@@ -30,19 +30,19 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 TIMEOUT_SECONDS = (
     3.05,
     15.0,
-)  # to connect, and for the answer: the API itself waits up to 6 s for its database
+)  # to connect, and for the response: the API itself waits up to 6 s for its database
 MAX_TRIES = 6
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0  # the waits of six tries: a quarter of a minute at most
-PATIENCE_SECONDS = 10.0  # a server that asks for more is asked again later, by the caller
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 8.0  # all waits of six attempts together take at most 15 s
+PATIENCE_SECONDS = 10.0  # if the server asks for a longer wait, the caller retries later
 FOLLOW_SECONDS, FOLLOW_MAX_SECONDS = 0.5, 30.0
-NOT_YET = frozenset({"idempotency_key_running", "limit_moved"})  # refusals that are none the next time
+NOT_YET = frozenset({"idempotency_key_running", "limit_moved"})  # refusals that may pass on a retry
 
 
 class PayoutsError(Exception):
-    """Something that the caller must act on. `code` is for programs, `error` and `details` are sentences.
+    """An error that the caller must act on. `code` is for programs; `error` and `details` are sentences.
 
-    `extra` has the answer's further fields (`available_coins`, `min_amount`, …). `http_status` is 0 where
-    nobody answered. `request_id` finds the request in the server's log.
+    `extra` has the response's other fields (`available_coins`, `min_amount`, …). `http_status` is 0 if there
+    was no response. Use `request_id` to find the request in the server's log.
     """
 
     def __init__(self, http_status: int, told: dict[str, Any]) -> None:
@@ -55,35 +55,35 @@ class PayoutsError(Exception):
 
 
 class Refused(PayoutsError):
-    """Tell the user, or mend the request. Nothing was done, and the same request would be refused again."""
+    """Tell the user, or correct the request. Nothing was done; the same request would be refused again."""
 
 
 class NoAccess(PayoutsError):
-    """Mend the key or the token (401), or what it may do (403); then send the same, with the same key."""
+    """Correct the key or the token (401), or its scopes (403); then retry with the same idempotency key."""
 
 
 class TryLater(PayoutsError):
-    """Ask again later, with the same idempotency key: it may have been done, and is then not done twice.
+    """Retry later with the same idempotency key: it may have run, and it does not run twice.
 
-    `retry_after` is how many seconds the server asked for, or None.
+    `retry_after` is the number of seconds that the server asked for, or None.
     """
 
     retry_after: float | None = None
 
 
 class _Answer:
-    """What all typed answers share. Fields that we do not know are passed over: more may come."""
+    """The base of all typed responses. It ignores unknown fields, because the API may add some."""
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Self:
-        """The answer's `data`, typed."""
+        """Return the response's `data`, typed."""
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # each is a dataclass
         return cls(**{name: _typed(name, value) for name, value in told.items() if name in known})
 
 
 @dataclass(frozen=True, slots=True)
 class Taken(_Answer):
-    """A withdrawal that was asked for: the coins are taken, the rupees are on their way."""
+    """A withdrawal that was requested: the coins are taken, the rupees will follow."""
 
     withdrawal_id: str
     amount: int
@@ -96,7 +96,7 @@ class Taken(_Answer):
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal(_Answer):
-    """A withdrawal as it is now. `status_message`, `expected_by` and `failure_reason` are for the user."""
+    """The current state of a withdrawal. Show the user `status_message`, `expected_by`, `failure_reason`."""
 
     id: str
     amount: int
@@ -115,13 +115,13 @@ class Withdrawal(_Answer):
 
     @property
     def is_final(self) -> bool:
-        """Whether it has ended. (A bank may send a completed one back, days later: then it is failed.)"""
+        """True if it has ended. (A bank may return the money days after completion: then it is failed.)"""
         return self.status in FINAL
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled(_Answer):
-    """A withdrawal that was taken back."""
+    """A withdrawal that was cancelled."""
 
     withdrawal_id: str
     status: str
@@ -131,7 +131,7 @@ class Cancelled(_Answer):
 
 @dataclass(frozen=True, slots=True)
 class Credited(_Answer):
-    """Coins that were given, now or before under the same reference."""
+    """Coins that were credited, now or earlier with the same reference."""
 
     user_id: str
     coins: int
@@ -143,7 +143,7 @@ class Credited(_Answer):
 
 @dataclass(frozen=True, slots=True)
 class Wallet(_Answer):
-    """A user's coins."""
+    """A user's wallet."""
 
     user_id: str
     available_coins: int
@@ -155,12 +155,12 @@ class Wallet(_Answer):
 
 
 def new_key() -> str:
-    """An idempotency key. Keep it with the wish before the first call: a key that is lost protects nobody."""
+    """Return a new idempotency key. Store it with the user's request before the first call."""
     return str(uuid.uuid4())
 
 
 class _Bearer(requests.auth.AuthBase):
-    """The key, before whatever a .netrc has for this host: a plain header would be replaced by that."""
+    """Sends the key even if a .netrc has a password for this host, which would replace a plain header."""
 
     def __init__(self, key: str) -> None:
         self._value = f"Bearer {key}"
@@ -172,10 +172,10 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class CoinPayouts:
-    """The API at `url`, with an app's key or a user's token. One for each thread.
+    """The API at `url`, with an app's key or a user's token. Use one instance per thread.
 
-    Every method raises Refused, NoAccess and TryLater; and ValueError for what cannot be sent at all: a key
-    with a line's end, an address without `https://`.
+    Every method raises Refused, NoAccess and TryLater, and ValueError for a request that can never be sent: a
+    key with a line break, a URL without `https://`.
     """
 
     def __init__(self, url: str, key: str, *, max_tries: int = MAX_TRIES) -> None:
@@ -184,25 +184,25 @@ class CoinPayouts:
         self._http.auth = _Bearer(key)
 
     def withdraw(self, user_id: str, amount: int, upi_id: str, *, idempotency_key: str) -> Taken:
-        """Turn coins into rupees on a UPI id. The same key again is the same withdrawal, not another."""
-        if not idempotency_key:  # a lost answer would be asked for again, and paid again
-            raise ValueError("withdraw needs an idempotency_key: make it with new_key() and keep it")
+        """Request a withdrawal to a UPI id. A repeated key returns the same withdrawal, not a second one."""
+        if not idempotency_key:  # without a key, a retry after a lost response would pay again
+            raise ValueError("withdraw needs an idempotency_key: create it with new_key() and store it")
         body = {"user_id": user_id, "amount": amount, "upi_id": upi_id}
         return Taken.of(self._post("withdraw/", body, idempotency_key)["data"])
 
     def cancel(self, withdrawal_id: str, reason: str | None = None) -> Cancelled:
-        """Take a pending withdrawal back; the coins return."""
+        """Cancel a pending withdrawal; the coins come back."""
         body = {"withdrawal_id": withdrawal_id} | ({"reason": reason} if reason else {})
         return Cancelled.of(self._post("withdraw/cancel/", body, new_key())["data"])
 
     def status(self, withdrawal_id: str) -> Withdrawal:
-        """One withdrawal."""
+        """Return one withdrawal."""
         return Withdrawal.of(self._get("withdraw/status/", withdrawal_id=withdrawal_id)["data"])
 
     def history(
         self, user_id: str, *, status: str | None = None, page_size: int = 100
     ) -> Iterator[Withdrawal]:
-        """All withdrawals of a user, newest first, page by page."""
+        """Yield all withdrawals of a user, newest first, page by page."""
         cursor = None
         while True:
             query = {"user_id": user_id, "status": status, "limit": page_size, "cursor": cursor}
@@ -213,9 +213,9 @@ class CoinPayouts:
                 return
 
     def follow(self, withdrawal_id: str, *, seconds: float = 300) -> Iterator[Withdrawal]:
-        """The withdrawal at first and after each change, until it has ended or so many seconds are over.
+        """Yield the withdrawal now and after each change, until it ends or `seconds` have passed.
 
-        For scripts. A server listens to webhooks: a bank may take days.
+        For scripts. On a server use webhooks, because a bank may take days.
         """
         until, wait, last = time.monotonic() + seconds, FOLLOW_SECONDS, None
         while True:
@@ -229,17 +229,17 @@ class CoinPayouts:
             wait = min(wait * 1.5, FOLLOW_MAX_SECONDS)
 
     def credit(self, user_id: str, coins: int, *, reference: str, reason: str | None = None) -> Credited:
-        """Give coins, once per reference: it says what they are for, as `quiz-42`."""
+        """Credit coins, once per reference, which says what they are for, such as `quiz-42`."""
         body = {"user_id": user_id, "coins": coins, "reference": reference}
         return Credited.of(
             self._post("wallet/credit/", body | ({"reason": reason} if reason else {}))["data"]
         )
 
     def wallet(self, user_id: str) -> Wallet:
-        """A user's coins."""
+        """Return a user's wallet."""
         return Wallet.of(self._get("wallet/", user_id=user_id)["data"])
 
-    # --- the wire
+    # --- HTTP
 
     def _get(self, path: str, **query: Any) -> dict[str, Any]:
         return self._ask("GET", path, params=query)
@@ -248,7 +248,7 @@ class CoinPayouts:
         return self._ask("POST", path, json=body, headers={"Idempotency-Key": key} if key else {})
 
     def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        """Send it, and again what was not answered: each time the same request, with the same key."""
+        """Send the request; without an answer, retry it unchanged, with the same idempotency key."""
         tries = 0
         while True:
             try:
@@ -261,13 +261,13 @@ class CoinPayouts:
             time.sleep(wait)
 
     def _once(self, method: str, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        # A redirect would turn a POST into a GET, and show the key to somebody else.
+        # A redirect would turn a POST into a GET and send the key to another server.
         careful: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "allow_redirects": False}
         try:
             answer = self._http.request(method, self._url + path, **request, **careful)
         except requests.RequestException as error:
             if isinstance(error, ValueError) and error.request is None:
-                raise  # nothing was sent, and nothing ever will be
+                raise  # it was not sent and can never be sent
             words = {"error": "No answer", "details": type(error).__name__, "code": "no_answer"}
             raise TryLater(0, words) from error
         told = _parsed(answer.text)
@@ -277,7 +277,7 @@ class CoinPayouts:
 
 
 def _wait(tries: int, retry_after: float | None) -> float:
-    """Twice as long each time, and by chance, so that a thousand clients do not come back all at once."""
+    """Return the wait: doubled each time, with jitter so that clients do not all return at once."""
     longest = min(FIRST_WAIT_SECONDS * 2 ** (tries - 1), LONGEST_WAIT_SECONDS)
     chance = random.uniform(longest / 2, longest)  # noqa: S311  # no secret
     return chance if retry_after is None else retry_after + chance / 4
@@ -286,8 +286,8 @@ def _wait(tries: int, retry_after: float | None) -> float:
 def _error(answer: requests.Response, told: dict[str, Any]) -> PayoutsError:
     status = answer.status_code
     if told.get("success") is not False or "code" not in told:
-        # Not ours: a proxy before the API, a page for logging in to a network.
-        words = {"error": "Not an answer of the API", "details": f"HTTP {status}", "code": "not_ours"}
+        # It is not from the API: a proxy answered, or a network's sign-in page.
+        words = {"error": "Not a response from the API", "details": f"HTTP {status}", "code": "not_ours"}
         return TryLater(status, words)
     if status in (401, 403):
         return NoAccess(status, told)

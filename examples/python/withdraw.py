@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Ask for a withdrawal and follow it to its end.
+"""Request a withdrawal and follow it to its end.
 
     PAYOUTS_URL=http://localhost:8000 PAYOUTS_KEY=cpk_… withdraw.py user123 500 user@okhdfcbank --credit 2000
 
-Exit status: 0 paid, 1 not paid (refused, failed, cancelled), 2 not known yet: run it again with --key.
+Exit status: 0 paid, 1 not paid (refused, failed, cancelled), 2 no result yet: run it again with --key.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from coin_payouts import CoinPayouts, NoAccess, PayoutsError, Refused, Withdrawa
 
 
 def main() -> int:
-    """Returns the exit status."""
+    """Run, and return the exit status."""
     given = arguments()
     if "PAYOUTS_KEY" not in os.environ:
-        sys.exit("Set PAYOUTS_KEY: `payouts keys create APP` makes a key.")
+        sys.exit("Set PAYOUTS_KEY: create a key with `payouts keys create APP`.")
     payouts = CoinPayouts(os.environ.get("PAYOUTS_URL", "http://localhost:8000"), os.environ["PAYOUTS_KEY"])
-    # An app keeps the key in its database, in the transaction that writes down the user's wish.
+    # An app stores the key in its database, in the transaction that stores the user's request.
     print(f"idempotency key {given.key}", flush=True)
     try:
         if given.credit:
@@ -40,31 +40,31 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for."""
-    parser = argparse.ArgumentParser(description="Ask for a withdrawal and follow it to its end.")
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Request a withdrawal and follow it to its end.")
     parser.add_argument("user_id")
     parser.add_argument("coins", type=int)
     parser.add_argument("upi_id")
-    parser.add_argument("--credit", type=int, metavar="COINS", help="give the user so many coins first")
-    parser.add_argument("--key", default=new_key(), help="the idempotency key of a run that was not answered")
-    parser.add_argument("--seconds", type=float, default=300, help="how long to follow it (300)")
+    parser.add_argument("--credit", type=int, metavar="COINS", help="credit the user with COINS first")
+    parser.add_argument("--key", default=new_key(), help="the idempotency key of a run that got no answer")
+    parser.add_argument("--seconds", type=float, default=300, help="how long to follow it, in seconds (300)")
     return parser.parse_args()
 
 
 def credit(payouts: CoinPayouts, user_id: str, coins: int, *, reference: str) -> None:
-    """Give coins, where the key may."""
+    """Credit coins if the key has the scope `credit`."""
     try:
         given = payouts.credit(user_id, coins, reference=reference, reason="An example")
     except NoAccess as error:
         if error.http_status != 403:
             raise
-        print(f"no coins given: {error}", flush=True)
+        print(f"no coins credited: {error}", flush=True)
     else:
-        print(f"{given.coins} coins given, {given.available_coins} there", flush=True)
+        print(f"{given.coins} coins credited, balance {given.available_coins}", flush=True)
 
 
 def show(withdrawal: Withdrawal) -> None:
-    """One line for what it is now: what a user would read."""
+    """Print the status and the sentence that a user would read."""
     words = withdrawal.failure_reason or withdrawal.status_message
     if withdrawal.status == "completed":
         words = f"paid, bank reference {withdrawal.utr}"

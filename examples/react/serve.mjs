@@ -1,16 +1,16 @@
 /**
- * An app's own backend, as small as it can be: serves the built page, and gives its user a token.
+ * A minimal backend for the page: it serves the built page and gives its user a token.
  *
  *     USER_TOKEN_SECRET=… USER_TOKEN_AUDIENCE=… USER_TOKEN_ISSUER=… PAYOUTS_URL=http://localhost:8000 node serve.mjs
  *
- * Whoever opens the page is DEMO_USER. A real backend takes the user from its own session; that is all that
- * differs. It listens on this machine only.
+ * Everyone who opens the page is DEMO_USER. A real backend takes the user from its own session; nothing else differs.
+ * It listens only on this machine.
  */
 import { createHmac } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 
-const TOKEN_SECONDS = 300; // short: a token cannot be taken back
+const TOKEN_SECONDS = 300; // short, because a token cannot be revoked
 const FILES = {
   "/": ["public/index.html", "text/html; charset=utf-8"],
   "/main.js": ["dist/main.js", "text/javascript; charset=utf-8"],
@@ -23,11 +23,11 @@ const [secret, audience, issuer] = ["SECRET", "AUDIENCE", "ISSUER"].map((name) =
 /** @param {string} name  @returns {string} */
 function needed(name) {
   const value = process.env[name];
-  if (!value) throw new Error(`${name} is missing: it must be the same as the API's`);
+  if (!value) throw new Error(`${name} is missing: set it to the API's value`);
   return value;
 }
 
-/** A token (RFC 7519, HS256) that lets its bearer act for this one user. @param {string} userId */
+/** Return a token (RFC 7519, HS256) that lets its bearer act for this user only. @param {string} userId */
 function tokenFor(userId) {
   const now = Math.floor(Date.now() / 1000);
   const claims = { sub: userId, aud: audience, iss: issuer, iat: now, exp: now + TOKEN_SECONDS };
@@ -54,13 +54,13 @@ async function answer({ method, url }) {
     return [200, "application/json", JSON.stringify(session)];
   }
   const found = method === "GET" && Object.entries(FILES).find(([path]) => path === url);
-  if (!found) return [404, "text/plain", "There is nothing here.\n"];
+  if (!found) return [404, "text/plain", "Not found.\n"];
   const [, [name, type]] = found;
   return [200, type, await readFile(new URL(name, import.meta.url))];
 }
 
 const server = createServer(async (request, response) => {
-  const failed = /** @type {[number, string, string]} */ ([500, "text/plain", "Is it built? npm run build\n"]);
+  const failed = /** @type {[number, string, string]} */ ([500, "text/plain", "Build the page first: npm run build\n"]);
   const [status, type, body] = await answer(request).catch(() => failed);
   response.writeHead(status, { ...SAFE, "Content-Type": type }).end(body);
 });

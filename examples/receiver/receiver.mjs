@@ -1,17 +1,18 @@
 #!/usr/bin/env node
 /**
- * Receives the webhooks of Coin Payouts, with nothing but Node 20.
+ * Receives webhooks from Coin Payouts, with Node 20 and no packages.
  *
- *     PAYOUTS_WEBHOOK_SECRETS=whsec_… receiver.mjs [PORT] [FILE]      by default 9000 and withdrawals.jsonl
+ *     PAYOUTS_WEBHOOK_SECRETS=whsec_… receiver.mjs [PORT] [FILE]      default: 9000 and withdrawals.jsonl
  *
- * Check, keep, answer; think later. Events come twice and out of order, so it keeps the highest `sequence` of each
- * withdrawal and passes over the rest. While the secret changes, give both, old and new, with a comma between.
+ * It verifies, stores, answers, and leaves the work for later. Events may arrive twice and out of order, so it keeps
+ * the highest `sequence` of each withdrawal and ignores the rest. While the secret changes, set both secrets, separated
+ * by a comma.
  */
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 
-const SECRET = /^whsec_[A-Za-z0-9+/]{32,}=*$/; // 24 bytes or more: an empty secret is known to everybody
+const SECRET = /^whsec_[A-Za-z0-9+/]{32,}=*$/; // at least 24 bytes: everyone knows an empty secret
 const TOLERANCE_SECONDS = 300;
 const MAX_BODY_BYTES = 64 * 1024;
 
@@ -23,7 +24,7 @@ if (!secrets.every((secret) => SECRET.test(secret))) {
 }
 const keys = secrets.map((secret) => Buffer.from(secret.slice("whsec_".length), "base64"));
 
-/** The highest sequence of each withdrawal. A real app has a table. @type {Map<string, number>} */
+/** The highest sequence of each withdrawal. Use a table in your app. @type {Map<string, number>} */
 const sequences = new Map();
 /** @param {{withdrawal_id: string, sequence: number}} data */
 const note = ({ withdrawal_id, sequence }) => sequences.set(withdrawal_id, sequence);
@@ -35,7 +36,7 @@ if (existsSync(file)) {
 const isNews = ({ withdrawal_id, sequence }) => sequence > (sequences.get(withdrawal_id) ?? 0);
 
 /**
- * Whether one of our secrets signed these bytes, within five minutes of now.
+ * True if one of our secrets signed these bytes, within five minutes of now.
  * @param {Buffer} body  @param {import("node:http").IncomingHttpHeaders} headers
  */
 function isSigned(body, headers) {
@@ -49,20 +50,20 @@ function isSigned(body, headers) {
   return bytes.some((one) => right.some((digest) => one.length === digest.length && timingSafeEqual(one, digest)));
 }
 
-/** What an event is answered with. @param {Buffer} body  @param {import("node:http").IncomingHttpHeaders} headers */
+/** Return the status that answers an event. @param {Buffer} body  @param {import("node:http").IncomingHttpHeaders} headers */
 function receive(body, headers) {
   if (!isSigned(body, headers)) return 400;
   const event = JSON.parse(body.toString());
   if (event.type.startsWith("withdrawal.") && isNews(event.data)) {
     appendFileSync(file, `${JSON.stringify(event.data)}\n`);
     note(event.data);
-    // Here an app puts its own work into its queue: a push message, a line in the app.
+    // Here your app queues its own work, such as a push message.
     console.log(`${event.type} ${event.data.withdrawal_id} ${event.data.sequence}`);
   }
-  return 204; // also for repeats and for types that we do not know
+  return 204; // also for duplicates and unknown types
 }
 
-/** The request's whole body; null when it is too large. @param {import("node:http").IncomingMessage} request */
+/** Return the whole body; null if it is too large. @param {import("node:http").IncomingMessage} request */
 async function bodyOf(request) {
   const parts = [];
   let length = 0;
@@ -74,7 +75,7 @@ async function bodyOf(request) {
   return Buffer.concat(parts);
 }
 
-/** The status to answer with. @param {import("node:http").IncomingMessage} request */
+/** Return the status of the response. @param {import("node:http").IncomingMessage} request */
 async function answer(request) {
   if (request.method !== "POST" || request.url !== "/payouts/") return 404;
   const body = await bodyOf(request);
@@ -82,7 +83,7 @@ async function answer(request) {
 }
 
 const server = createServer(async (request, response) => {
-  // Not kept, so not a 2xx: it comes again.
+  // An event that was not stored must not get a 2xx: it is then sent again.
   const status = await answer(request).catch(() => 500);
   response.writeHead(status).end();
 });

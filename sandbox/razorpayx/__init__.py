@@ -1,1 +1,1 @@
-"""A RazorpayX simulator: its own HTTP server, no kinder than the provider. See README.md."""
+"""A RazorpayX simulator: a separate HTTP server, no kinder than the provider. See README.md."""

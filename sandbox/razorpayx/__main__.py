@@ -13,20 +13,20 @@ from aiohttp import web
 
 from . import app, config, faults
 
-# Connections still open when we stop are held or idle ones: nobody is owed an answer.
+# Connections that are still open at shutdown are held or idle, so no client waits for a response.
 SHUTDOWN_SECONDS = 0.2
 log = logging.getLogger("sandbox.razorpayx")
 
 
 def _write_ready_file(path: Path, url: str) -> None:
-    """Whole or not at all: a reader polls for it."""
+    """Write the file atomically, because a reader polls for it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps({"url": url, "pid": os.getpid()}))
     partial.replace(path)
 
 
 async def serve(settings: config.Config) -> None:
-    """Listen, say so, and wait for a signal."""
+    """Listen, write the ready file, and wait for a signal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

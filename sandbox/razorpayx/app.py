@@ -1,4 +1,4 @@
-"""The HTTP application: who may come in, what a failing API looks like, and one log of every call."""
+"""The HTTP application: authentication, simulated outages, and a log of every call."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def build(config: Config) -> web.Application:
-    """One simulator."""
-    app = web.Application(middlewares=[_everything], client_max_size=MAX_BODY_BYTES)
+    """Build one simulator."""
+    app = web.Application(middlewares=[_middleware], client_max_size=MAX_BODY_BYTES)
     app[SIM] = Sim(config)
     app[faults.STOPPING] = asyncio.Event()
     app.add_routes(routes.ROUTES)
@@ -40,10 +40,10 @@ async def _webhooks_running(app: web.Application) -> AsyncIterator[None]:
 
 
 @web.middleware
-async def _everything(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Control calls go straight through; all else is the provider's API and is logged."""
+async def _middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Pass control calls through; log and answer all calls of the provider's API."""
     if request.path.startswith("/_sim/"):
-        return await control.guarded(request, handler)
+        return await control.handle_errors(request, handler)
     sim = request.app[SIM]
     key = request.headers.get("X-Payout-Idempotency")
     entry = sim.calls.arrived(request.method, request.path, request.query_string, key)
@@ -58,15 +58,15 @@ async def _everything(request: web.Request, handler: Handler) -> web.StreamRespo
 
 
 async def _answer(sim: Sim, request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The provider's answer; whatever was sent, an unforeseen 500 is our bug and is logged as one."""
+    """The provider's answer. An unexpected exception is a bug of the simulator and is logged as one."""
     try:
-        broken = _api_is_down(sim, request)
-        if broken is not None:
-            return broken
-        if sim.over_the_rate():
+        outage = _outage(sim, request)
+        if outage is not None:
+            return outage
+        if sim.is_rate_limited():
             raise errors.throttled()
         _authenticate(sim, request)
-        # A create sleeps inside its key's critical section instead: see creates.py.
+        # A create sleeps inside its key's critical section instead; see creates.py.
         if sim.settings.latency_ms and not (request.method == "POST" and request.path == "/v1/payouts"):
             await asyncio.sleep(sim.settings.latency_ms / 1000)
         return await handler(request)
@@ -93,8 +93,8 @@ def _from_aiohttp(error: web.HTTPException) -> errors.ApiError:
     return errors.ApiError("The request is not valid.", status=error.status)
 
 
-def _api_is_down(sim: Sim, request: web.Request) -> web.Response | None:
-    """The switch that breaks the whole API."""
+def _outage(sim: Sim, request: web.Request) -> web.Response | None:
+    """The response of an API that is down, if the switch `down` is set."""
     if sim.settings.down == "500":
         raise errors.server_error()
     if sim.settings.down == "drop":
@@ -106,9 +106,9 @@ def _authenticate(sim: Sim, request: web.Request) -> None:
     """HTTP Basic `key_id:key_secret` (`MD:api/x.md`)."""
     scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
     try:
-        given = base64.b64decode(encoded, validate=True) if scheme.lower() == "basic" else b""
+        credentials = base64.b64decode(encoded, validate=True) if scheme.lower() == "basic" else b""
     except (binascii.Error, ValueError):
-        given = b""
-    wanted: Any = f"{sim.config.key_id}:{sim.config.key_secret}".encode()
-    if not hmac.compare_digest(given, wanted):
+        credentials = b""
+    expected: Any = f"{sim.config.key_id}:{sim.config.key_secret}".encode()
+    if not hmac.compare_digest(credentials, expected):
         raise errors.unauthorized()

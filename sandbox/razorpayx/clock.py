@@ -1,4 +1,4 @@
-"""The simulator's clock and its timers: one heap, one wake-up, whatever the number of payouts."""
+"""The simulator's clock and timers: one heap and one wake-up for any number of payouts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Callable
 
-# Fired in a row before other work gets the loop again: keeps answers quick while 50,000 timers are due.
+# Timers fired before other work gets the loop again, so that responses stay quick while 50,000 timers are
+# due.
 BATCH = 200
 log = logging.getLogger(__name__)
 
 
 class Timer:
-    """A callback waiting in the heap; cancelling leaves it there as a blank."""
+    """A callback in the heap. A cancelled timer stays there without a callback."""
 
     __slots__ = ("callback",)
 
@@ -23,12 +24,12 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Never fire."""
+        """Prevent the timer from firing."""
         self.callback = None
 
 
 class Clock:
-    """Unix seconds that start at the wall's, run `speed` times as fast, and may be moved forward."""
+    """A Unix clock that starts at the real time, runs `speed` times as fast, and can be moved forward."""
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
@@ -43,7 +44,7 @@ class Clock:
         return self._sim_base + (time.monotonic() - self._real_base) * self.speed
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call back once that many simulated seconds have passed."""
+        """Call `callback` after that many simulated seconds."""
         timer = Timer(callback)
         due = self.now() + seconds
         heapq.heappush(self._heap, (due, next(self._order), timer))
@@ -52,13 +53,13 @@ class Clock:
         return timer
 
     def set_speed(self, speed: float) -> None:
-        """From now on; what has passed stays passed."""
+        """Change the speed from now on."""
         self._jump_to(self.now())
         self.speed = speed
         self._arm()
 
     async def advance(self, seconds: float) -> None:
-        """Move forward, stopping at every timer on the way so that chains of them unfold in order."""
+        """Move forward, firing every timer on the way, so that chains of timers run in order."""
         target = self.now() + seconds
         fired = 0
         while self._heap and self._heap[0][0] <= target:
@@ -71,7 +72,7 @@ class Clock:
         self._arm()
 
     def reset(self, speed: float) -> None:
-        """Forget every timer and return to the wall's time."""
+        """Remove every timer and return to the real time."""
         self._heap.clear()
         self._jump_to(time.time())
         self.speed = speed
@@ -104,5 +105,5 @@ class Clock:
         try:
             callback()
         except Exception:
-            # One bad callback must not stop the clock for every other payout.
+            # One failing callback must not stop the clock for all payouts.
             log.exception("timer_failed")

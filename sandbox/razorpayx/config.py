@@ -1,4 +1,4 @@
-"""Start-up configuration: flags win over the environment; a missing secret is a start error."""
+"""Start-up configuration. Flags override the environment; a missing secret is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_BALANCE_PAISE = 10_00_000_00  # ₹10,00,000
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a simulator is started with."""
+    """The configuration of a simulator."""
 
     host: str
     port: int
@@ -33,17 +33,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("sandbox.razorpayx", description="A RazorpayX simulator.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 = any free port")
-    parser.add_argument("--ready-file", help='written when listening: {"url": ..., "pid": ...}')
+    parser.add_argument("--ready-file", help='file to write when listening: {"url": ..., "pid": ...}')
     for name, text in (
         ("key-id", "API key id"),
         ("key-secret", "API key secret"),
         ("account-number", "our debit account"),
-        ("webhook-url", "where webhooks go; empty = none"),
+        ("webhook-url", "URL for webhooks; empty = none"),
         ("webhook-secret", "signs webhooks"),
-        ("webhook-previous-secret", "the secret before it, default the same"),
+        ("webhook-previous-secret", "the previous secret, default the same"),
         ("balance-paise", f"opening balance, default {DEFAULT_BALANCE_PAISE}"),
         ("speed", "multiplies the clock, default 1"),
-        ("seed", "chooses the odd nulls, default 1"),
+        ("seed", "selects payouts with odd nulls, default 1"),
     ):
         variable = _variable(name)
         parser.add_argument(f"--{name}", default=os.environ.get(variable), help=f"{text} (${variable})")
@@ -55,31 +55,31 @@ def _variable(flag: str) -> str:
 
 
 def load(argv: Sequence[str] | None = None) -> Config:
-    """Read flags and environment; every fault is named before exiting with status 2."""
+    """Read flags and environment. Reports all errors and exits with status 2 if there are any."""
     parser = _parser()
-    given = parser.parse_args(argv)
-    needed = ["key_id", "key_secret", "account_number"]
-    if given.webhook_url:
-        needed.append("webhook_secret")
-    faults = [f"SIM_{name.upper()} is not set" for name in needed if not getattr(given, name)]
-    balance = _number(given.balance_paise, DEFAULT_BALANCE_PAISE, "SIM_BALANCE_PAISE", faults, whole=True)
-    speed = _number(given.speed, 1.0, "SIM_SPEED", faults, above_zero=True)
-    seed = _number(given.seed, 1, "SIM_SEED", faults, whole=True)
-    if given.webhook_url and not given.webhook_url.startswith(("http://", "https://")):
+    arguments = parser.parse_args(argv)
+    required = ["key_id", "key_secret", "account_number"]
+    if arguments.webhook_url:
+        required.append("webhook_secret")
+    faults = [f"SIM_{name.upper()} is not set" for name in required if not getattr(arguments, name)]
+    balance = _number(arguments.balance_paise, DEFAULT_BALANCE_PAISE, "SIM_BALANCE_PAISE", faults, whole=True)
+    speed = _number(arguments.speed, 1.0, "SIM_SPEED", faults, above_zero=True)
+    seed = _number(arguments.seed, 1, "SIM_SEED", faults, whole=True)
+    if arguments.webhook_url and not arguments.webhook_url.startswith(("http://", "https://")):
         faults.append("SIM_WEBHOOK_URL must start with http:// or https://")
     if faults:
         parser.error("; ".join(faults))
     return Config(
-        host=given.host,
-        port=given.port,
-        ready_file=given.ready_file,
-        key_id=given.key_id,
-        key_secret=given.key_secret,
-        account_number=given.account_number,
-        webhook_url=given.webhook_url or "",
-        webhook_secret=given.webhook_secret or "",
-        # Where no secret was ever changed, the one before it is the same.
-        webhook_previous_secret=given.webhook_previous_secret or given.webhook_secret or "",
+        host=arguments.host,
+        port=arguments.port,
+        ready_file=arguments.ready_file,
+        key_id=arguments.key_id,
+        key_secret=arguments.key_secret,
+        account_number=arguments.account_number,
+        webhook_url=arguments.webhook_url or "",
+        webhook_secret=arguments.webhook_secret or "",
+        # If the secret never changed, the previous one is the same.
+        webhook_previous_secret=arguments.webhook_previous_secret or arguments.webhook_secret or "",
         balance_paise=int(balance),
         speed=speed,
         seed=int(seed),

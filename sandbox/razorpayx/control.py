@@ -1,4 +1,4 @@
-"""`/_sim/`: the tool that makes the outside world behave badly on purpose. README.md has every shape."""
+"""`/_sim/`: control calls that make the provider misbehave on purpose. README.md has every call."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aiohttp import web
 
 from . import settings as switches
 from .core import SIM, Sim
+from .deliveries import Delivery
 from .errors import ApiError
 from .faults import json_reply
 from .reasons import REASONS, STATUSES, USUAL_REASON
 from .scenarios import SCENARIOS, Scenario, find
 from .state import Payout
-from .webhooks import Delivery
 
 MAX_PAISE = 10**15
 MAX_ADVANCE_SECONDS = 400 * 24 * 3600
@@ -24,13 +24,13 @@ DEFAULT_LIMIT = 200_000
 
 
 class BadControl(Exception):
-    """Told to the caller as 400 with this sentence."""
+    """A bad control call: answered with 400 and this sentence."""
 
 
-async def guarded(
+async def handle_errors(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Control errors are one plain sentence."""
+    """Answer errors of control calls with one plain sentence."""
     try:
         return await handler(request)
     except BadControl as error:
@@ -41,8 +41,8 @@ async def guarded(
         return json_reply({"error": f"{request.method} {request.path}: {error.reason}."}, error.status)
 
 
-async def body_of(request: web.Request, *allowed: str) -> dict[str, Any]:
-    """The JSON object that was sent, with no other fields than these."""
+async def parse_body(request: web.Request, *allowed: str) -> dict[str, Any]:
+    """The JSON object of the request. Raises BadControl for fields that are not allowed."""
     raw = await request.read()
     try:
         body = json.loads(raw or b"{}")
@@ -59,7 +59,7 @@ async def body_of(request: web.Request, *allowed: str) -> dict[str, Any]:
 def _number(body: dict[str, Any], name: str, low: float, high: float, *, whole: bool = False) -> float:
     value = body.get(name)
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    # Infinity and NaN fail the comparison, so they are refused like any other number out of bounds.
+    # Infinity and NaN fail the comparison, so they are rejected like other numbers out of bounds.
     if value is None or not number or not low <= value <= high:
         raise BadControl(f"{name} must be a {'whole ' if whole else ''}number from {low} to {high}.")
     return float(value) if not whole else value
@@ -72,7 +72,7 @@ def _cursor(request: web.Request, name: str, default: int) -> int:
     return int(text)
 
 
-# --- looking -------------------------------------------------------------------
+# --- reading -------------------------------------------------------------------
 
 
 async def health(request: web.Request) -> web.Response:
@@ -100,21 +100,22 @@ async def scenarios(request: web.Request) -> web.Response:
 
 async def payouts(request: web.Request) -> web.Response:
     """GET /_sim/payouts, oldest first."""
-    sim, query = request.app[SIM], request.query
-    some = (
+    sim = request.app[SIM]
+    query = request.query
+    matches = (
         sim.world.by_reference.get(query["reference_id"], [])
         if "reference_id" in query
         else sim.world.in_order
     )
     if "idempotency_key" in query:
-        some = [payout for payout in some if payout.key == query["idempotency_key"]]
+        matches = [payout for payout in matches if payout.key == query["idempotency_key"]]
     if "status" in query:
-        some = [payout for payout in some if payout.status == query["status"]]
-    return json_reply({"count": len(some), "items": [payout_row(sim, payout) for payout in some]})
+        matches = [payout for payout in matches if payout.status == query["status"]]
+    return json_reply({"count": len(matches), "items": [payout_row(sim, payout) for payout in matches]})
 
 
 def payout_row(sim: Sim, payout: Payout) -> dict[str, Any]:
-    """A payout as control shows it."""
+    """A payout as control calls return it."""
     record = sim.world.keys.get(payout.key)
     return {
         "id": payout.id,
@@ -127,7 +128,7 @@ def payout_row(sim: Sim, payout: Payout) -> dict[str, Any]:
         "vpa": payout.fund_account.vpa,
         "scenario": payout.scenario.name,
         "created_at": payout.created_at,
-        # A key forgotten after 7 days begins to count again, for its next payout.
+        # After 7 days a key is forgotten and counts again, for its next payout.
         "create_calls": record.calls if record is not None and record.payout is payout else 0,
         "held_paise": payout.held_paise,
         "fees": payout.fees,
@@ -145,14 +146,15 @@ async def calls(request: web.Request) -> web.Response:
 
 async def webhooks(request: web.Request) -> web.Response:
     """GET /_sim/webhooks?payout_id=&event=."""
-    sim, query = request.app[SIM], request.query
-    some = sim.webhooks.deliveries
+    sim = request.app[SIM]
+    query = request.query
+    matches = sim.webhooks.deliveries
     if "payout_id" in query:
         payout = sim.world.payouts.get(query["payout_id"])
-        some = payout.deliveries if payout is not None else []
+        matches = payout.deliveries if payout is not None else []
     if "event" in query:
-        some = [delivery for delivery in some if delivery.event.name == query["event"]]
-    return json_reply({"count": len(some), "items": [_delivery_row(delivery) for delivery in some]})
+        matches = [delivery for delivery in matches if delivery.event.name == query["event"]]
+    return json_reply({"count": len(matches), "items": [_delivery_row(delivery) for delivery in matches]})
 
 
 def _delivery_row(delivery: Delivery) -> dict[str, Any]:
@@ -172,9 +174,9 @@ def _delivery_row(delivery: Delivery) -> dict[str, Any]:
 
 
 async def set_scenario(request: web.Request) -> web.Response:
-    """POST /_sim/scenario: for one reference id, one VPA, the next N creates, or all others."""
+    """POST /_sim/scenario: set it for one reference id, one VPA, the next N creates, or all others."""
     rules = request.app[SIM].world.rules
-    body = await body_of(request, "scenario", "reference_id", "vpa", "next", "default")
+    body = await parse_body(request, "scenario", "reference_id", "vpa", "next", "default")
     scenario = _scenario(body.get("scenario"))
     targets = [
         name for name in ("reference_id", "vpa", "next", "default") if body.get(name) not in (None, False)
@@ -183,7 +185,7 @@ async def set_scenario(request: web.Request) -> web.Response:
         raise BadControl("Give exactly one of reference_id, vpa, next, default.")
     target = targets[0]
     if target == "next":
-        rules.next_ones.append((scenario, int(_number(body, "next", 1, 10**9, whole=True))))
+        rules.next_creates.append((scenario, int(_number(body, "next", 1, 10**9, whole=True))))
     elif target == "default":
         if body["default"] is not True:
             raise BadControl("default must be true.")
@@ -205,7 +207,7 @@ def _scenario(name: Any) -> Scenario:
 async def set_balance(request: web.Request) -> web.Response:
     """POST /_sim/balance."""
     sim = request.app[SIM]
-    body = await body_of(request, "paise")
+    body = await parse_body(request, "paise")
     sim.payouts.set_balance(int(_number(body, "paise", 0, MAX_PAISE, whole=True)))
     return json_reply({"balance_paise": sim.world.balance_paise})
 
@@ -213,14 +215,14 @@ async def set_balance(request: web.Request) -> web.Response:
 async def set_speed(request: web.Request) -> web.Response:
     """POST /_sim/speed."""
     sim = request.app[SIM]
-    sim.clock.set_speed(_number(await body_of(request, "speed"), "speed", 0.001, 100_000))
+    sim.clock.set_speed(_number(await parse_body(request, "speed"), "speed", 0.001, 100_000))
     return json_reply({"speed": sim.clock.speed})
 
 
 async def set_settings(request: web.Request) -> web.Response:
-    """POST /_sim/settings: any of the switches; all of them come back."""
+    """POST /_sim/settings: change any of the switches; returns all of them."""
     sim = request.app[SIM]
-    fault = switches.change(sim.settings, await body_of(request))
+    fault = switches.change(sim.settings, await parse_body(request))
     if fault is not None:
         raise BadControl(fault)
     return json_reply(asdict(sim.settings))
@@ -229,12 +231,12 @@ async def set_settings(request: web.Request) -> web.Response:
 async def advance(request: web.Request) -> web.Response:
     """POST /_sim/advance."""
     sim = request.app[SIM]
-    await sim.clock.advance(_number(await body_of(request, "seconds"), "seconds", 0, MAX_ADVANCE_SECONDS))
+    await sim.clock.advance(_number(await parse_body(request, "seconds"), "seconds", 0, MAX_ADVANCE_SECONDS))
     return json_reply({"now": sim.clock.now()})
 
 
 def known_payout(sim: Sim, payout_id: Any) -> Payout:
-    """The payout with this id; BadControl when there is none."""
+    """The payout with this id. Raises BadControl if there is none."""
     payout = sim.world.payouts.get(payout_id) if isinstance(payout_id, str) else None
     if payout is None:
         raise BadControl(f"There is no payout {payout_id!r}.")
@@ -242,10 +244,10 @@ def known_payout(sim: Sim, payout_id: Any) -> Payout:
 
 
 async def set_status(request: web.Request) -> web.Response:
-    """POST /_sim/payouts/{id}/status: like Change Status on the test dashboard."""
+    """POST /_sim/payouts/{id}/status: like Change Status on the provider's test dashboard."""
     sim = request.app[SIM]
     payout = known_payout(sim, request.match_info["id"])
-    body = await body_of(request, "status", "reason")
+    body = await parse_body(request, "status", "reason")
     status = body.get("status")
     if not isinstance(status, str) or status not in STATUSES:
         raise BadControl(f"status must be one of {', '.join(sorted(STATUSES))}.")
@@ -259,17 +261,18 @@ async def set_status(request: web.Request) -> web.Response:
 async def replay(request: web.Request) -> web.Response:
     """POST /_sim/webhooks/replay: same event ids, current secret."""
     sim = request.app[SIM]
-    payout = known_payout(sim, (await body_of(request, "payout_id")).get("payout_id"))
+    payout = known_payout(sim, (await parse_body(request, "payout_id")).get("payout_id"))
     return json_reply({"replayed": sim.webhooks.replay(payout)})
 
 
 async def rotate_secret(request: web.Request) -> web.Response:
     """POST /_sim/webhooks/secret: the current secret becomes the previous one."""
     hooks = request.app[SIM].webhooks
-    secret = (await body_of(request, "secret")).get("secret")
+    secret = (await parse_body(request, "secret")).get("secret")
     if not isinstance(secret, str) or not secret:
         raise BadControl("secret must be a non-empty string.")
-    hooks.previous_secret, hooks.secret = hooks.secret, secret
+    hooks.previous_secret = hooks.secret
+    hooks.secret = secret
     return json_reply({"rotated": True})
 
 

@@ -1,4 +1,4 @@
-"""The parts of one simulator, put together and taken back to the start."""
+"""One simulator: its parts, its call log, and its reset."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .settings import Settings
 from .state import World
 from .webhooks import Webhooks
 
-KEPT_CALLS = 200_000
+MAX_LOGGED_CALLS = 200_000
 
 
 class CallLog:
-    """Every /v1 request: arrival, and how it ended. Bounded; a cursor reads on."""
+    """A bounded log of /v1 requests with their arrival and outcome, read with a cursor."""
 
     def __init__(self) -> None:
-        self.entries: deque[list[Any]] = deque(maxlen=KEPT_CALLS)
+        self.entries: deque[list[Any]] = deque(maxlen=MAX_LOGGED_CALLS)
         self.count = 0
 
     def arrived(self, method: str, path: str, query: str, key: str | None) -> list[Any]:
-        """A new entry, to be completed when the request ends."""
+        """Add an entry, to be completed when the request ends."""
         self.count += 1
         entry = [self.count, time.monotonic(), time.time(), method, path, query, key, None, "running"]
         self.entries.append(entry)
@@ -58,9 +58,9 @@ class Sim:
             self.clock,
             self.settings,
         )
-        self._fresh()
+        self._initialize()
 
-    def _fresh(self) -> None:
+    def _initialize(self) -> None:
         self.world = World(self.config.balance_paise)
         self.payouts = Payouts(
             self.world, self.clock, self.webhooks, self.settings, self.config.account_number, self.config.seed
@@ -69,18 +69,18 @@ class Sim:
         self.recent_calls: deque[float] = deque()
 
     async def reset(self) -> None:
-        """As just started: payouts, keys, events, timers, settings, balance and clock."""
-        start = Settings()
+        """Return to the initial state: payouts, keys, events, timers, settings, balance and clock."""
+        defaults = Settings()
         for name in Settings.__slots__:
-            setattr(self.settings, name, getattr(start, name))
+            setattr(self.settings, name, getattr(defaults, name))
         self.clock.reset(self.config.speed)
         self.webhooks.secret = self.config.webhook_secret
         self.webhooks.previous_secret = self.config.webhook_previous_secret
         await self.webhooks.restart()
-        self._fresh()
+        self._initialize()
 
-    def over_the_rate(self) -> bool:
-        """More than the allowed number of calls in the last real second?"""
+    def is_rate_limited(self) -> bool:
+        """True if more calls than allowed came in the last real second; else counts this call."""
         limit = self.settings.rate_limit_per_second
         if limit is None:
             return False

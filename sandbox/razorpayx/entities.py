@@ -1,8 +1,8 @@
-"""The JSON the provider writes, odd nulls included.
+"""The provider's JSON, including its oddities.
 
-Oddities follow from the seed and the payout's number, so a run can be repeated: `utr` and
-`debit_account_number` as the string "null", `notes` as `[]`, `status_details` null or an object,
-unknown keys (`MD:webhooks/payouts.md`, `MD:webhooks/transactions.md`, `MD:api/x/payouts/entity.md`).
+Oddities depend on the seed and the payout's number, so runs can be repeated: `utr` and `debit_account_number`
+as the string "null", `notes` as `[]`, `status_details` null or an object, unknown keys
+(`MD:webhooks/payouts.md`, `MD:webhooks/transactions.md`, `MD:api/x/payouts/entity.md`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .state import Contact, FundAccount, Payout
 
 MERCHANT_ID = "Pq0000000000Zz"
 ACCOUNT_ID = f"acc_{MERCHANT_ID}"
-DULL_REASONS = frozenset({"payout_bank_processing", "payout_processed"})
+ROUTINE_REASONS = frozenset({"payout_bank_processing", "payout_processed"})
 NO_ERROR: dict[str, Any] = {
     "source": None,
     "reason": None,
@@ -26,8 +26,8 @@ NO_ERROR: dict[str, Any] = {
 }
 
 
-def oddness(seed: int, number: int) -> int:
-    """The same number for the same payout of every run with this seed."""
+def oddity_number(seed: int, number: int) -> int:
+    """A number that is equal for the same payout in every run with this seed."""
     return zlib.crc32(f"{seed}:{number}".encode())
 
 
@@ -64,8 +64,8 @@ def fund_account_entity(account: FundAccount, with_contact: bool = False) -> dic
 
 
 def status_details(payout: Payout) -> dict[str, Any] | None:
-    """Null now and then where it says nothing of interest; never where it says why money did not move."""
-    if payout.reason is None or (payout.reason in DULL_REASONS and payout.odd % 4 == 0):
+    """Sometimes null for routine reasons, never for a reason why a payout failed."""
+    if payout.reason is None or (payout.reason in ROUTINE_REASONS and payout.odd % 4 == 0):
         return None
     reason = REASONS[payout.reason]
     return {"reason": payout.reason, "description": reason.description, "source": reason.source}
@@ -73,7 +73,8 @@ def status_details(payout: Payout) -> dict[str, Any] | None:
 
 def payout_entity(payout: Payout, account_number: str) -> dict[str, Any]:
     """`MD:api/x/payouts/entity.md`."""
-    fields, odd = payout.fields, payout.odd
+    fields = payout.fields
+    odd = payout.odd
     entity: dict[str, Any] = {"id": payout.id, "entity": "payout", "fund_account_id": payout.fund_account.id}
     if payout.composite:
         entity["fund_account"] = fund_account_entity(payout.fund_account, with_contact=True)
@@ -103,7 +104,7 @@ def payout_entity(payout: Payout, account_number: str) -> dict[str, Any]:
 
 
 def webhook_payout_entity(payout: Payout, account_number: str) -> dict[str, Any]:
-    """As above, with the fund account embedded and sometimes the provider's own notes added."""
+    """A payout with its fund account embedded and sometimes with the provider's own notes."""
     entity = payout_entity(payout, account_number)
     entity["fund_account"] = fund_account_entity(payout.fund_account)
     entity["error"] = NO_ERROR
@@ -169,8 +170,8 @@ def collection(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"entity": "collection", "count": len(items), "items": items}
 
 
-def contradicted(page: dict[str, Any], how: str) -> dict[str, Any]:
-    """The same list without its rows, in one of the ways of `lists` that show that it is no true answer."""
+def make_contradictory(page: dict[str, Any], how: str) -> dict[str, Any]:
+    """The same list without its rows, contradicting itself in one of the ways of the switch `lists`."""
     empty = {**page, "items": []}
     match how:
         case "count":

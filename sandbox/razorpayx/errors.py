@@ -1,4 +1,4 @@
-"""The provider's error envelope (`MD:errors.md`, `MD:errors/x.md`) and the errors we raise by name."""
+"""The provider's error envelope (`MD:errors.md`, `MD:errors/x.md`) and its errors by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import itertools
 import json
 from typing import Any
 
-# `step` is null, "null" or "NA" depending on the page (`MD:errors.md`): clients must not care, so all occur.
+# `step` is null, "null" or "NA", depending on the page (`MD:errors.md`). Clients must accept all, so all
+# occur.
 _steps = itertools.cycle((None, "null", "NA"))
 
 NOT_FOUND = "The requested URL was not found on the server."
@@ -15,7 +16,7 @@ IN_FLIGHT = "Another request with the same idempotency key is still in progress.
 
 
 class ApiError(Exception):
-    """A refusal in the provider's words; becomes the HTTP answer."""
+    """An error in the provider's words, which becomes the HTTP response."""
 
     def __init__(
         self,
@@ -80,12 +81,14 @@ def gateway_timeout() -> ApiError:
 
 
 def in_flight() -> ApiError:
-    """409 is the sibling refund API's (`MD:api/refunds/normal-refunds-idempotent.md`); for payouts untold."""
+    """409, as in the refund API (`MD:api/refunds/normal-refunds-idempotent.md`); not documented
+    for payouts.
+    """
     return ApiError(IN_FLIGHT, status=409, reason=None)
 
 
 def other_body(status: int) -> ApiError:
-    """Same key, other body (`MD:errors/x.md`)."""
+    """Same key, different body (`MD:errors/x.md`)."""
     return ApiError(
         "Different request body sent for the same Idempotency Header",
         status=status,

@@ -1,4 +1,6 @@
-"""What the wire does instead of a good answer. The provider documents none of it: the internet does it."""
+"""Network and server faults instead of a good response. The provider does not document them; they happen
+anyway.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,17 @@ STOPPING = web.AppKey("stopping", asyncio.Event)
 
 
 def json_reply(data: dict[str, Any], status: int = 200) -> web.Response:
-    """ASCII JSON, so even a lone surrogate in a log entry can be written."""
+    """A JSON response in ASCII, so that even a lone surrogate in a log entry can be written."""
     return web.Response(body=json.dumps(data).encode(), status=status, content_type="application/json")
 
 
 def html_reply(status: int) -> web.Response:
-    """What a proxy in front of the provider says."""
+    """The HTML response of a proxy in front of the provider."""
     return web.Response(text=HTML_503 if status == 503 else HTML_504, status=status, content_type="text/html")
 
 
 def drop(request: web.Request) -> web.Response:
-    """Close the connection; what is returned goes nowhere."""
+    """Close the connection. The returned response goes nowhere."""
     request[OUTCOME] = "dropped"
     if request.transport is not None:
         request.transport.close()
@@ -40,7 +42,7 @@ def drop(request: web.Request) -> web.Response:
 
 
 async def hold(request: web.Request) -> web.Response:
-    """Say nothing until the client goes away or the simulator stops."""
+    """Send nothing until the client disconnects or the simulator stops."""
     request[OUTCOME] = "held"
     stopping = request.app[STOPPING]
     while request.transport is not None and not stopping.is_set():
@@ -63,8 +65,10 @@ _ERRORS: dict[str, Callable[[Fault], errors.ApiError]] = {
 }
 
 
-async def act(request: web.Request, fault: Fault, entity: dict[str, Any] | None = None) -> web.Response:
-    """Answer as badly as the fault says; `entity` is the accepted payout, if there is one."""
+async def apply_fault(
+    request: web.Request, fault: Fault, entity: dict[str, Any] | None = None
+) -> web.Response:
+    """Respond as the fault says. `entity` is the accepted payout, if there is one."""
     if fault.kind in _ERRORS:
         raise _ERRORS[fault.kind](fault)
     if fault.kind == "drop":

@@ -1,4 +1,4 @@
-"""The life of a payout: accepted, moved along its walk, money taken and given back.
+"""The life cycle of a payout: accept it, move it along its scenario, debit and credit the account.
 
 `MD:x/payouts/states-life-cycle.md`, `MD:x/payouts/queued.md`, `MD:webhooks/payouts.md`.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from .clock import Clock
-from .entities import oddness, transaction_entity, webhook_payout_entity
+from .entities import oddity_number, transaction_entity, webhook_payout_entity
 from .errors import ApiError, insufficient_funds
 from .scenarios import PROCESSING, Scenario, Step
 from .settings import Settings
 from .state import FundAccount, Payout, World, new_id
 from .webhooks import Webhooks
 
-# `cancelled` has no event (`MD:webhooks/payouts.md`): only the API tells.
-EVENT_OF = {
+# `cancelled` has no event (`MD:webhooks/payouts.md`): only the API reports it.
+EVENT_NAMES = {
     "pending": "payout.pending",
     "queued": "payout.queued",
     "processing": "payout.initiated",
@@ -28,7 +28,7 @@ EVENT_OF = {
 
 
 class Payouts:
-    """Moves payouts; the only writer of the balance while they run."""
+    """Moves payouts. Nothing else changes the balance while they run."""
 
     def __init__(
         self,
@@ -49,10 +49,12 @@ class Payouts:
     def accept(
         self, fields: dict[str, Any], account: FundAccount, scenario: Scenario, key: str, composite: bool
     ) -> Payout:
-        """Create the payout and take its first step; short of money, queue it, refuse it or fail it later."""
+        """Create the payout and take its first step. Without enough balance, queue it, refuse it or fail it
+        later.
+        """
         steps = list(scenario.walk)
         unfunded = (
-            self._is_short(fields["amount"])
+            self._is_underfunded(fields["amount"])
             and steps[0].status == "processing"
             and (not fields["queue_if_low_balance"])
         )
@@ -70,16 +72,16 @@ class Payouts:
             composite=composite,
             fields=fields,
             created_at=self.clock.now(),
-            odd=oddness(self.seed, number),
+            odd=oddity_number(self.seed, number),
             steps=steps,
-            debited=unfunded,  # there is nothing to take
+            debited=unfunded,  # nothing to debit
         )
         self.world.add_payout(payout)
         self._step(payout)
         return payout
 
     def finish_now(self, payout: Payout) -> None:
-        """Walk the rest of the way at once."""
+        """Take all remaining steps at once."""
         while payout.timer is not None:
             self._stop(payout)
             self._step(payout)
@@ -91,7 +93,9 @@ class Payouts:
         self.set_status(payout, "cancelled", None)
 
     def set_status(self, payout: Payout, status: str, reason: str | None) -> None:
-        """Leave the walk and go there, like Change Status in test mode (`MD:x/dashboard/test-mode.md`)."""
+        """Leave the scenario and set this status, like Change Status in test mode
+        (`MD:x/dashboard/test-mode.md`).
+        """
         if status in ("processing", "processed") and not payout.held_paise:
             payout.debited = False
             if not self._debit(payout):
@@ -103,7 +107,7 @@ class Payouts:
         self.run_low_balance_queue()
 
     def set_balance(self, paise: int) -> None:
-        """Money arrives or leaves; what was queued for want of it may run."""
+        """Set the balance and run queued payouts that now fit."""
         self.world.balance_paise = paise
         self.run_low_balance_queue()
 
@@ -112,11 +116,11 @@ class Payouts:
         for payout in list(self.world.low_balance_queue.values()):
             if self.world.balance_paise < 100:
                 return
-            if not self._is_short(payout.fields["amount"]):
+            if not self._is_underfunded(payout.fields["amount"]):
                 del self.world.low_balance_queue[payout.id]
                 self._step(payout)
 
-    def _is_short(self, amount: int) -> bool:
+    def _is_underfunded(self, amount: int) -> bool:
         return amount + self.settings.fees_paise > self.world.balance_paise
 
     def _stop(self, payout: Payout) -> None:
@@ -129,7 +133,7 @@ class Payouts:
         payout.timer = None
         step = payout.steps.pop(0)
         if step.status == "processing" and not self._debit(payout):
-            self._wait_for_money(payout, step)
+            self._queue_or_fail(payout, step)
             return
         self._move(payout, step)
         if payout.steps:
@@ -137,7 +141,7 @@ class Payouts:
         if step.status in ("failed", "reversed"):
             self.run_low_balance_queue()
 
-    def _wait_for_money(self, payout: Payout, step: Step) -> None:
+    def _queue_or_fail(self, payout: Payout, step: Step) -> None:
         if payout.fields["queue_if_low_balance"]:
             payout.steps.insert(0, step)
             self.world.low_balance_queue[payout.id] = payout
@@ -147,48 +151,54 @@ class Payouts:
             self._move(payout, Step(0, "failed", "insufficient_funds"))
 
     def _debit(self, payout: Payout) -> bool:
-        """Take amount and fees when processing begins; fees are 0 before (`MD:api/x/payouts/entity.md`)."""
+        """Debit amount and fees when processing begins; fees are 0 before (`MD:api/x/payouts/entity.md`)."""
         if payout.debited:
             return True
-        if self._is_short(payout.fields["amount"]):
+        if self._is_underfunded(payout.fields["amount"]):
             return False
         cost = payout.fields["amount"] + self.settings.fees_paise
-        payout.debited, payout.debit_written = True, False
-        payout.fees, payout.tax, payout.held_paise = self.settings.fees_paise, self.settings.tax_paise, cost
+        payout.debited = True
+        payout.debit_written = False
+        payout.fees = self.settings.fees_paise
+        payout.tax = self.settings.tax_paise
+        payout.held_paise = cost
         self.world.balance_paise -= cost
         return True
 
     def _credit_back(self, payout: Payout) -> None:
-        """Amount and fees return once, with a transaction of their own."""
-        paise, payout.held_paise = payout.held_paise, 0
+        """Credit amount and fees once, with a transaction of their own."""
+        paise = payout.held_paise
+        payout.held_paise = 0
         if paise:
             self.world.balance_paise += paise
             self._transaction(payout, credit=paise, reversal_id=new_id("rvrsl"))
 
     def _move(self, payout: Payout, step: Step) -> None:
-        """Enter the status: money, history, events."""
-        status = self._flavoured(payout, step)
-        changed, utr_before = status != payout.status, payout.utr
-        payout.status, payout.reason = status, step.reason
+        """Enter the status of a step: money, history, events."""
+        status = self._status_of(payout, step)
+        changed = status != payout.status
+        utr_before = payout.utr
+        payout.status = status
+        payout.reason = step.reason
         if status == "processed" and payout.utr is None:
             payout.utr = self.world.next_utr()
         payout.history.append((self.clock.now(), status, step.reason))
         if payout.held_paise and not payout.debit_written:
             payout.debit_written = True
             self._transaction(payout, debit=payout.held_paise)
-        self._tell(payout, changed, payout.utr != utr_before)
+        self._emit(payout, changed, payout.utr != utr_before)
         if status in ("failed", "reversed", "cancelled", "rejected") and step.credit:
             self._credit_back(payout)
 
-    def _flavoured(self, payout: Payout, step: Step) -> str:
-        """Lite has no `failed` after a debit: the money is back at once, so it is `reversed`."""
+    def _status_of(self, payout: Payout, step: Step) -> str:
+        """The step's status. RazorpayX Lite has `reversed` instead of `failed` after a debit."""
         if step.status == "failed" and self.settings.lite and step.credit and payout.held_paise:
             return "reversed"
         return step.status
 
-    def _tell(self, payout: Payout, changed: bool, utr_arrived: bool) -> None:
-        """The status's own event; payout.updated when the UTR or only the details changed."""
-        name = EVENT_OF.get(payout.status) if changed else "payout.updated"
+    def _emit(self, payout: Payout, changed: bool, utr_arrived: bool) -> None:
+        """Emit the status's event, or payout.updated if only the UTR or the details changed."""
+        name = EVENT_NAMES.get(payout.status) if changed else "payout.updated"
         if name is None or not self.webhooks.url:
             return
         entity = webhook_payout_entity(payout, self.account_number)

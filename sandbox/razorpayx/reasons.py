@@ -1,6 +1,7 @@
-"""Why a payout is where it is: the documented `status_details`, as data.
+"""The documented `status_details`, which explain a payout's status, as data.
 
-Source: `MD:errors/x/payout-status-details.md` (complete list; only what a UPI payout can meet is here).
+Source: `MD:errors/x/payout-status-details.md` (the complete list; here are only those that a UPI payout can
+have).
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from typing import NamedTuple
 
 
 class Reason(NamedTuple):
-    """One `status_details` value: who caused it, and the sentence shown to people."""
+    """One `status_details` value: its source, and the sentence shown to people."""
 
     source: str
     description: str
 
 
-# Descriptions carry dates and bank names at the provider too: clients must never match on them.
+# The provider's descriptions contain dates and bank names too: clients must never match on them.
 UPI_FAILURES: dict[str, Reason] = {
     "beneficiary_vpa_invalid": Reason("business", "The UPI id is invalid. Check the VPA and retry."),
     "beneficiary_psp_offline": Reason(
@@ -43,7 +44,7 @@ UPI_FAILURES: dict[str, Reason] = {
     "server_error_temporary": Reason("internal", "The payout failed at Razorpay for a moment. Retry."),
 }
 
-OTHERS: dict[str, Reason] = {
+OTHER_REASONS: dict[str, Reason] = {
     "payout_bank_processing": Reason("gateway", "The payout is being processed by the partner bank."),
     "beneficiary_bank_confirmation_pending": Reason(
         "beneficiary_bank",
@@ -57,9 +58,9 @@ OTHERS: dict[str, Reason] = {
     "syncing_balance": Reason("gateway", "The payout is queued: the balance is being fetched."),
 }
 
-REASONS: dict[str, Reason] = {**UPI_FAILURES, **OTHERS}
+REASONS: dict[str, Reason] = {**UPI_FAILURES, **OTHER_REASONS}
 
-# What a status says when nobody gave it a reason (`MD:errors/x/payout-status-details.md`).
+# The default reason of each status (`MD:errors/x/payout-status-details.md`).
 USUAL_REASON: dict[str, str | None] = {
     "pending": "pending_approval",
     "queued": "gateway_degraded",

@@ -1,4 +1,4 @@
-"""Reading and changing what exists: the rest of /v1.
+"""Read and change entities: the rest of /v1.
 
 `MD:api/x/payouts/fetch-all.md`, `MD:api/x/payouts/cancel.md`, `MD:api/x/contacts/update.md`,
 `MD:api/x/transactions.md`, `MD:api/x/account-validation/balance-fetch.md`.
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from . import creates, errors, faults, rules
 from .core import SIM, Sim
-from .entities import collection, contact_entity, contradicted, fund_account_entity, payout_entity
+from .entities import collection, contact_entity, fund_account_entity, make_contradictory, payout_entity
 from .reasons import STATUSES
 from .state import Payout, contact_identity
 
@@ -40,17 +40,19 @@ def _page(
 ) -> web.Response:
     """`count` (10, at most 100) after `skip` (`MD:api/understand.md`)."""
     query = request.query
-    count, skip = _whole(query, "count", 10, 100), _whole(query, "skip", 0)
+    count = _whole(query, "count", 10, 100)
+    skip = _whole(query, "skip", 0)
     assert count is not None and skip is not None
     if count < 1:
         raise errors.ApiError("The count must be at least 1.", field="count")
     rows = [render(item) for item in itertools.islice(items, skip, skip + count)]
-    return faults.json_reply(contradicted(collection(rows), request.app[SIM].settings.lists))
+    return faults.json_reply(make_contradictory(collection(rows), request.app[SIM].settings.lists))
 
 
 def _newest_first(items: Iterable[Any], query: Mapping[str, str]) -> list[Any]:
     """By creation, between `from` and `to`."""
-    start, end = _whole(query, "from", None), _whole(query, "to", None)
+    start = _whole(query, "from", None)
+    end = _whole(query, "to", None)
     return [
         item
         for item in reversed(list(items))
@@ -72,7 +74,7 @@ def _our_account(sim: Sim, query: Mapping[str, str]) -> None:
 
 
 def _lookup_fault(request: web.Request) -> web.Response | None:
-    """The switch that makes look-ups lie or fail."""
+    """The response of the switch `lookups`, which makes lookups fail or return wrong data."""
     state = request.app[SIM].settings.lookups
     if state == "500":
         raise errors.server_error()
@@ -87,7 +89,8 @@ def _lookup_fault(request: web.Request) -> web.Response | None:
 
 async def list_payouts(request: web.Request) -> web.Response:
     """GET /v1/payouts."""
-    sim, query = request.app[SIM], request.query
+    sim = request.app[SIM]
+    query = request.query
     rules.known_fields(
         query, ("account_number", "reference_id", "status", "fund_account_id", "contact_id", "mode", *PAGING)
     )
@@ -97,18 +100,18 @@ async def list_payouts(request: web.Request) -> web.Response:
     fault = _lookup_fault(request)
     if fault is not None:
         return fault
-    return _page(request, _found(sim, query), lambda p: payout_entity(p, sim.config.account_number))
+    return _page(request, _find_payouts(sim, query), lambda p: payout_entity(p, sim.config.account_number))
 
 
-def _found(sim: Sim, query: Mapping[str, str]) -> Iterable[Payout]:
-    """Newest first; an index narrows first, so that 50,000 other payouts cost nothing."""
+def _find_payouts(sim: Sim, query: Mapping[str, str]) -> Iterable[Payout]:
+    """Matching payouts, newest first. Indexes are used, so that 50,000 other payouts cost nothing."""
     if "reference_id" in query:
-        some = _newest_first(sim.world.by_reference.get(query["reference_id"], ()), query)
+        candidates = _newest_first(sim.world.by_reference.get(query["reference_id"], ()), query)
     elif "fund_account_id" in query:
-        some = _newest_first(sim.world.by_fund_account.get(query["fund_account_id"], ()), query)
+        candidates = _newest_first(sim.world.by_fund_account.get(query["fund_account_id"], ()), query)
     else:
-        some = sim.world.created_between(_whole(query, "from", None), _whole(query, "to", None))[::-1]
-    return (payout for payout in some if _matches(payout, query))
+        candidates = sim.world.created_between(_whole(query, "from", None), _whole(query, "to", None))[::-1]
+    return (payout for payout in candidates if _matches(payout, query))
 
 
 def _matches(payout: Payout, query: Mapping[str, str]) -> bool:
@@ -123,7 +126,7 @@ def _matches(payout: Payout, query: Mapping[str, str]) -> bool:
 
 
 def _payout(request: web.Request) -> Payout:
-    return creates.existing(request.app[SIM].world.payouts, request.match_info["id"], "pout_", "id")
+    return creates.find_by_id(request.app[SIM].world.payouts, request.match_info["id"], "pout_", "id")
 
 
 async def get_payout(request: web.Request) -> web.Response:
@@ -136,7 +139,8 @@ async def get_payout(request: web.Request) -> web.Response:
 
 async def cancel_payout(request: web.Request) -> web.Response:
     """POST /v1/payouts/:id/cancel; the index says PATCH (`MD:api/x/payouts.md`), so both work."""
-    sim, payout = request.app[SIM], _payout(request)
+    sim = request.app[SIM]
+    payout = _payout(request)
     sim.payouts.cancel(payout)
     return faults.json_reply(payout_entity(payout, sim.config.account_number))
 
@@ -154,35 +158,37 @@ def _flag(query: Mapping[str, str], name: str) -> bool | None:
 
 async def list_contacts(request: web.Request) -> web.Response:
     """GET /v1/contacts."""
-    sim, query = request.app[SIM], request.query
+    sim = request.app[SIM]
+    query = request.query
     filters = ("name", "email", "contact", "reference_id", "type")
     rules.known_fields(query, (*filters, "active", *PAGING))
     active = _flag(query, "active")
-    some = (
+    contacts = (
         c
         for c in _newest_first(sim.world.contacts.values(), query)
         if active in (None, c.active) and all(query[f] == c.fields[f] for f in filters if f in query)
     )
-    return _page(request, some, contact_entity)
+    return _page(request, contacts, contact_entity)
 
 
 async def get_contact(request: web.Request) -> web.Response:
     """GET /v1/contacts/:id."""
     return faults.json_reply(
-        contact_entity(creates.existing_contact(request.app[SIM], request.match_info["id"], "id"))
+        contact_entity(creates.find_contact(request.app[SIM], request.match_info["id"], "id"))
     )
 
 
 async def patch_contact(request: web.Request) -> web.Response:
     """PATCH /v1/contacts/:id: any field, and `active` (`MD:api/x/contacts/activate-or-deactivate.md`)."""
     sim = request.app[SIM]
-    contact = creates.existing_contact(sim, request.match_info["id"], "id")
-    body = await creates.body_of(request)
+    contact = creates.find_contact(sim, request.match_info["id"], "id")
+    body = await creates.parse_body(request)
     active = _active(body, contact.active)
     changed = rules.contact({**contact.fields, **{k: v for k, v in body.items() if k != "active"}})
     if sim.world.contact_by_identity.get(contact.identity()) is contact:
         del sim.world.contact_by_identity[contact.identity()]
-    contact.fields, contact.active = changed, active
+    contact.fields = changed
+    contact.active = active
     sim.world.contact_by_identity.setdefault(contact_identity(changed), contact)
     return faults.json_reply(contact_entity(contact))
 
@@ -196,28 +202,29 @@ def _active(body: Mapping[str, Any], now: bool) -> bool:
 
 async def list_fund_accounts(request: web.Request) -> web.Response:
     """GET /v1/fund_accounts."""
-    sim, query = request.app[SIM], request.query
+    sim = request.app[SIM]
+    query = request.query
     rules.known_fields(query, ("contact_id", "account_type", *PAGING))
-    some = (
+    accounts = (
         a
         for a in _newest_first(sim.world.fund_accounts.values(), query)
         if query.get("contact_id", a.contact.id) == a.contact.id
         and query.get("account_type", a.kind) == a.kind
     )
-    return _page(request, some, fund_account_entity)
+    return _page(request, accounts, fund_account_entity)
 
 
 async def get_fund_account(request: web.Request) -> web.Response:
     """GET /v1/fund_accounts/:id."""
     return faults.json_reply(
-        fund_account_entity(creates.existing_fund_account(request.app[SIM], request.match_info["id"], "id"))
+        fund_account_entity(creates.find_fund_account(request.app[SIM], request.match_info["id"], "id"))
     )
 
 
 async def patch_fund_account(request: web.Request) -> web.Response:
     """PATCH /v1/fund_accounts/:id: only `active` can change (`MD:x/fund-accounts/faqs.md`)."""
-    account = creates.existing_fund_account(request.app[SIM], request.match_info["id"], "id")
-    body = await creates.body_of(request)
+    account = creates.find_fund_account(request.app[SIM], request.match_info["id"], "id")
+    body = await creates.parse_body(request)
     rules.known_fields(body, ("active",))
     if "active" not in body:
         raise errors.required("active")
@@ -230,22 +237,25 @@ async def patch_fund_account(request: web.Request) -> web.Response:
 
 async def list_transactions(request: web.Request) -> web.Response:
     """GET /v1/transactions."""
-    sim, query = request.app[SIM], request.query
+    sim = request.app[SIM]
+    query = request.query
     rules.known_fields(query, ("account_number", *PAGING))
     _our_account(sim, query)
-    start, end = _whole(query, "from", None), _whole(query, "to", None)
+    start = _whole(query, "from", None)
+    end = _whole(query, "to", None)
     return _page(request, sim.world.transactions_between(start, end)[::-1], dict)
 
 
 async def get_transaction(request: web.Request) -> web.Response:
     """GET /v1/transactions/:id."""
-    known = request.app[SIM].world.transaction_by_id
-    return faults.json_reply(creates.existing(known, request.match_info["id"], "txn_", "id"))
+    transactions = request.app[SIM].world.transaction_by_id
+    return faults.json_reply(creates.find_by_id(transactions, request.match_info["id"], "txn_", "id"))
 
 
 async def balances(request: web.Request) -> web.Response:
     """GET /v1/banking_balances."""
-    sim, query = request.app[SIM], request.query
+    sim = request.app[SIM]
+    query = request.query
     rules.known_fields(query, ("account_type", "bank_code", "count", "skip"))
     kind = "razorpayx_lite" if sim.settings.lite else "current_account"
     if query.get("account_type", kind) not in ("current_account", "razorpayx_lite"):
@@ -261,8 +271,8 @@ async def balances(request: web.Request) -> web.Response:
         "available_amount": sim.world.balance_paise,
         "refreshed_at": int(sim.clock.now()),
     }
-    wanted = query.get("account_type", kind) == kind and query.get("bank_code", "YESB") == "YESB"
-    return _page(request, [item] if wanted else [], dict)
+    is_selected = query.get("account_type", kind) == kind and query.get("bank_code", "YESB") == "YESB"
+    return _page(request, [item] if is_selected else [], dict)
 
 
 ROUTES = (

@@ -1,9 +1,9 @@
-"""What the provider accepts, field by field. Pure: values in, values or `ApiError` out.
+"""Validate the provider's fields. Pure: values in, values or `ApiError` out.
 
 Sources: `MD:api/x/contacts/create.md`, `MD:api/x/fund-accounts/create/vpa.md`,
 `MD:api/x/fund-accounts/create/bank-account.md`, `MD:api/x/payouts/create/vpa.md`,
 `MD:api/x/payout-composite/create/vpa.md`, `MD:api/x/payout-idempotency/make-request.md`.
-Where a text is not documented it is a plausible one: clients must not match on descriptions.
+Texts that are not documented are plausible ones: clients must not match on descriptions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9]{5,35}")
 
 
 def idempotency_key(value: str | None) -> str:
-    """Mandatory since 15 Mar 2025 (`MD:errors/x.md` prints this very refusal, "null" string included)."""
+    """Mandatory since 15 Mar 2025 (`MD:errors/x.md` has exactly this error, including the string "null")."""
     if not value:
         raise ApiError(
             "Idempotency key is missing. Include idempotency header and key in the request.",
@@ -50,7 +50,7 @@ def idempotency_key(value: str | None) -> str:
 
 
 def json_object(content_type: str, raw: bytes) -> dict[str, Any]:
-    """The request body; anything but a JSON object of real Unicode text is refused, never a 500."""
+    """The request body. Anything but a JSON object of valid Unicode text is rejected, never a 500."""
     if content_type != "application/json":
         raise ApiError("The request body must be JSON (Content-Type: application/json).")
     try:
@@ -65,7 +65,7 @@ def json_object(content_type: str, raw: bytes) -> dict[str, Any]:
 
 
 def known_fields(body: Mapping[str, Any], allowed: Iterable[str], inside: str = "") -> None:
-    """Unknown fields are refused: a misspelt one would otherwise pass in silence."""
+    """Reject unknown fields: a misspelt one would otherwise be ignored silently."""
     extra = sorted(set(body) - set(allowed))
     if extra:
         raise ApiError(
@@ -75,13 +75,19 @@ def known_fields(body: Mapping[str, Any], allowed: Iterable[str], inside: str = 
 
 
 def text(
-    body: Mapping[str, Any], field: str, *, low: int = 0, high: int, need: bool = False, inside: str = ""
+    body: Mapping[str, Any],
+    field: str,
+    *,
+    low: int = 0,
+    high: int,
+    is_required: bool = False,
+    inside: str = "",
 ) -> str | None:
-    """A string of bounded length; null and absent are the same."""
+    """A string of bounded length. Null and empty count as absent."""
     value = body.get(field)
     where = inside + field
     if value is None or value == "":
-        if need:
+        if is_required:
             raise required(where)
         return None
     if not isinstance(value, str):
@@ -128,7 +134,7 @@ def notes(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def person_name(body: Mapping[str, Any], low: int, high: int, inside: str = "") -> str:
     """Letters, digits, space and ’ - _ / ( ) . ; ends in a letter, a digit or a full stop."""
-    value = text(body, "name", low=low, high=high, need=True, inside=inside)
+    value = text(body, "name", low=low, high=high, is_required=True, inside=inside)
     assert value is not None
     if not _NAME.fullmatch(value):
         raise ApiError("The name format is invalid.", field=inside + "name")
@@ -162,7 +168,7 @@ def vpa_address(body: Mapping[str, Any], underscore_ok: bool, inside: str = "") 
     """
     vpa = nested(body, "vpa", inside)
     known_fields(vpa, ("address",), inside + "vpa.")
-    address = text(vpa, "address", low=3, high=100, need=True, inside=inside + "vpa.")
+    address = text(vpa, "address", low=3, high=100, is_required=True, inside=inside + "vpa.")
     assert address is not None
     ours = address.lower().endswith("@" + SIM_HANDLE)
     if not (_VPA_UNDERSCORE if underscore_ok or ours else _VPA).fullmatch(address):
@@ -176,8 +182,8 @@ def bank_account(body: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
     inside += "bank_account."
     known_fields(bank, ("name", "ifsc", "account_number"), inside)
     name = person_name(bank, 3, 120, inside)
-    ifsc = text(bank, "ifsc", high=255, need=True, inside=inside)
-    account = text(bank, "account_number", low=5, high=35, need=True, inside=inside)
+    ifsc = text(bank, "ifsc", high=255, is_required=True, inside=inside)
+    account = text(bank, "account_number", low=5, high=35, is_required=True, inside=inside)
     if not _IFSC.fullmatch(ifsc or ""):
         raise ApiError("The IFSC must be 11 characters.", field=inside + "ifsc")
     if not _ACCOUNT.fullmatch(account or ""):
@@ -187,7 +193,7 @@ def bank_account(body: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
 
 def destination(body: Mapping[str, Any], underscore_ok: bool, inside: str = "") -> tuple[str, Any]:
     """`("vpa", address)` or `("bank_account", {...})` of a new fund account."""
-    kind = text(body, "account_type", high=40, need=True, inside=inside)
+    kind = text(body, "account_type", high=40, is_required=True, inside=inside)
     if kind == "vpa":
         return "vpa", vpa_address(body, underscore_ok, inside)
     if kind == "bank_account":
@@ -228,16 +234,16 @@ def payout(body: Mapping[str, Any], account_number: str, upi_limit_exclusive: bo
             "notes",
         ),
     )
-    if text(body, "account_number", high=255, need=True) != account_number:
+    if text(body, "account_number", high=255, is_required=True) != account_number:
         raise ApiError(
             "The RazorpayX Account number is invalid.", field="account_number", reason=None, source=None
         )
-    if text(body, "currency", high=255, need=True) != "INR":
+    if text(body, "currency", high=255, is_required=True) != "INR":
         raise ApiError("The currency is not supported.", field="currency")
-    mode = text(body, "mode", high=255, need=True)
+    mode = text(body, "mode", high=255, is_required=True)
     if mode is None or mode not in ("UPI", "IMPS", "NEFT", "RTGS"):
         raise ApiError("Payout mode is invalid", field="mode")
-    purpose = text(body, "purpose", high=255, need=True)
+    purpose = text(body, "purpose", high=255, is_required=True)
     if purpose not in PURPOSES:
         raise ApiError(f"Invalid purpose: {purpose}", field="purpose")
     narration = text(body, "narration", high=30)

@@ -1,8 +1,8 @@
-"""What can happen to a payout, as data: one table, the only source of truth.
+"""The scenarios of payouts, as one table.
 
-README.md prints this table and a test compares the two. A scenario is a walk through the
-documented states (`MD:x/payouts/states-life-cycle.md`), perhaps a fault on the wire for the first
-calls of an idempotency key, and perhaps a misbehaviour of its webhooks.
+A test compares it with the table in README.md. A scenario is a walk through the documented states
+(`MD:x/payouts/states-life-cycle.md`), optionally a fault for the first calls of an idempotency key, and
+optionally misbehaving webhooks.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ SIM_HANDLE = "sim"  # ours: `<scenario>[-suffix]@sim`
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`after` seconds of the simulator's clock, the payout goes to `status` with that reason."""
+    """After `after` simulated seconds, the payout goes to `status` with this reason."""
 
     after: float
     status: str
     reason: str | None
-    credit: bool = True  # False: failed, but the money only comes back with a later `reversed`
+    credit: bool = True  # False: the money comes back only with a later `reversed`
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A definite 400 on create (`MD:errors/x.md`; texts not documented are plausible ones)."""
+    """A definite 400 on create (`MD:errors/x.md`; undocumented texts are plausible ones)."""
 
     description: str
     field: str | None = None
@@ -35,7 +35,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the wire does instead of a good answer, for the first `calls` calls of a key (None: all)."""
+    """A fault instead of a good response, for the first `calls` calls of a key (None: all)."""
 
     kind: str
     accepted: bool
@@ -43,7 +43,7 @@ class Fault:
     refusal: Refusal | None = None
 
     def applies(self, call_number: int) -> bool:
-        """Is this call (1 = the first with the key) one that goes wrong?"""
+        """True if this call (1 = the first with the key) fails."""
         return self.calls is None or call_number <= self.calls
 
 
@@ -72,21 +72,21 @@ class Scenario:
     at_fund_account: bool = False
 
 
-# A laptop's pace: by UPI "generally immediately" (`MD:webhooks/payouts.md`).
-PACE_SECONDS = 1.5
+# A quick pace for tests: UPI payouts are "generally" processed "immediately" (`MD:webhooks/payouts.md`).
+STEP_SECONDS = 1.5
 
 PROCESSING = Step(0, "processing", "payout_bank_processing")
-PROCESSED = Step(PACE_SECONDS, "processed", "payout_processed")
+PROCESSED = Step(STEP_SECONDS, "processed", "payout_processed")
 SUCCESS = (PROCESSING, PROCESSED)
-DEEMED = Step(PACE_SECONDS, "processing", "beneficiary_bank_confirmation_pending")
+DEEMED = Step(STEP_SECONDS, "processing", "beneficiary_bank_confirmation_pending")
 QUEUED = Step(0, "queued", "gateway_degraded")
 PENDING = Step(0, "pending", "pending_approval")
-LATER_PROCESSING = Step(PACE_SECONDS, "processing", "payout_bank_processing")
+LATER_PROCESSING = Step(STEP_SECONDS, "processing", "payout_bank_processing")
 
 
-def failing(reason: str, credit: bool = True) -> tuple[Step, ...]:
+def failing_walk(reason: str, credit: bool = True) -> tuple[Step, ...]:
     """Accepted, then definitely not paid."""
-    return PROCESSING, Step(PACE_SECONDS, "failed", reason, credit)
+    return PROCESSING, Step(STEP_SECONDS, "failed", reason, credit)
 
 
 REFUSALS: dict[str, Refusal] = {
@@ -122,12 +122,12 @@ def _hooked(name: str, summary: str, hooks: Hooks) -> Scenario:
     return Scenario(f"hook.{name}", summary, SUCCESS, hooks=hooks)
 
 
-_ROWS: tuple[Scenario, ...] = (
+_SCENARIOS: tuple[Scenario, ...] = (
     Scenario("success", "processing, then processed with a UTR after about 1.5 s", SUCCESS),
     Scenario(
         "slow",
         "deemed success: stays processing about 20 times longer, then processed",
-        (PROCESSING, DEEMED, Step(19 * PACE_SECONDS, "processed", "payout_processed")),
+        (PROCESSING, DEEMED, Step(19 * STEP_SECONDS, "processed", "payout_processed")),
     ),
     Scenario(
         "never", "stays processing forever (beneficiary_bank_confirmation_pending)", (PROCESSING, DEEMED)
@@ -135,14 +135,14 @@ _ROWS: tuple[Scenario, ...] = (
     Scenario(
         "reversed",
         "processed, then reversed a bit later, with a reversal transaction",
-        (*SUCCESS, Step(PACE_SECONDS, "reversed", "beneficiary_bank_rejected")),
+        (*SUCCESS, Step(STEP_SECONDS, "reversed", "beneficiary_bank_rejected")),
     ),
     Scenario(
         "failed.reversed",
         "failed, and the money only comes back when it turns reversed a bit later",
         (
-            *failing("beneficiary_bank_failure", credit=False),
-            Step(PACE_SECONDS, "reversed", "beneficiary_bank_failure"),
+            *failing_walk("beneficiary_bank_failure", credit=False),
+            Step(STEP_SECONDS, "reversed", "beneficiary_bank_failure"),
         ),
     ),
     Scenario(
@@ -153,19 +153,19 @@ _ROWS: tuple[Scenario, ...] = (
     Scenario(
         "queued.failed",
         "queued by downtime, then failed when the SLA ends (gateway_down)",
-        (QUEUED, Step(PACE_SECONDS, "failed", "gateway_down")),
+        (QUEUED, Step(STEP_SECONDS, "failed", "gateway_down")),
     ),
     Scenario(
         "pending", "awaits approval, then processing, then processed", (PENDING, LATER_PROCESSING, PROCESSED)
     ),
-    Scenario("rejected", "awaits approval, then rejected", (PENDING, Step(PACE_SECONDS, "rejected", None))),
+    Scenario("rejected", "awaits approval, then rejected", (PENDING, Step(STEP_SECONDS, "rejected", None))),
     Scenario(
         "cancelled",
         "queued, then cancelled by the merchant; no webhook exists for it",
-        (QUEUED, Step(PACE_SECONDS, "cancelled", None)),
+        (QUEUED, Step(STEP_SECONDS, "cancelled", None)),
     ),
     *(
-        Scenario(f"fail.{reason}", f"accepted, then failed: {detail.description}", failing(reason))
+        Scenario(f"fail.{reason}", f"accepted, then failed: {detail.description}", failing_walk(reason))
         for reason, detail in UPI_FAILURES.items()
     ),
     *(_refusing(name, refusal) for name, refusal in REFUSALS.items()),
@@ -263,12 +263,12 @@ _ROWS: tuple[Scenario, ...] = (
     ),
 )
 
-SCENARIOS: dict[str, Scenario] = {row.name: row for row in _ROWS}
+SCENARIOS: dict[str, Scenario] = {row.name: row for row in _SCENARIOS}
 DEFAULT = SCENARIOS["success"]
 
 
 def find(name: str) -> Scenario | None:
-    """The scenario of that name; `refuse.<anything>` always exists."""
+    """The scenario with this name. `refuse.<anything>` always exists."""
     if name in SCENARIOS:
         return SCENARIOS[name]
     verb, _, subject = name.partition(".")
@@ -278,6 +278,6 @@ def find(name: str) -> Scenario | None:
 
 
 def named_by_vpa(address: str) -> str | None:
-    """`fail.gateway_down-7@sim` names `fail.gateway_down`; another handle names nothing."""
+    """`fail.gateway_down-7@sim` names `fail.gateway_down`. VPAs with other handles name no scenario."""
     name, _, handle = address.rpartition("@")
     return name.split("-", 1)[0].lower() if handle.lower() == SIM_HANDLE else None

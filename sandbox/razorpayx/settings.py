@@ -1,4 +1,4 @@
-"""The switches of `POST /_sim/settings`: one table of what may be set and to what."""
+"""The switches of `POST /_sim/settings` and their allowed values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-LISTS = ("ok", "count", "entity", "error", "has_more")
+LIST_FAULTS = ("ok", "count", "entity", "error", "has_more")
 
 
 @dataclass(slots=True)
 class Settings:
-    """How this provider behaves where the documents contradict each other or say nothing."""
+    """The simulator's behaviour where the documents contradict each other or say nothing."""
 
     replay_saved: bool = False  # a resend returns the saved first reply, not the latest state
     mismatch_409: bool = False  # same key, other body: 409 instead of 400
@@ -41,11 +41,13 @@ def _whole(low: int, high: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-_LIMIT, _LATENCY, _FEES = _whole(1, 1_000_000), _whole(0, 600_000), _whole(0, 1_000_000)
+_LIMIT = _whole(1, 1_000_000)
+_LATENCY = _whole(0, 600_000)
+_FEES = _whole(0, 1_000_000)
 
-_ACCEPTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+_ACCEPTED_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lookups": (lambda v: v in ("ok", "500", "empty", "drop"), "one of ok, 500, empty, drop"),
-    "lists": (lambda v: v in LISTS, f"one of {', '.join(LISTS)}"),
+    "lists": (lambda v: v in LIST_FAULTS, f"one of {', '.join(LIST_FAULTS)}"),
     "down": (lambda v: v is None or v in ("500", "drop", "503html"), "one of 500, drop, 503html, or null"),
     "rate_limit_per_second": (lambda v: v is None or _LIMIT(v), "a whole number from 1, or null"),
     "latency_ms": (_LATENCY, "a whole number from 0 to 600000"),
@@ -55,18 +57,18 @@ _ACCEPTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def change(settings: Settings, wanted: dict[str, Any]) -> str | None:
-    """Set every switch, or none and say why."""
-    for name, value in wanted.items():
+def change(settings: Settings, changes: dict[str, Any]) -> str | None:
+    """Set all given switches, or none and return the error."""
+    for name, value in changes.items():
         if name not in Settings.__slots__:
             return f"There is no setting {name!r}; there are: {', '.join(sorted(Settings.__slots__))}."
-        accepts, words = _ACCEPTS.get(name, (_is_bool, "true or false"))
-        # An unhashable or nested value is never equal to a word, so it is refused like any other.
-        if not accepts(value):
-            return f"{name} must be {words}."
-    fees = wanted.get("fees_paise", settings.fees_paise)
-    if wanted.get("tax_paise", settings.tax_paise) > fees:
+        is_accepted, allowed = _ACCEPTED_VALUES.get(name, (_is_bool, "true or false"))
+        # An unhashable or nested value never equals an allowed word, so it is rejected too.
+        if not is_accepted(value):
+            return f"{name} must be {allowed}."
+    fees = changes.get("fees_paise", settings.fees_paise)
+    if changes.get("tax_paise", settings.tax_paise) > fees:
         return "tax_paise must not exceed fees_paise: fees include the tax."
-    for name, value in wanted.items():
+    for name, value in changes.items():
         setattr(settings, name, value)
     return None

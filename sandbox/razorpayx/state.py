@@ -1,4 +1,4 @@
-"""Everything the simulator remembers, with the indexes that keep look-ups quick."""
+"""The simulator's state, with indexes that keep lookups quick."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import string
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .clock import Timer
+from .deliveries import Delivery
 from .scenarios import DEFAULT, Scenario, Step
-
-if TYPE_CHECKING:
-    from .clock import Timer
-    from .webhooks import Delivery
 
 ALPHABET = string.ascii_letters + string.digits
 KEY_LIFE_SECONDS = 7 * 24 * 3600  # `MD:api/x/payout-idempotency.md`
 
 
 def new_id(prefix: str) -> str:
-    """`<prefix>_` and 14 alphanumerics (`MD:api/understand.md`). Random: a restart must not repeat ids."""
+    """`<prefix>_` and 14 random alphanumerics (`MD:api/understand.md`), so that a restart does not repeat
+    ids.
+    """
     return f"{prefix}_{bare_id()}"
 
 
@@ -32,7 +32,7 @@ def bare_id() -> str:
 
 @dataclass(slots=True)
 class Contact:
-    """`MD:api/x/contacts/create.md`; de-duplicated on every field but the notes."""
+    """`MD:api/x/contacts/create.md`; deduplicated by all fields except the notes."""
 
     id: str
     fields: dict[str, Any]
@@ -40,7 +40,7 @@ class Contact:
     active: bool = True
 
     def identity(self) -> tuple[Any, ...]:
-        """What makes another create return this contact."""
+        """The fields by which another create finds this contact."""
         return contact_identity(self.fields)
 
 
@@ -51,7 +51,7 @@ def contact_identity(fields: dict[str, Any]) -> tuple[Any, ...]:
 
 @dataclass(slots=True)
 class FundAccount:
-    """Immutable but for `active` (`MD:x/fund-accounts/faqs.md`)."""
+    """Immutable except for `active` (`MD:x/fund-accounts/faqs.md`)."""
 
     id: str
     contact: Contact
@@ -62,13 +62,13 @@ class FundAccount:
 
     @property
     def vpa(self) -> str | None:
-        """The address, when it is a VPA."""
+        """The address, if it is a VPA."""
         return self.detail if self.kind == "vpa" else None
 
 
 @dataclass(slots=True)
 class Payout:
-    """One payout and where it is on its scenario's walk."""
+    """One payout and its remaining steps."""
 
     id: str
     number: int
@@ -84,7 +84,7 @@ class Payout:
     fees: int = 0
     tax: int = 0
     utr: str | None = None
-    held_paise: int = 0  # debited and not given back
+    held_paise: int = 0  # debited and not credited back
     debited: bool = False
     debit_written: bool = False
     steps: list[Step] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Payout:
 
 @dataclass(slots=True)
 class KeyRecord:
-    """What is remembered of one idempotency key."""
+    """The record of one idempotency key."""
 
     first_at: float
     calls: int = 0
@@ -109,18 +109,18 @@ class KeyRecord:
 
 @dataclass(slots=True)
 class ScenarioRules:
-    """Scenarios set by control, most particular first; `creates.choose` has the order."""
+    """Scenarios set by control calls; `creates.choose_scenario` has their order."""
 
     by_reference: dict[str, Scenario] = field(default_factory=dict)
     by_vpa: dict[str, Scenario] = field(default_factory=dict)
-    next_ones: list[tuple[Scenario, int]] = field(default_factory=list)
+    next_creates: list[tuple[Scenario, int]] = field(default_factory=list)
     default: Scenario = DEFAULT
 
     def take_next(self, at_fund_account: bool) -> Scenario | None:
-        """Use up one of the next N, if any is meant for this kind of create."""
-        for index, (scenario, left) in enumerate(self.next_ones):
+        """Use one of the scenarios for the next N creates, if one applies to this kind of create."""
+        for index, (scenario, left) in enumerate(self.next_creates):
             if scenario.at_fund_account is at_fund_account:
-                self.next_ones[index : index + 1] = [(scenario, left - 1)] if left > 1 else []
+                self.next_creates[index : index + 1] = [(scenario, left - 1)] if left > 1 else []
                 return scenario
         return None
 
@@ -149,9 +149,9 @@ class World:
 
     def add_contact(self, fields: dict[str, Any], now: float) -> tuple[Contact, bool]:
         """The existing contact with these fields, or a new one (True)."""
-        known = self.contact_by_identity.get(contact_identity(fields))
-        if known is not None:
-            return known, False
+        existing = self.contact_by_identity.get(contact_identity(fields))
+        if existing is not None:
+            return existing, False
         contact = Contact(new_id("cont"), fields, int(now))
         self.contacts[contact.id] = self.contact_by_identity[contact.identity()] = contact
         return contact, True
@@ -162,15 +162,15 @@ class World:
         """The existing fund account of this contact with this detail, or a new one (True)."""
         flat = tuple(sorted(detail.items())) if isinstance(detail, dict) else detail
         identity = (contact.id, kind, flat)
-        known = self.fund_account_by_identity.get(identity)
-        if known is not None:
-            return known, False
+        existing = self.fund_account_by_identity.get(identity)
+        if existing is not None:
+            return existing, False
         account = FundAccount(new_id("fa"), contact, kind, detail, int(now))
         self.fund_accounts[account.id] = self.fund_account_by_identity[identity] = account
         return account, True
 
     def add_payout(self, payout: Payout) -> None:
-        """Index it."""
+        """Add it to all indexes."""
         self.payouts[payout.id] = payout
         self.in_order.append(payout)
         self.by_fund_account[payout.fund_account.id].append(payout)
@@ -178,7 +178,7 @@ class World:
             self.by_reference[payout.fields["reference_id"]].append(payout)
 
     def key_record(self, key: str, now: float) -> KeyRecord:
-        """Its record; one older than 7 days is forgotten, so the key would create a second payout."""
+        """The key's record. A record older than 7 days is replaced, so the key can create a second payout."""
         record = self.keys.get(key)
         if record is None or now - record.first_at > KEY_LIFE_SECONDS:
             record = self.keys[key] = KeyRecord(now)
@@ -211,5 +211,7 @@ def _line_time(line: dict[str, Any]) -> int:
 
 
 def digest(raw: bytes) -> bytes:
-    """What "the same request body" means here: the same bytes (the strictest reading of `MD:errors/x.md`)."""
+    """The digest that defines "the same request body": the same bytes, the strictest reading of
+    `MD:errors/x.md`.
+    """
     return hashlib.sha256(raw).digest()

@@ -1,6 +1,6 @@
-"""`/_sim/payouts/{id}/alter`, `/_sim/transactions…`: a provider whose own books are wrong.
+"""`/_sim/payouts/{id}/alter`, `/_sim/transactions…`: make the provider's own data wrong.
 
-Nothing moves and no webhook is sent: only what the lists say changes. README.md has every shape.
+Only the lists change: no money moves and no webhook is sent. README.md has every call.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from typing import Any
 
 from aiohttp import web
 
-from .control import BadControl, body_of, known_payout, payout_row
+from .control import BadControl, known_payout, parse_body, payout_row
 from .core import SIM, Sim
 from .faults import json_reply
 from .state import Payout, new_id
 
-ALTERED = ("amount", "fees", "tax", "utr", "reference_id")
+ALTERABLE_FIELDS = ("amount", "fees", "tax", "utr", "reference_id")
 SOURCES = ("payout", "reversal", "bank_transfer", "other")
 
 
 async def alter(request: web.Request) -> web.Response:
-    """POST /_sim/payouts/{id}/alter: from now on it says something else."""
+    """POST /_sim/payouts/{id}/alter: change the payout's fields in all lists."""
     sim = request.app[SIM]
     payout = known_payout(sim, request.match_info["id"])
-    changes = await body_of(request, *ALTERED)
+    changes = await parse_body(request, *ALTERABLE_FIELDS)
     for name in ("amount", "fees", "tax"):
         if name in changes:
             _paise(changes, name)
     for name in ("utr", "reference_id"):
         if not isinstance(changes.get(name), str | None):
             raise BadControl(f"{name} must be a string or null.")
-    _refer(sim, payout, changes)
+    _change_reference(sim, payout, changes)
     for name in ("fees", "tax", "utr"):
         if name in changes:
             setattr(payout, name, changes[name])
@@ -38,7 +38,7 @@ async def alter(request: web.Request) -> web.Response:
 
 
 async def forget(request: web.Request) -> web.Response:
-    """POST /_sim/payouts/{id}/forget: no list and no look-up shows it any more. Its transactions stay."""
+    """POST /_sim/payouts/{id}/forget: remove it from lists and lookups. Its transactions stay."""
     sim = request.app[SIM]
     payout = known_payout(sim, request.match_info["id"])
     if payout.timer is not None:
@@ -52,9 +52,9 @@ async def forget(request: web.Request) -> web.Response:
 
 
 async def add_transaction(request: web.Request) -> web.Response:
-    """POST /_sim/transactions: a line of the statement that nothing has caused."""
+    """POST /_sim/transactions: add a statement line without a cause."""
     sim = request.app[SIM]
-    body = await body_of(request, "debit", "credit", "source", "payout_id")
+    body = await parse_body(request, "debit", "credit", "source", "payout_id")
     source = body.get("source")
     if source not in SOURCES:
         raise BadControl(f"source must be one of {', '.join(SOURCES)}.")
@@ -62,11 +62,12 @@ async def add_transaction(request: web.Request) -> web.Response:
     if (debit > 0) == (credit > 0):
         raise BadControl("Either debit or credit must be more than 0.")
     payout_id = body.get("payout_id")
-    told: dict[str, Any] = {"id": new_id({"bank_transfer": "bt", "reversal": "rvrsl"}.get(source, source))}
+    prefix = {"bank_transfer": "bt", "reversal": "rvrsl"}.get(source, source)
+    source_entity: dict[str, Any] = {"id": new_id(prefix)}
     if source == "payout" and payout_id:
-        told["id"] = payout_id
+        source_entity["id"] = payout_id
     if source == "reversal":
-        told["payout_id"] = payout_id
+        source_entity["payout_id"] = payout_id
     line = {
         "id": new_id("txn"),
         "entity": "transaction",
@@ -76,7 +77,7 @@ async def add_transaction(request: web.Request) -> web.Response:
         "credit": credit,
         "debit": debit,
         "balance": sim.world.balance_paise,
-        "source": {**told, "entity": source, "amount": debit or credit},
+        "source": {**source_entity, "entity": source, "amount": debit or credit},
         "created_at": int(sim.clock.now()),
     }
     sim.world.transactions.append(line)
@@ -85,12 +86,12 @@ async def add_transaction(request: web.Request) -> web.Response:
 
 
 async def alter_transaction(request: web.Request) -> web.Response:
-    """POST /_sim/transactions/{id}: other amounts, or gone."""
+    """POST /_sim/transactions/{id}: change its amounts, or remove it."""
     world = request.app[SIM].world
     line = world.transaction_by_id.get(request.match_info["id"])
     if line is None:
         raise BadControl(f"There is no transaction {request.match_info['id']!r}.")
-    body = await body_of(request, "debit", "credit", "gone")
+    body = await parse_body(request, "debit", "credit", "gone")
     if body.get("gone") is True:
         world.transactions.remove(line)
         del world.transaction_by_id[line["id"]]
@@ -102,10 +103,11 @@ async def alter_transaction(request: web.Request) -> web.Response:
     return json_reply(line)
 
 
-def _refer(sim: Sim, payout: Payout, changes: dict[str, Any]) -> None:
+def _change_reference(sim: Sim, payout: Payout, changes: dict[str, Any]) -> None:
     if "reference_id" not in changes:
         return
-    before, after = payout.fields["reference_id"], changes["reference_id"]
+    before = payout.fields["reference_id"]
+    after = changes["reference_id"]
     if before:
         sim.world.by_reference[before].remove(payout)
     if after:

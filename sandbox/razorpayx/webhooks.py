@@ -1,4 +1,4 @@
-"""Webhooks: built when something happens, signed, delivered at least once, in no promised order.
+"""Webhooks: built for each event, signed, and delivered at least once, in any order.
 
 `MD:webhooks/best-practices.md`, `MD:webhooks/validate-test.md`, `MD:webhooks/setup-edit-payouts.md`.
 """
@@ -11,48 +11,23 @@ import hmac
 import itertools
 import json
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
 from .clock import Clock
+from .deliveries import Delivery, Event
 from .entities import event_envelope
 from .scenarios import Hooks
 from .settings import Settings
 from .state import Payout, bare_id
 
-SENDERS = 32  # deliveries under way at once
-HOOK_DELAY_SECONDS = 0.1  # an event leaves a moment after its cause, usually after the reply
-FIRST_RETRY_SECONDS = 1.0  # the schedule is not published: exponential, at most hourly
+SENDERS = 32  # concurrent deliveries
+HOOK_DELAY_SECONDS = 0.1  # after the cause, so usually after the reply
+FIRST_RETRY_SECONDS = 1.0  # the provider's schedule is not published; here exponential, at most hourly
 MAX_RETRY_SECONDS = 3600.0
 GIVE_UP_SECONDS = 24 * 3600  # then the webhook is disabled (`MD:webhooks/best-practices.md`)
-KEPT_BODIES = 20_000  # delivered events that can still be replayed
-
-
-@dataclass(slots=True)
-class Event:
-    """One event; its id never changes, however often it is sent."""
-
-    id: str
-    name: str
-    payout_id: str
-    created_at: float
-    body: bytes
-
-
-@dataclass(slots=True, eq=False)
-class Delivery:
-    """One event on its way to the receiver."""
-
-    event: Event
-    hooks: Hooks
-    state: str = "waiting"  # waiting | retrying | delivered | lost | disabled
-    attempts: int = 0
-    last_status: int | None = None
-    secret: str | None = None  # chosen on the first sending and kept: `MD:webhooks/validate-test.md`
-    following: list[Delivery] = field(default_factory=list)  # leave once this one was tried
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
+MAX_REPLAYABLE = 20_000  # delivered events that can still be replayed
 
 
 class Webhooks:
@@ -70,18 +45,18 @@ class Webhooks:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the senders, when there is somewhere to send to."""
+        """Start the senders if there is a URL."""
         if self.url:
             self._tasks = [asyncio.create_task(self._work()) for _ in range(SENDERS)]
 
     async def stop(self) -> None:
-        """Stop at once; what is undelivered is lost with the process."""
+        """Stop at once; undelivered events are lost."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def restart(self) -> None:
-        """Forget every event and start afresh."""
+        """Delete every event and start again."""
         await self.stop()
         for delivery in self.deliveries:
             delivery.tried.set()  # a create reply may be waiting for it
@@ -91,7 +66,7 @@ class Webhooks:
         self.start()
 
     def emit(self, payout: Payout, name: str, kind: str, entity: dict[str, Any]) -> None:
-        """Something happened to the payout."""
+        """Create an event for the payout and plan its deliveries."""
         if not self.url:
             return
         hooks = payout.scenario.hooks
@@ -111,7 +86,7 @@ class Webhooks:
             delivery.state = "disabled"
         elif hooks.early:
             self._ready.put_nowait(delivery)
-        elif hooks.disorder and payout.steps:  # not yet at the end of its walk
+        elif hooks.disorder and payout.steps:  # more steps follow
             payout.withheld.append(delivery)
         else:
             if hooks.disorder:
@@ -124,17 +99,17 @@ class Webhooks:
         return HOOK_DELAY_SECONDS if hooks.delay_factor == 1 else 1.5 * hooks.delay_factor
 
     def replay(self, payout: Payout) -> int:
-        """Send every kept event of the payout again, with the current secret (`WEB:…/replay-events`)."""
-        once = {d.event.id: d.event for d in payout.deliveries if d.event.body}
-        for event in once.values():
+        """Send every stored event of the payout again, with the current secret (`WEB:…/replay-events`)."""
+        events = {d.event.id: d.event for d in payout.deliveries if d.event.body}
+        for event in events.values():
             delivery = Delivery(event, Hooks(), secret=self.secret)
             self.deliveries.append(delivery)
             payout.deliveries.append(delivery)
             self._ready.put_nowait(delivery)
-        return len(once)
+        return len(events)
 
     async def _work(self) -> None:
-        """One sender: take what is due, try it once, decide what comes next."""
+        """One sender: take a due delivery, try it once, and schedule what follows."""
         async with aiohttp.ClientSession(auto_decompress=False) as session:
             while True:
                 delivery = await self._ready.get()
@@ -142,19 +117,19 @@ class Webhooks:
                     delivery.state = "disabled"
                     delivery.tried.set()
                     continue
-                good = await self._try(session, delivery)
-                self._after_attempt(delivery, good)
+                is_delivered = await self._try(session, delivery)
+                self._after_attempt(delivery, is_delivered)
 
     async def _try(self, session: aiohttp.ClientSession, delivery: Delivery) -> bool:
-        """One POST. Only a 2xx within the time limit is a success; a redirect is not."""
-        forged = delivery.hooks.bad_first_signature and delivery.attempts == 0
+        """Send one POST. Only a 2xx within the time limit is a success; a redirect is not."""
+        is_forged = delivery.hooks.bad_first_signature and delivery.attempts == 0
         if delivery.secret is None:
             delivery.secret = self.previous_secret if delivery.hooks.old_secret else self.secret
         delivery.attempts += 1
         headers = {
             "Content-Type": "application/json",
             "x-razorpay-event-id": delivery.event.id,
-            "X-Razorpay-Signature": sign("forged" if forged else delivery.secret, delivery.event.body),
+            "X-Razorpay-Signature": sign("forged" if is_forged else delivery.secret, delivery.event.body),
             "User-Agent": "Razorpay-Webhook/v1",
         }
         timeout = aiohttp.ClientTimeout(total=self.settings.webhook_timeout_ms / 1000)
@@ -167,15 +142,15 @@ class Webhooks:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             delivery.last_status = None
             return False
-        # The forged one is not the provider's: whatever it was answered, the real one is still to come.
-        return not forged and 200 <= answer.status < 300
+        # A forged delivery is not the provider's: whatever the response, the real one still follows.
+        return not is_forged and 200 <= answer.status < 300
 
-    def _after_attempt(self, delivery: Delivery, good: bool) -> None:
+    def _after_attempt(self, delivery: Delivery, is_delivered: bool) -> None:
         delivery.tried.set()
         for follower in delivery.following:
             self._ready.put_nowait(follower)
         delivery.following = []
-        if good:
+        if is_delivered:
             delivery.state = "delivered"
             self._forget_old_bodies(delivery)
         elif self.clock.now() - delivery.event.created_at > GIVE_UP_SECONDS:
@@ -188,7 +163,7 @@ class Webhooks:
 
     def _forget_old_bodies(self, delivery: Delivery) -> None:
         self._delivered.append(delivery)
-        if len(self._delivered) > KEPT_BODIES:
+        if len(self._delivered) > MAX_REPLAYABLE:
             self._delivered.popleft().event.body = b""
 
 

@@ -1,34 +1,34 @@
-"""Many withdrawals from a file: prizes that an operator pays.
+"""Import many withdrawals from a file: prizes that an operator pays.
 
-Source    the file, read row by row                          rows.py
-Scratch   which references it has, on disk while it is read  scratch.py
-asked     what each row asks for, or why it cannot be taken  wishes.py
-contents  all that it asks for, and which operators it pays  contents.py
-take      take each row's coins, once for its reference      taking.py
-rehearse  say what would be taken, and change nothing        rehearsing.py
-Result    what became of a row                               results.py
-report_to a line for each of them, for a spreadsheet         report.py
+Source         the file, read row by row                              rows.py
+Scratch        the file's references, on disk while it is read        scratch.py
+parse_rows     each row's request, or why it is rejected              parse.py
+summarize      the file's totals and the operators that it pays       contents.py
+import_rows    create each row's withdrawal, once per reference       apply.py
+preview_rows   the results of an import, without importing (dry run)  dry_run.py
+Result         the result of one row                                  results.py
+report_writer  all results as CSV                                     report.py
 """
 
-from shared.importing.contents import Contents, contents
-from shared.importing.rehearsing import rehearse
-from shared.importing.report import report_to
+from shared.importing.apply import ConfirmedLimits, import_rows
+from shared.importing.contents import FileSummary, summarize
+from shared.importing.dry_run import preview_rows
+from shared.importing.report import report_writer
 from shared.importing.results import Outcome, Result
 from shared.importing.rows import Row, Source, Unreadable
 from shared.importing.scratch import Scratch
-from shared.importing.taking import Most, take
 
 __all__ = [
-    "Contents",
-    "Most",
+    "ConfirmedLimits",
+    "FileSummary",
     "Outcome",
     "Result",
     "Row",
     "Scratch",
     "Source",
     "Unreadable",
-    "contents",
-    "rehearse",
-    "report_to",
-    "take",
+    "import_rows",
+    "preview_rows",
+    "report_writer",
+    "summarize",
 ]

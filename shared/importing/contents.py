@@ -1,36 +1,38 @@
-"""What a whole file asks for, whatever the wallets hold, and which operators it would pay."""
+"""Summarize a whole file: its rows and coins, whatever the balances, and the operators that it would pay."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared import maker_checker
-from shared.db import transaction
+from shared.db.transactions import transaction
+from shared.importing.parse import ImportRequest, parse_rows
 from shared.importing.rows import Row
 from shared.importing.scratch import Scratch
-from shared.importing.wishes import Wish, asked
+from shared.people import eligibility
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """All well-formed rows of a file, their coins together, and the names of the operators whom they pay."""
+class FileSummary:
+    """The number of good rows in a file, their total coins, and the names of the operators that they pay."""
 
     rows: int
     coins: int
-    pays: frozenset[str]
+    paid_operators: frozenset[str]
 
 
-def contents(rows: Iterable[Row], scratch: Scratch) -> Contents:
-    """Whoever proposes or confirms a file agrees to all of this: balances do not count. Raises Unavailable.
+def summarize(rows: Iterable[Row], scratch: Scratch) -> FileSummary:
+    """What people agree to when they propose or confirm a file; balances do not matter. Raises Unavailable.
 
-    The database is asked in pieces, each in its own transaction, so a long file holds no locks.
+    Each batch has its own transaction, so a long file holds no locks.
     """
-    number, coins, pays = 0, 0, set[str]()
-    for piece in asked(rows, scratch):
-        wishes = [wish for _, wish in piece if isinstance(wish, Wish)]
-        number += len(wishes)
-        coins += sum(wish.amount for wish in wishes)
+    row_count = 0
+    coins = 0
+    paid_operators = set[str]()
+    for batch in parse_rows(rows, scratch):
+        requests = [request for _, request in batch if isinstance(request, ImportRequest)]
+        row_count += len(requests)
+        coins += sum(request.amount for request in requests)
         with transaction() as session:
-            pays |= maker_checker.paid_operators(
-                session, {wish.user_id for wish in wishes}, {wish.upi_id for wish in wishes}
+            paid_operators |= eligibility.paid_operators(
+                session, {request.user_id for request in requests}, {request.upi_id for request in requests}
             )
-    return Contents(number, coins, frozenset(pays))
+    return FileSummary(row_count, coins, frozenset(paid_operators))

@@ -1,28 +1,30 @@
-"""What became of each row, as CSV for a spreadsheet. No UPI id is in it."""
+"""The result of each row as CSV for a spreadsheet. It contains no UPI ids."""
 
 import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.cells import harmless
 from shared.importing.results import Result
-from shared.private_files import create_anew
+from shared.text.csv_cells import escape_formula
+from shared.text.private_files import recreate
 
 COLUMNS = ("line", "reference", "user_id", "result", "withdrawal_id", "error")
 
-Write = Callable[[Result], object]
+WriteResult = Callable[[Result], object]
 
 
 @contextmanager
-def report_to(path: Path | None) -> Iterator[Write]:
-    """Write each result to `path`, which appears when all is written; nowhere without one. Raises OSError."""
+def report_writer(path: Path | None) -> Iterator[WriteResult]:
+    """A function that writes a result to `path`, or nowhere if that is None. The file appears once it is
+    complete. Raises OSError.
+    """
     if path is None:
         yield lambda _: None
         return
     part = path.with_name(f".{path.name}.part")
-    # What is no text (a row in another encoding) is shown as \udc.., not lost.
-    with create_anew(part, errors="backslashreplace") as file:
+    # Bytes that are not UTF-8 appear as \udc.. instead of getting lost.
+    with recreate(part, errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         try:
@@ -35,4 +37,4 @@ def report_to(path: Path | None) -> Iterator[Write]:
 def _cells(result: Result) -> list[str]:
     row = result.row
     cells = (str(row.line), row.reference, row.user_id, result.outcome, result.withdrawal_id, result.error)
-    return [harmless(cell) for cell in cells]
+    return [escape_formula(cell) for cell in cells]

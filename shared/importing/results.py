@@ -1,26 +1,26 @@
-"""What became of a row."""
+"""The result of a row."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shared.access.idempotency import KeyReused
 from shared.errors import BadRequest
-from shared.idempotency import Reused
+from shared.importing.parse import ImportedBefore, ImportRequest
 from shared.importing.rows import Row
-from shared.importing.wishes import Before, Wish
 
 
 class Outcome(StrEnum):
-    """What became of a row, in a word or two."""
+    """The result of a row as people read it."""
 
-    TAKEN = "taken"
-    BEFORE = "taken before"
-    WOULD_BE_TAKEN = "would be taken"
-    REFUSED = "refused"
+    IMPORTED = "imported"
+    ALREADY_IMPORTED = "already imported"
+    WOULD_BE_IMPORTED = "would be imported"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A row and what became of it; `coins` are those that it took or would take."""
+    """A row and its outcome. `coins` are those that it debited or would debit."""
 
     row: Row
     outcome: Outcome
@@ -29,24 +29,24 @@ class Result:
     error: str = ""
 
 
-def refused(row: Row, error: BadRequest) -> Result:
-    """A row that is not taken, with the reason in the API's words."""
-    if isinstance(error, Reused) and error.elsewhere:
-        words = "Reference already used: An app used it as its Idempotency-Key for this user"
-    elif isinstance(error, Reused):
-        words = "Reference already used: It was imported before with another amount or UPI id"
+def rejected(row: Row, error: BadRequest) -> Result:
+    """A rejected row, with the API's error as the reason."""
+    if isinstance(error, KeyReused) and error.elsewhere:
+        reason = "Reference already used: An app used it as its Idempotency-Key for this user"
+    elif isinstance(error, KeyReused):
+        reason = "Reference already used: It was imported before with another amount or UPI id"
     else:
-        words = error.error if error.details == error.error else f"{error.error}: {error.details}"
-    return Result(row, Outcome.REFUSED, error=words)
+        reason = error.error if error.details == error.error else f"{error.error}: {error.details}"
+    return Result(row, Outcome.REJECTED, error=reason)
 
 
-def of_before(row: Row, wish: Wish, before: Before) -> Result | None:
-    """What is known of a row whose reference was used before; None of one that is new."""
-    first = before.get((wish.user_id, wish.key))
+def already_imported(row: Row, request: ImportRequest, imported: ImportedBefore) -> Result | None:
+    """The result of a row whose reference was used before. None if the reference is new."""
+    first = imported.get((request.user_id, request.key))
     if first is None:
         return None
-    if first.idempotency_key != wish.key:
-        return refused(row, Reused(elsewhere=True))
-    if first.request_fingerprint != wish.fingerprint:
-        return refused(row, Reused())
-    return Result(row, Outcome.BEFORE, withdrawal_id=str(first.id))
+    if first.idempotency_key != request.key:
+        return rejected(row, KeyReused(elsewhere=True))
+    if first.request_fingerprint != request.fingerprint:
+        return rejected(row, KeyReused())
+    return Result(row, Outcome.ALREADY_IMPORTED, withdrawal_id=str(first.id))

@@ -7,7 +7,7 @@ from alembic.config import Config
 def config(database_url: str) -> Config:
     """Alembic's configuration for these migrations; no file of its own."""
     config = Config()
-    config.set_main_option("script_location", "shared:migrations")
+    config.set_main_option("script_location", "shared:migrations")  # Alembic wants its name
     config.attributes["database_url"] = database_url
     return config
 

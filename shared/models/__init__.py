@@ -1,17 +1,18 @@
-"""The tables, in the order money flows. The rules stand in the migrations too; a test compares the two."""
+"""The tables. The migrations define them too, with all their constraints; a test compares the two."""
 
 from shared.models.access import AppKey, IdempotentRequest
 from shared.models.base import Base, one_of
-from shared.models.mail import Email, MailListener, ToldRecord
+from shared.models.controls import Adjustment, Block, BlockRemoval, Review
+from shared.models.mail import Email, MailedRecord, MailSubscriber
 from shared.models.money import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.models.notifications import Delivery, Endpoint
 from shared.models.operations import (
+    CircuitBreaker,
     ExceptionRecord,
-    Pace,
     ProviderBalance,
+    RateLimit,
     Resolution,
     SpotCheck,
-    Switch,
 )
 from shared.models.operators import (
     AdminProposal,
@@ -24,7 +25,6 @@ from shared.models.operators import (
 from shared.models.proof import DayCertificate, Evidence, SealBlock, SealLeaf
 from shared.models.provider import Destination, Hint, PayoutAttempt, WebhookEvent
 from shared.models.reconciliation import ReconciliationRun
-from shared.models.rulings import Adjustment, Block, BlockRemoval, Review
 from shared.models.totals import CountedDay, DayTotal
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Base",
     "Block",
     "BlockRemoval",
+    "CircuitBreaker",
     "CoinTransaction",
     "CountedDay",
     "DayCertificate",
@@ -48,12 +49,13 @@ __all__ = [
     "Hint",
     "IdempotentRequest",
     "Invitation",
-    "MailListener",
+    "MailSubscriber",
+    "MailedRecord",
     "Operator",
     "OperatorToken",
-    "Pace",
     "PayoutAttempt",
     "ProviderBalance",
+    "RateLimit",
     "ReconciliationRun",
     "RecoveryCode",
     "Resolution",
@@ -61,8 +63,6 @@ __all__ = [
     "SealBlock",
     "SealLeaf",
     "SpotCheck",
-    "Switch",
-    "ToldRecord",
     "Wallet",
     "WebhookEvent",
     "Withdrawal",

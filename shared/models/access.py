@@ -1,4 +1,4 @@
-"""Apps: the keys that let them in, and the requests that they sent under keys of their own."""
+"""API keys of apps, and requests with idempotency keys."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from shared.models.base import NOW, Base
 
 
 class AppKey(Base):
-    """A key that lets an app in, by its hash. Kept when it is revoked: the records name its app."""
+    """An app's API key, stored as a hash. Revoked keys stay: other records name their app."""
 
     __tablename__ = "app_keys"
     __table_args__ = (
@@ -22,7 +22,7 @@ class AppKey(Base):
         CheckConstraint("(revoked_at IS NULL) = (revoked_by IS NULL)", name="revoked_by_someone"),
     )
 
-    prefix: Mapped[str] = mapped_column(primary_key=True)  # how people name it; the beginning of the key
+    prefix: Mapped[str] = mapped_column(primary_key=True)  # the start of the key, by which people name it
     secret_sha256: Mapped[bytes] = mapped_column(unique=True)
     app: Mapped[str]
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
@@ -35,7 +35,7 @@ class AppKey(Base):
 
 
 class IdempotentRequest(Base):
-    """A request with an `Idempotency-Key`: running until it has an answer, which that key then gets again."""
+    """A request with an `Idempotency-Key`, and its response, which repeats of the request get again."""
 
     __tablename__ = "idempotent_requests"
     __table_args__ = (
@@ -46,7 +46,7 @@ class IdempotentRequest(Base):
     actor: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     operation: Mapped[str]
-    fingerprint: Mapped[str]  # SHA-256 of what was asked for
+    fingerprint: Mapped[str]  # SHA-256 of operation and body
     started_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    http_status: Mapped[int | None]
-    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # as text: its order is kept
+    http_status: Mapped[int | None]  # None while it runs
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # JSON, not JSONB: keeps the order of fields

@@ -1,13 +1,16 @@
-"""What every table stands on: naming, types, and SQL for "one of these words"."""
+"""The base of all tables: naming convention, column types, mixins, and SQL for common checks."""
 
 from datetime import datetime
 from typing import Any, ClassVar
+from uuid import UUID
 
 from sqlalchemy import BigInteger, DateTime, LargeBinary, MetaData, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-NAMES = {
+from shared.ids import new_id
+
+NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -16,21 +19,21 @@ NAMES = {
 }
 
 
-def one_of(column: str, words: Any) -> str:
-    """SQL: `column` is one of `words`, in a fixed order."""
-    return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
+def one_of(column: str, values: Any) -> str:
+    """Return SQL: `column` is one of `values`, in a fixed order."""
+    return f"{column} IN ({', '.join(repr(str(value)) for value in sorted(values))})"
 
 
-def is_another(one: str, other: str) -> str:
-    """SQL: two columns name two people, however they are spelt (`names.folded`)."""
-    return " <> ".join(f"lower(btrim(normalize({column}, NFKC)))" for column in (one, other))
+def is_another(first: str, second: str) -> str:
+    """Return SQL: two columns name different people, in any spelling (`names.fold`)."""
+    return " <> ".join(f"lower(btrim(normalize({column}, NFKC)))" for column in (first, second))
 
 
 NOW = func.now()
 
 
 class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMES)
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar = {
         datetime: DateTime(timezone=True),
         int: BigInteger,
@@ -40,9 +43,20 @@ class Base(DeclarativeBase):
     }
 
 
-class Position:
-    """How far somebody has followed a table (`notifications/positions.py`)."""
+class EventCursor:
+    """A reader's position in an append-only table (`notifications/event_cursor.py`)."""
 
     followed_to: Mapped[int] = mapped_column()
     mark_to: Mapped[int | None] = mapped_column()
     mark_xid: Mapped[int | None] = mapped_column()
+
+
+class Proposal:
+    """A proposal by one person that a second one decides (`people/maker_checker.py`)."""
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    proposed_by: Mapped[str] = mapped_column()
+    proposed_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    decided_by: Mapped[str | None] = mapped_column()
+    decided_at: Mapped[datetime | None] = mapped_column()
+    outcome: Mapped[str | None] = mapped_column()

@@ -1,4 +1,4 @@
-"""Mail: each one to a recipient, from what to tell of to the server's yes, and how far was looked."""
+"""Mail: one row for each mail and recipient, and the cursors of what is fanned out to mail."""
 
 from datetime import datetime
 from typing import Any
@@ -8,13 +8,13 @@ from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.models.base import NOW, Base, Position, one_of
+from shared.models.base import NOW, Base, EventCursor, one_of
 
 EMAIL_STATES = ("waiting", "sent", "failed", "skipped")
 
 
-class MailListener(Position, Base):
-    """Whom mail tells: `users` of their withdrawals, `operators` of exception records."""
+class MailSubscriber(EventCursor, Base):
+    """A cursor: `users` reads withdrawal events, `operators` reads exception records."""
 
     __tablename__ = "mail_listeners"
     __table_args__ = (
@@ -23,14 +23,14 @@ class MailListener(Position, Base):
     )
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    told_at: Mapped[datetime | None]  # when operators were last written to; the next time is a minute later
+    told_at: Mapped[datetime | None]  # the last mail to operators; the next is at least a minute later
 
 
 class Email(Base):
-    """One mail to one recipient. The id is its Message-ID's; what it tells never changes.
+    """One mail to one recipient. Its id is part of the Message-ID; its facts never change.
 
-    It tells either of an event of a withdrawal, or of a group of exception records. No foreign keys: each
-    would lock a row of the money path for a moment.
+    It is about an event of a withdrawal, or about a group: exception records, a notice, an invitation. No
+    foreign keys: each would briefly lock a row of the money path.
     """
 
     __tablename__ = "emails"
@@ -60,22 +60,22 @@ class Email(Base):
     event_id: Mapped[int | None]
     withdrawal_id: Mapped[UUID | None]
     group_id: Mapped[UUID | None]
-    recipient: Mapped[str | None]  # None: there is no address to skip
-    facts: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what is told, as it was then
+    recipient: Mapped[str | None]  # None: skipped, because the user has no address
+    facts: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what the mail says, as of the event
     state: Mapped[str] = mapped_column(server_default=text("'waiting'"))
     due_at: Mapped[datetime | None] = mapped_column(server_default=NOW)
-    leased_until: Mapped[datetime | None]  # somebody sends it now
-    server_failed_at: Mapped[datetime | None]  # the server took nothing from us then; no fault of this mail
-    tries: Mapped[int] = mapped_column(server_default=text("0"))  # sends begun, since `began_at`
-    unsure: Mapped[int] = mapped_column(server_default=text("0"))  # of them: said in full, and no answer came
-    began_at: Mapped[datetime] = mapped_column(server_default=NOW)  # a retry begins anew
+    leased_until: Mapped[datetime | None]  # a worker is sending it
+    server_failed_at: Mapped[datetime | None]  # the server was down then: no fault of this mail
+    tries: Mapped[int] = mapped_column(server_default=text("0"))  # attempts since `began_at`
+    unsure: Mapped[int] = mapped_column(server_default=text("0"))  # of them: sent in full, and no reply came
+    began_at: Mapped[datetime] = mapped_column(server_default=NOW)  # a replay restarts it
     last_error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     sent_at: Mapped[datetime | None]
 
 
-class ToldRecord(Base):
-    """An exception record that operators were written to about; kept until `followed_to` has passed it."""
+class MailedRecord(Base):
+    """An exception record that was mailed to operators; kept until the cursor has passed it."""
 
     __tablename__ = "told_records"
 

@@ -1,4 +1,4 @@
-"""Coins and wishes: wallets, their journal, withdrawals and their story."""
+"""Wallets, the journal of coins, withdrawals and their events."""
 
 from datetime import date, datetime
 from typing import Any
@@ -20,13 +20,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
 from shared.models.base import NOW, Base, one_of
-from shared.states import FINAL, OPEN, Awaits, PaidVia, Status
+from shared.states import FINAL, OPEN, PaidVia, ReviewReason, Status
 
-NEWEST = (text("created_at DESC"), text("id DESC"))
+NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
 
 
 class Wallet(Base):
-    """A user's coins."""
+    """A user's wallet of coins."""
 
     __tablename__ = "wallets"
     __table_args__ = (
@@ -37,12 +37,12 @@ class Wallet(Base):
 
     user_id: Mapped[str] = mapped_column(primary_key=True)
     balance_coins: Mapped[int] = mapped_column(server_default=text("0"))
-    lifetime_coins: Mapped[int] = mapped_column(server_default=text("0"))  # ever credited
+    lifetime_coins: Mapped[int] = mapped_column(server_default=text("0"))  # sum of all credits
     name: Mapped[str | None]
     email: Mapped[str | None]
     phone: Mapped[str | None]
-    is_frozen: Mapped[bool] = mapped_column(server_default=text("false"))  # why: `blocks`
-    # What was asked for, and not given back, on the last such day in India, and in its month.
+    is_frozen: Mapped[bool] = mapped_column(server_default=text("false"))  # the reason is in `blocks`
+    # Withdrawals that were not refunded, for the limits: those of the day `used_on` (IST), and of its month.
     used_on: Mapped[date | None]
     day_withdrawals: Mapped[int] = mapped_column(server_default=text("0"))
     day_coins: Mapped[int] = mapped_column(server_default=text("0"))
@@ -53,12 +53,14 @@ class Wallet(Base):
 
 
 class Withdrawal(Base):
-    """The user's wish to turn coins into rupees. The row is the job: `due_at` says when to act on it."""
+    """A user's request to turn coins into rupees. The row is the job: `due_at` says when to act on it."""
 
     __tablename__ = "withdrawals"
     __table_args__ = (
         CheckConstraint("coins_amount > 0", name="coins_positive"),
-        CheckConstraint("amount_paise BETWEEN 100 AND 10000000", name="amount_within_upi"),  # razorpayx.md §6
+        CheckConstraint(
+            "amount_paise BETWEEN 100 AND 10000000", name="amount_within_upi"
+        ),  # provider reference §6
         CheckConstraint("length(upi_id) BETWEEN 5 AND 100", name="upi_id_length"),
         CheckConstraint(one_of("status", Status), name="status"),
         CheckConstraint(
@@ -73,14 +75,14 @@ class Withdrawal(Base):
         ),
         CheckConstraint("(status = 'failed') = (failure_reason IS NOT NULL)", name="failure_has_a_reason"),
         CheckConstraint(
-            f"awaits_approval IS NULL OR ({one_of('awaits_approval', Awaits)})", name="awaits_approval"
+            f"awaits_approval IS NULL OR ({one_of('awaits_approval', ReviewReason)})", name="awaits_approval"
         ),
         CheckConstraint(
             "awaits_approval IS NULL OR status NOT IN ('processing', 'completed')",
             name="approved_before_sent",
         ),
         UniqueConstraint("user_id", "idempotency_key"),
-        # What the journal's foreign key leans on: an entry has its withdrawal's user and coins.
+        # The target of the journal's foreign key: a line has its withdrawal's user and coins.
         UniqueConstraint("id", "user_id", "coins_amount"),
         Index("ix_withdrawals_due", "due_at", postgresql_where=text(one_of("status", OPEN))),
         Index(
@@ -88,27 +90,28 @@ class Withdrawal(Base):
             "created_at",
             postgresql_where=text("status = 'pending' AND awaits_approval IS NOT NULL"),
         ),
-        Index("ix_withdrawals_history", "user_id", *NEWEST),
-        # What the panel's list is filtered and sorted by (searching.py): each walks an index.
-        Index("ix_withdrawals_newest", *NEWEST),
-        Index("ix_withdrawals_status", "status", *NEWEST),
+        Index("ix_withdrawals_history", "user_id", *NEWEST_FIRST),
+        # The filters and orders of the panel's list (search.py): each uses an index.
+        Index("ix_withdrawals_newest", *NEWEST_FIRST),
+        Index("ix_withdrawals_status", "status", *NEWEST_FIRST),
         Index("ix_withdrawals_amount", "amount_paise", "id"),
-        Index("ix_withdrawals_upi", text("lower(upi_id)"), *NEWEST),
+        Index("ix_withdrawals_upi", text("lower(upi_id)"), *NEWEST_FIRST),
         Index(
             "ix_withdrawals_reason",
             "status_reason",
-            *NEWEST,
+            *NEWEST_FIRST,
             postgresql_where=text("status_reason IS NOT NULL"),
         ),
-        Index("ix_withdrawals_review", "review", *NEWEST, postgresql_where=text("review IS NOT NULL")),
-        # Which operation used a key first (one_operation_per_key, a trigger).
+        Index("ix_withdrawals_hold", "hold", *NEWEST_FIRST, postgresql_where=text("hold IS NOT NULL")),
+        # Finds the operation that used a key first, for the trigger one_operation_per_key.
         Index(
             "ix_withdrawals_given_key",
             "user_id",
             text("given_key(idempotency_key)"),
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
-        # A bank's reference is one payment. Twins from before this rule have numbers; no new one gets any.
+        # A bank's reference belongs to one payment. Duplicates from before this rule are numbered in
+        # utr_twin.
         Index(
             "uq_withdrawals_utr",
             text("upper(utr)"),
@@ -117,12 +120,14 @@ class Withdrawal(Base):
             postgresql_where=text("utr IS NOT NULL"),
         ),
         Index(
-            "ix_withdrawals_paid_outside", "completed_at", postgresql_where=text("paid_via <> 'razorpayx'")
+            "ix_withdrawals_paid_outside",
+            "completed_at",
+            postgresql_where=text(f"paid_via <> '{PaidVia.PROVIDER}'"),
         ),
         CheckConstraint(one_of("paid_via", PaidVia), name="paid_via"),
-        CheckConstraint("paid_via = 'razorpayx' OR utr IS NOT NULL", name="outside_under_a_utr"),
+        CheckConstraint(f"paid_via = '{PaidVia.PROVIDER}' OR utr IS NOT NULL", name="outside_under_a_utr"),
         CheckConstraint(
-            "paid_via = 'razorpayx' OR completed_at IS NULL OR completed_at >= created_at",
+            f"paid_via = '{PaidVia.PROVIDER}' OR completed_at IS NULL OR completed_at >= created_at",
             name="outside_after_the_request",
         ),
     )
@@ -136,35 +141,32 @@ class Withdrawal(Base):
     status_reason: Mapped[str | None]
     due_at: Mapped[datetime | None]
     expected_by: Mapped[datetime | None]
-    trying_since: Mapped[datetime | None]  # since when it goes round among the reasons in states.TRYING
+    trying_since: Mapped[datetime | None]  # since when its reason has been one of states.TRYING
     admin_notes: Mapped[str | None]
     failure_reason: Mapped[str | None]
     utr: Mapped[str | None]
-    utr_twin: Mapped[int] = mapped_column(
-        server_default=text("0")
-    )  # above 0: a twin from before it was unique
-    paid_via: Mapped[str] = mapped_column(
-        server_default=text("'razorpayx'")
-    )  # PaidVia; for good once it is paid
+    # Above 0: a duplicate from before UTRs were unique.
+    utr_twin: Mapped[int] = mapped_column(server_default=text("0"))
+    # A PaidVia; final once the withdrawal is paid.
+    paid_via: Mapped[str] = mapped_column(server_default=text(f"'{PaidVia.PROVIDER}'"))
     idempotency_key: Mapped[str | None]
     request_fingerprint: Mapped[str | None]
-    review: Mapped[str | None]  # why a person must look (journey.flag)
-    awaits_approval: Mapped[str | None]  # why one must say yes before anything is sent (reviewing.py)
-    refused_at: Mapped[
-        datetime | None
-    ]  # when RazorpayX first refused its request as it refuses wrong settings
-    not_before: Mapped[datetime | None]  # where `due_at` does not say it: nothing is sent before
-    counted_on: Mapped[date | None]  # the day in India on which it counts for the limits
+    hold: Mapped[str | None]  # why an operator must look at it (transitions.hold)
+    awaits_approval: Mapped[str | None]  # why it needs approval before it is sent: a ReviewReason (review.py)
+    # When the provider first refused this request with an error that also wrong settings cause.
+    refused_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]  # it is not sent before this time, even if it is due
+    counted_on: Mapped[date | None]  # the day (IST) on which it counts for the limits
     version: Mapped[int] = mapped_column(server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    completed_at: Mapped[datetime | None]  # when the rupees had arrived: by RazorpayX's word, or by people's
+    completed_at: Mapped[datetime | None]  # when the rupees arrived, by the provider or an operator
 
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  SQLAlchemy's own form
 
 
 class CoinTransaction(Base):
-    """One line of the journal of coins. Append-only: a trigger refuses any other change."""
+    """A line of the journal of coins. Append-only: enforced by a trigger."""
 
     __tablename__ = "coin_transactions"
     __table_args__ = (
@@ -224,13 +226,13 @@ class CoinTransaction(Base):
 
 
 class WithdrawalEvent(Base):
-    """One line of a withdrawal's story. Append-only: a trigger refuses any other change."""
+    """An event of a withdrawal. Append-only: enforced by a trigger."""
 
     __tablename__ = "withdrawal_events"
     __table_args__ = (
         Index("ix_withdrawal_events_story", "withdrawal_id", "id"),
         Index("ix_withdrawal_events_created", "created_at", postgresql_using="brin"),
-        # What the totals are counted from (totals/counting.py), and what makes them be counted again.
+        # The totals are counted from the first (monitoring/totals/); the second makes a day be counted again.
         Index(
             "ix_withdrawal_events_ends",
             "created_at",

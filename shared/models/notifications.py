@@ -1,4 +1,4 @@
-"""What apps are told: where they listen, and each message to them."""
+"""Webhooks to apps: their endpoints, and a delivery for each change."""
 
 from datetime import datetime
 from uuid import UUID
@@ -7,13 +7,13 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, fun
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.models.base import NOW, Base, Position, one_of
+from shared.models.base import NOW, Base, EventCursor, one_of
 
 DELIVERY_STATES = ("waiting", "delivered", "failed")
 
 
-class Endpoint(Position, Base):
-    """Where an app listens. Its secret is derived (`notifications/signing.py`), so none stands here."""
+class Endpoint(EventCursor, Base):
+    """A URL of an app. Its secret is derived (`webhooks/signing.py`), not stored."""
 
     __tablename__ = "endpoints"
     __table_args__ = (
@@ -32,13 +32,13 @@ class Endpoint(Position, Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     url: Mapped[str]
-    allow_private: Mapped[bool]  # for development: http, and addresses that only we can reach
+    allow_private: Mapped[bool]  # for development: http, and private addresses
     generation: Mapped[int] = mapped_column(server_default=text("1"))  # of its secret
-    previous_until: Mapped[datetime | None]  # until then the secret before signs too
+    previous_until: Mapped[datetime | None]  # until then the previous secret also signs
     rotated_at: Mapped[datetime | None]
     rotated_by: Mapped[str | None]
-    failing_since: Mapped[datetime | None]  # nothing was taken since
-    # Not now(): that is when the transaction began, before `followed_to` was read.
+    failing_since: Mapped[datetime | None]  # no delivery succeeded since
+    # Not now(), which is the start of the transaction, before `followed_to` was read.
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     created_by: Mapped[str]
     removed_at: Mapped[datetime | None]
@@ -46,9 +46,9 @@ class Endpoint(Position, Base):
 
 
 class Delivery(Base):
-    """One change of a withdrawal on its way to an endpoint. `id` is the `webhook-id`; the body never changes.
+    """One change of a withdrawal for one endpoint. `id` is the `webhook-id`; the body never changes.
 
-    No foreign key to the withdrawal or its event: each would lock a row of the money path for a moment.
+    No foreign key to the withdrawal or its event: each would briefly lock a row of the money path.
     """
 
     __tablename__ = "deliveries"
@@ -72,12 +72,12 @@ class Delivery(Base):
     endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("endpoints.id"))
     event_id: Mapped[int]
     withdrawal_id: Mapped[UUID]
-    body: Mapped[str]  # the exact text, signed and sent again unchanged
+    body: Mapped[str]  # the exact text; each attempt signs and sends it unchanged
     state: Mapped[str] = mapped_column(server_default=text("'waiting'"))
     due_at: Mapped[datetime | None] = mapped_column(server_default=NOW)
-    leased_until: Mapped[datetime | None]  # somebody sends it now
-    tries: Mapped[int] = mapped_column(server_default=text("0"))  # sends begun, since `began_at`
-    began_at: Mapped[datetime] = mapped_column(server_default=NOW)  # a replay begins anew
+    leased_until: Mapped[datetime | None]  # a worker is sending it
+    tries: Mapped[int] = mapped_column(server_default=text("0"))  # attempts since `began_at`
+    began_at: Mapped[datetime] = mapped_column(server_default=NOW)  # a replay restarts it
     last_http_status: Mapped[int | None]
     last_error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -1,4 +1,4 @@
-"""What operators turn and look at: switches, the pace, exception records, resolutions, the balance."""
+"""Operations: circuit breakers, the rate limit, the provider's balance, exception records, resolutions."""
 
 from datetime import datetime
 from typing import Any
@@ -8,13 +8,12 @@ from sqlalchemy import CheckConstraint, Double, ForeignKey, Identity, Index, tex
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.ids import new_id
-from shared.models.base import NOW, Base, is_another, one_of
+from shared.models.base import NOW, Base, Proposal, is_another, one_of
 from shared.states import Decision, PaidVia
 
 
-class Switch(Base):
-    """A named switch: on lets payouts through. People turn it, and so does the system (`switches.py`)."""
+class CircuitBreaker(Base):
+    """A named circuit breaker: on lets payouts through. Operators and `circuit_breakers.py` change it."""
 
     __tablename__ = "switches"
     __table_args__ = (CheckConstraint("NOT is_on OR probe_at IS NULL", name="probes_only_while_off"),)
@@ -24,27 +23,27 @@ class Switch(Base):
     reason: Mapped[str]
     actor: Mapped[str]
     changed_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    strikes: Mapped[int] = mapped_column(server_default=text("0"))  # bad answers in a row
-    trips: Mapped[int] = mapped_column(server_default=text("0"))  # probes in a row that failed
-    probe_at: Mapped[datetime | None]  # turned off by the system: when one payout may try again
-    probe_id: Mapped[UUID | None]  # the withdrawal that tries
+    strikes: Mapped[int] = mapped_column(server_default=text("0"))  # consecutive failures
+    trips: Mapped[int] = mapped_column(server_default=text("0"))  # consecutive failed probes
+    probe_at: Mapped[datetime | None]  # if the system turned it off: when a probe may be sent
+    probe_id: Mapped[UUID | None]  # the withdrawal that is the probe
 
 
-class Pace(Base):
-    """When the next call to the provider may begin, and how many were made: one row for all workers."""
+class RateLimit(Base):
+    """The rate limit of calls to the provider: one row for all workers."""
 
     __tablename__ = "pace"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    next_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    calls: Mapped[int] = mapped_column(server_default=text("0"))  # turns that were given out
+    next_at: Mapped[datetime] = mapped_column(server_default=NOW)  # when the next call may start
+    calls: Mapped[int] = mapped_column(server_default=text("0"))  # slots given out
     sampled_at: Mapped[datetime] = mapped_column(server_default=NOW)
     sampled_calls: Mapped[int] = mapped_column(server_default=text("0"))
     per_second: Mapped[float] = mapped_column(Double, server_default=text("0"))  # until `sampled_at`
 
 
 class ProviderBalance(Base):
-    """What the provider said that our account holds. Paise."""
+    """The balance of our account as the provider last reported it, in paise."""
 
     __tablename__ = "provider_balances"
 
@@ -54,7 +53,7 @@ class ProviderBalance(Base):
 
 
 class SpotCheck(Base):
-    """What one truth came to when it was last asked of what moved last (`spot_checks.py`)."""
+    """The last result of one check on recently changed rows (`spot_checks.py`)."""
 
     __tablename__ = "spot_checks"
 
@@ -65,7 +64,7 @@ class SpotCheck(Base):
 
 
 class ExceptionRecord(Base):
-    """Something that does not add up, with both sides, for a person. One open record per kind and subject."""
+    """A discrepancy for an operator, with both sides. At most one open record per kind and subject."""
 
     __tablename__ = "exception_records"
     __table_args__ = (
@@ -84,14 +83,14 @@ class ExceptionRecord(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    kind: Mapped[str]  # machine word: why
-    subject: Mapped[str]  # what it is about: a withdrawal's, payout's or transaction's id, or a handle
-    source: Mapped[str]  # who found it: a channel (reply, webhook, poll, lookup), reconciliation, watch
+    kind: Mapped[str]
+    subject: Mapped[str]  # the id of a withdrawal, payout or transaction, or a handle
+    source: Mapped[str]  # what found it: a channel (reply, webhook, poll, lookup), reconciliation, watch
     withdrawal_id: Mapped[UUID | None] = mapped_column(ForeignKey("withdrawals.id"))
     ours: Mapped[dict[str, Any]] = mapped_column(JSONB)
     theirs: Mapped[dict[str, Any]] = mapped_column(JSONB)
     opened_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    seen_at: Mapped[datetime] = mapped_column(server_default=NOW)  # found again then
+    seen_at: Mapped[datetime] = mapped_column(server_default=NOW)  # when it was last found again
     owner: Mapped[str | None]
     owned_at: Mapped[datetime | None]
     resolution: Mapped[str | None]
@@ -99,8 +98,8 @@ class ExceptionRecord(Base):
     resolved_at: Mapped[datetime | None]
 
 
-class Resolution(Base):
-    """What people decide about a withdrawal: one proposes with evidence, another approves the same facts."""
+class Resolution(Proposal, Base):
+    """A decision about a withdrawal, proposed with evidence and approved by a second operator."""
 
     __tablename__ = "resolutions"
     __table_args__ = (
@@ -135,16 +134,10 @@ class Resolution(Base):
         ),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
     decision: Mapped[str]
     evidence: Mapped[str]
     utr: Mapped[str | None]
-    paid_via: Mapped[str | None]  # PaidVia, as people tell it
-    paid_at: Mapped[datetime | None]  # when the rupees arrived, as people tell it
-    fingerprint: Mapped[str]  # of the facts that were decided on; an approval of others is refused
-    proposed_by: Mapped[str]
-    proposed_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    decided_by: Mapped[str | None]
-    decided_at: Mapped[datetime | None]
-    outcome: Mapped[str | None]
+    paid_via: Mapped[str | None]  # a PaidVia, stated by the operator
+    paid_at: Mapped[datetime | None]  # when the rupees arrived, stated by the operator
+    fingerprint: Mapped[str]  # of the facts that were decided on; approving other facts is refused

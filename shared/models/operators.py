@@ -1,4 +1,4 @@
-"""People who work in the panel, and everything that was done there."""
+"""Operators, their credentials, the audit log, and proposals about access."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.ids import new_id
-from shared.models.base import NOW, Base, one_of
+from shared.models.base import NOW, Base, Proposal, one_of
 from shared.roles import Role
 
 OUTCOMES = ("asked", "done", "refused")
@@ -18,14 +18,14 @@ MAX_TOKEN_HOURS = 8
 
 
 class Operator(Base):
-    """Who may sign in to the panel. Kept when disabled: the records name them."""
+    """An operator who may sign in to the panel. Disabled operators stay: other records name them."""
 
     __tablename__ = "operators"
     __table_args__ = (
         CheckConstraint("name ~ '^[a-z0-9][a-z0-9._-]{0,49}$'", name="name"),
         CheckConstraint(one_of("role", Role), name="role"),
         CheckConstraint("(disabled_at IS NULL) = (disabled_by IS NULL)", name="disabled_by_someone"),
-        # What two operators share, one person has (maker_checker.py).
+        # Two operators who share one of these are one person (eligibility.py).
         Index("uq_operators_user_id", "user_id", unique=True, postgresql_where=text("user_id IS NOT NULL")),
         Index(
             "uq_operators_email",
@@ -36,37 +36,38 @@ class Operator(Base):
         Index("uq_operators_phone", "phone", unique=True, postgresql_where=text("phone IS NOT NULL")),
     )
 
-    name: Mapped[str] = mapped_column(primary_key=True)  # folded (names.py): the check allows no other
+    name: Mapped[str] = mapped_column(primary_key=True)  # folded (names.py), as the check requires
     role: Mapped[str]
     user_id: Mapped[str | None]  # their own account in the app
-    email: Mapped[str | None]  # where invitations and notices go, too
+    email: Mapped[str | None]  # for invitations and notices
     phone: Mapped[str | None]
     password_hash: Mapped[str | None]  # argon2id, with its parameters; None: not chosen yet
     totp_secret: Mapped[str | None]  # base32; None: no second factor
-    totp_offered: Mapped[str | None]  # the secret of an enrolment that is not confirmed by a code yet
-    totp_step: Mapped[int] = mapped_column(server_default=text("0"))  # the last code's: none works twice
-    generation: Mapped[int] = mapped_column(server_default=text("1"))  # sessions of an older one are over
-    # Was once an admin with a password. A trigger sets it, and nothing takes it back: only a system that
-    # never had two admins may make one without a second.
+    totp_offered: Mapped[str | None]  # the secret of an enrolment that no code has confirmed yet
+    totp_step: Mapped[int] = mapped_column(server_default=text("0"))  # of the last code: no code works twice
+    generation: Mapped[int] = mapped_column(server_default=text("1"))  # older sessions are no longer valid
+    # True if they ever were an admin with a password. A trigger sets it permanently: only a system that never
+    # had two admins may add one without a second person.
     was_admin: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     created_by: Mapped[str]
-    confirmed_by: Mapped[str | None]  # the second admin
+    confirmed_by: Mapped[str | None]  # the second admin, who confirmed it
     disabled_at: Mapped[datetime | None]
     disabled_by: Mapped[str | None]
     last_sign_in_at: Mapped[datetime | None]
 
     def end_sessions(self) -> None:
-        """Every session is over, and so is the second factor that one of them was offered.
+        """End all sessions, and drop the second factor that was offered in one of them.
 
-        Whoever was in knows the offered secret: confirmed later, it would let them make the owner's codes.
+        An intruder in a session knows the offered secret. If the owner confirmed it later, the intruder could
+        generate the owner's codes.
         """
         self.generation += 1
         self.totp_offered = None
 
 
 class OperatorToken(Base):
-    """Proof, for a short time, of who is at a shell (`payouts operator sign-in`), by its hash."""
+    """A short-lived token that identifies an operator at a shell (`payouts operator sign-in`), as a hash."""
 
     __tablename__ = "operator_tokens"
     __table_args__ = (
@@ -76,14 +77,14 @@ class OperatorToken(Base):
 
     token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
     operator: Mapped[str] = mapped_column(ForeignKey("operators.name"))
-    role: Mapped[str]  # as it was then: it counts while the role is that one
-    generation: Mapped[int]  # and while the operator's is that one
+    role: Mapped[str]  # at sign-in: the token is valid while the operator has this role
+    generation: Mapped[int]  # at sign-in: the token is valid while the operator has this generation
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime]
 
 
 class AuditEntry(Base):
-    """One line of what was done. Append-only: a trigger refuses any other change."""
+    """A line of the audit log. Append-only: enforced by a trigger."""
 
     __tablename__ = "audit_log"
     __table_args__ = (
@@ -99,18 +100,18 @@ class AuditEntry(Base):
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    operator: Mapped[str]  # the name; `unknown` for a name that nobody has
-    address: Mapped[str]  # from where: an IP address, or `shell`
-    origin: Mapped[str | None]  # through which door; None: from before this was kept
+    operator: Mapped[str]  # the name; `unknown` if no operator has the given name
+    address: Mapped[str]  # an IP address, or `shell`
+    origin: Mapped[str | None]  # one of ORIGINS; None in rows from before this column existed
     action: Mapped[str]  # sign_in, export, cancel, …
-    outcome: Mapped[str]  # asked before it is tried, then done or refused
-    subject: Mapped[str | None]  # what it was done to: an id
+    outcome: Mapped[str]  # asked before the attempt, then done or refused
+    subject: Mapped[str | None]  # the id of the object
     reason: Mapped[str | None]
     data: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
 
 
 class Invitation(Base):
-    """A link with which an operator chooses their own password, once. The link itself is kept nowhere."""
+    """A single-use link with which an operator chooses a password. The link itself is not stored."""
 
     __tablename__ = "operator_invitations"
     __table_args__ = (
@@ -129,11 +130,11 @@ class Invitation(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
-    ended_at: Mapped[datetime | None]  # replaced by a newer one, or the operator was disabled
+    ended_at: Mapped[datetime | None]  # when a newer one replaced it, or the operator was disabled
 
 
 class RecoveryCode(Base):
-    """A code that stands for a lost phone, once; by its hash. New ones replace all of an operator's."""
+    """A single-use code that replaces a lost phone, as a hash. New codes replace all of an operator's."""
 
     __tablename__ = "operator_recovery_codes"
 
@@ -143,8 +144,8 @@ class RecoveryCode(Base):
     used_at: Mapped[datetime | None]
 
 
-class AdminProposal(Base):
-    """What one admin proposes and a second confirms: operators, app keys, endpoints, imports."""
+class AdminProposal(Proposal, Base):
+    """A proposal about operators, API keys, endpoints or imports, confirmed by a second person."""
 
     __tablename__ = "admin_proposals"
     __table_args__ = (
@@ -172,17 +173,11 @@ class AdminProposal(Base):
         Index("ix_admin_proposals_proposed", "proposed_at"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    kind: Mapped[str]  # what it does (shared/proposals/kinds.py)
-    subject: Mapped[str]  # an operator's name, an app, a key's beginning, a URL, a file's hash
+    kind: Mapped[str]  # the kind of change (shared/proposals/kinds.py)
+    subject: Mapped[str]  # an operator's name, an app, a key's prefix, a URL, a file's hash
     wanted: Mapped[dict[str, Any]] = mapped_column(JSONB)  # role, e-mail, scopes, …
-    fingerprint: Mapped[str]  # of all this and of what stood there; a confirmation of other facts is refused
+    fingerprint: Mapped[str]  # of the proposal and the current state; confirming other facts is refused
     alone: Mapped[bool]  # no second person was needed: the first admins, or SECOND_ADMIN_REQUIRED=off
     reason: Mapped[str]
-    proposed_by: Mapped[str]
-    proposed_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime]
-    outcome: Mapped[str | None]
-    decided_by: Mapped[str | None]
-    decided_at: Mapped[datetime | None]
-    claimed_at: Mapped[datetime | None]  # its secret was shown then, once, to who proposed it
+    claimed_at: Mapped[datetime | None]  # when its secret was shown, once, to the proposer

@@ -1,4 +1,4 @@
-"""Versions of what people decided, seals over them and the books, and certificates: all append-only."""
+"""Evidence, seals over it and over the journal and events, and certificates: all append-only."""
 
 from datetime import date, datetime
 from typing import Any
@@ -14,7 +14,7 @@ SOURCES = ("audit", "events", "evidence", "journal", "reviews")
 
 
 class Evidence(Base):
-    """One version of a row that may change lawfully (`evidence.py`). A trigger of its table writes it."""
+    """One version of a row that may change (`evidence.py`), written by a trigger of its table."""
 
     __tablename__ = "evidence"
     __table_args__ = (Index("ix_evidence_versions", "of_table", "of_key", "id"),)
@@ -22,13 +22,13 @@ class Evidence(Base):
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     of_table: Mapped[str]
     of_key: Mapped[str]
-    was: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # before this change; NULL: it was new
+    was: Mapped[dict[str, Any] | None] = mapped_column(JSONB)  # before this change; NULL if the row was new
     content: Mapped[dict[str, Any]] = mapped_column(JSONB)
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class SealBlock(Base):
-    """One block of sealed rows. Its hash covers every other column, the hash of the block before included."""
+    """A block of sealed rows. Its hash covers all other columns, including the previous block's hash."""
 
     __tablename__ = "seal_blocks"
     __table_args__ = (
@@ -41,20 +41,20 @@ class SealBlock(Base):
     )
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    version: Mapped[int]  # which columns of a row are sealed, and how they are written (proofs.COLUMNS)
+    version: Mapped[int]  # defines which columns are sealed, and their format (proofs.COLUMNS)
     leaf_count: Mapped[int]
     merkle_root: Mapped[bytes]
     previous_hash: Mapped[bytes]
     block_hash: Mapped[bytes]
-    journal_to: Mapped[int]  # what could be seen up to this id then is sealed here or before
+    journal_to: Mapped[int]  # all rows up to this id that were visible then are sealed here or before
     events_to: Mapped[int]
-    # The same for each other source, by its word. NULL in a block of version 1, which knew no others.
+    # The same for each other source, by its name. NULL in blocks of version 1, which had no others.
     others_to: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     sealed_at: Mapped[datetime]
 
 
 class SealLeaf(Base):
-    """Which row stands where in which block. `row_id` has no foreign key: it must outlive a deleted row."""
+    """The position of a row in a block. `row_id` has no foreign key: it must outlive a deleted row."""
 
     __tablename__ = "seal_leaves"
     __table_args__ = (
@@ -66,20 +66,20 @@ class SealLeaf(Base):
     row_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     block: Mapped[int] = mapped_column(ForeignKey("seal_blocks.number"))
     position: Mapped[int]
-    withdrawal_id: Mapped[UUID | None]  # whose row it was, also when it is gone
-    salt: Mapped[bytes]  # hashed with the row: a neighbour's hash in somebody's proof tells nothing
+    withdrawal_id: Mapped[UUID | None]  # the row's withdrawal, even if the row is deleted
+    salt: Mapped[bytes]  # hashed with the row, so that its hash in another row's proof reveals nothing
     leaf_hash: Mapped[bytes]
 
 
 class DayCertificate(Base):
-    """A day's totals, signed. `body` is the very text that was signed."""
+    """A day's totals, signed. `body` is the exact text that was signed."""
 
     __tablename__ = "day_certificates"
     __table_args__ = (UniqueConstraint("day"),)
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     day: Mapped[date]
-    block: Mapped[int] = mapped_column(ForeignKey("seal_blocks.number"))  # the head of the chain then
+    block: Mapped[int] = mapped_column(ForeignKey("seal_blocks.number"))  # the head of the chain at that time
     body: Mapped[str]
     certificate_hash: Mapped[bytes]
     signature: Mapped[bytes]

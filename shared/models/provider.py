@@ -1,4 +1,4 @@
-"""Our side of RazorpayX: attempts, payees, and the webhooks that came."""
+"""Our records about the provider: attempts, webhook hints, payees, and received webhooks."""
 
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ from shared.states import LIVE, AttemptState
 
 
 class PayoutAttempt(Base):
-    """One try at the provider. `id` is the idempotency key and the `reference_id`; the body never changes."""
+    """An attempt at the provider. `id` is its idempotency key and `reference_id`; the body never changes."""
 
     __tablename__ = "payout_attempts"
     __table_args__ = (
@@ -51,13 +51,13 @@ class PayoutAttempt(Base):
     number: Mapped[int]
     request_body: Mapped[bytes]  # the exact bytes, sent again unchanged
     state: Mapped[str]
-    in_doubt: Mapped[bool] = mapped_column(server_default=text("false"))  # some send of it has no known end
-    sends: Mapped[int] = mapped_column(server_default=text("1"))  # calls begun, counted before each
-    checks: Mapped[int] = mapped_column(server_default=text("0"))  # polls and look-ups begun
-    absent_since: Mapped[datetime | None]  # every look-up since then was answered, with "none"
-    absent_looks: Mapped[int] = mapped_column(server_default=text("0"))  # how many those were
-    sent_as: Mapped[str]  # Settings.razorpayx_identity: who asked, and whom
-    waits: Mapped[int] = mapped_column(server_default=text("0"))  # times the provider asked for patience
+    in_doubt: Mapped[bool] = mapped_column(server_default=text("false"))  # the result of some send is unknown
+    sends: Mapped[int] = mapped_column(server_default=text("1"))  # counted before each call
+    queries: Mapped[int] = mapped_column(server_default=text("0"))  # polls and look-ups, counted before each
+    absent_since: Mapped[datetime | None]  # since then every look-up was answered, with "none"
+    absent_replies: Mapped[int] = mapped_column(server_default=text("0"))  # the number of those look-ups
+    sent_as: Mapped[str]  # Provider.identity(): our account, and the provider's address
+    throttles: Mapped[int] = mapped_column(server_default=text("0"))  # how often the provider throttled it
     payout_id: Mapped[str | None]
     provider_status: Mapped[str | None]
     status_details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
@@ -66,14 +66,14 @@ class PayoutAttempt(Base):
     tax_paise: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     last_sent_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    unconfirmed: Mapped[bool] = mapped_column(server_default=text("false"))  # paid, by a webhook's word alone
-    recheck_at: Mapped[datetime | None]  # paid, and looked at once more then: banks send money back
+    unconfirmed: Mapped[bool] = mapped_column(server_default=text("false"))  # only a webhook says it is paid
+    recheck_at: Mapped[datetime | None]  # when to query a paid payout again: banks return money
     answered_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
 
 
 class Hint(Base):
-    """What webhooks said of an attempt, and a call of ours has yet to tell. One row for an attempt."""
+    """What webhooks reported about an attempt and no query of ours has confirmed. One row per attempt."""
 
     __tablename__ = "hints"
     __table_args__ = (
@@ -85,17 +85,17 @@ class Hint(Base):
 
     attempt_id: Mapped[UUID] = mapped_column(ForeignKey("payout_attempts.id"), primary_key=True)
     withdrawal_id: Mapped[UUID] = mapped_column(ForeignKey("withdrawals.id"))
-    said: Mapped[str]  # the status that the last one named
-    by_reference: Mapped[bool]  # it named a payout that is not the one we know: ask for all of this reference
-    came: Mapped[int] = mapped_column(server_default=text("1"))
+    said: Mapped[str]  # the status in the last webhook
+    by_reference: Mapped[bool]  # it named a payout that we do not know: query all payouts of this reference
+    came: Mapped[int] = mapped_column(server_default=text("1"))  # number of webhooks
     last_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    asked: Mapped[int] = mapped_column(server_default=text("0"))  # questions since one that brought news
+    asked: Mapped[int] = mapped_column(server_default=text("0"))  # queries since the last one with news
     asked_at: Mapped[datetime | None]
-    due_at: Mapped[datetime | None]  # when to ask, or when the lease of who asks ends; None: nothing to ask
+    due_at: Mapped[datetime | None]  # when to query, or when the current query's lease ends; None: no query
 
 
 class Destination(Base):
-    """Where a user's UPI id is known at the provider. It decides who is paid: it never changes, it ends."""
+    """A user's UPI id as a payee at the provider. It decides who is paid: it never changes, it only ends."""
 
     __tablename__ = "destinations"
     __table_args__ = (
@@ -114,13 +114,13 @@ class Destination(Base):
     upi_id: Mapped[str]
     contact_id: Mapped[str]
     fund_account_id: Mapped[str]
-    known_to: Mapped[str]  # Settings.razorpayx_identity; for another one the payee is made known anew
+    known_to: Mapped[str]  # Provider.identity(); another identity needs its own row
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-    ended_at: Mapped[datetime | None]  # the provider refused to pay there: the payee is made known anew
+    ended_at: Mapped[datetime | None]  # when the provider refused to pay there: the payee is created again
 
 
 class WebhookEvent(Base):
-    """One event that the provider sent, kept as it came."""
+    """A webhook of the provider, stored as received."""
 
     __tablename__ = "webhook_events"
     __table_args__ = (
@@ -133,11 +133,11 @@ class WebhookEvent(Base):
 
     event_id: Mapped[str] = mapped_column(primary_key=True)
     body: Mapped[bytes]
-    occurred_at: Mapped[datetime | None]  # when it happened, by the provider's clock
+    occurred_at: Mapped[datetime | None]  # by the provider's clock
     received_at: Mapped[datetime] = mapped_column(server_default=NOW)
     due_at: Mapped[datetime] = mapped_column(server_default=NOW)
     tries: Mapped[int] = mapped_column(server_default=text("0"))
     applied_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     withdrawal_id: Mapped[UUID | None] = mapped_column(ForeignKey("withdrawals.id"))
-    reference_id: Mapped[str | None]  # whose it says it is, kept while it is unmatched
+    reference_id: Mapped[str | None]  # the reference in its body, kept while no withdrawal matches

@@ -1,4 +1,4 @@
-"""What each comparison with the provider's books came to."""
+"""The runs of the reconciliation with the provider."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ OUTCOMES = ("clean", "exceptions", "incomplete")
 
 
 class ReconciliationRun(Base):
-    """One comparison of a period. What it found stands in `exception_records`."""
+    """A reconciliation of one period. Its findings are in `exception_records`."""
 
     __tablename__ = "reconciliation_runs"
     __table_args__ = (
@@ -23,12 +23,12 @@ class ReconciliationRun(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    from_at: Mapped[datetime]  # included
-    to_at: Mapped[datetime]  # not included
+    from_at: Mapped[datetime]  # inclusive
+    to_at: Mapped[datetime]  # exclusive
     started_at: Mapped[datetime] = mapped_column(server_default=NOW)
     finished_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
-    detail: Mapped[str | None]  # why it is incomplete, in plain words
+    detail: Mapped[str | None]  # why it is incomplete, for people
     compared: Mapped[int] = mapped_column(server_default=text("0"))
     exceptions: Mapped[int] = mapped_column(server_default=text("0"))
     totals: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))  # paise, counts

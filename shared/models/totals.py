@@ -1,4 +1,4 @@
-"""What each day in India came to: kept, so that a year is not read anew. It may all be counted again."""
+"""The totals of each day (IST), stored so that a chart of a year is fast. All can be recounted."""
 
 from datetime import date, datetime
 from typing import Any
@@ -9,11 +9,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.base import Base, one_of
 
-WHAT = ("asked", "completed", "failed", "reversed", "cancelled")
+TOTAL_KINDS = ("asked", "completed", "failed", "reversed", "cancelled")
 
 
 class CountedDay(Base):
-    """A day that is over and counted. Without its row it is counted again."""
+    """A finished day that is counted. If its row is deleted, the day is counted again."""
 
     __tablename__ = "counted_days"
 
@@ -22,11 +22,11 @@ class CountedDay(Base):
 
 
 class DayTotal(Base):
-    """How many withdrawals of one UPI handle came to one thing on one day, and what they come to."""
+    """The totals of one day, UPI handle, kind and reason."""
 
     __tablename__ = "day_totals"
     __table_args__ = (
-        CheckConstraint(one_of("what", WHAT), name="what"),
+        CheckConstraint(one_of("what", TOTAL_KINDS), name="what"),
         CheckConstraint("number > 0", name="number_positive"),
     )
 
@@ -37,8 +37,6 @@ class DayTotal(Base):
     number: Mapped[int]
     coins: Mapped[int]
     paise: Mapped[int]
-    fees_paise: Mapped[int]  # of paid ones, with the tax; as told so far
+    fees_paise: Mapped[int]  # of paid withdrawals, including tax; as reported so far
     tax_paise: Mapped[int]
-    times: Mapped[dict[str, Any]] = mapped_column(
-        JSONB
-    )  # of paid ones: step of time (summing.py) -> how many
+    times: Mapped[dict[str, Any]] = mapped_column(JSONB)  # of paid withdrawals: time step (sums.py) -> number

@@ -1,12 +1,7 @@
-"""Apps are told of each change of a withdrawal, by webhooks in the Standard Webhooks format; people by mail.
+"""Apps and people learn of changes after they are committed: payments never wait for a notification.
 
-    add  rotate  remove     where apps listen                      endpoints.py
-    follow                  a delivery for each change             positions.py, following.py, bodies.py
-    claim  send  record     one delivery's next try                delivering.py
-    due  take_turn          which of them, and in which order      turns.py
-    replay  forget_old      what people and the clock do with it   keeping.py
-    post                    the wire to an app                     wire.py, lines.py, addresses.py, signing.py
-    mail/                   users and operators, by mail           a house of its own
-
-All of it happens after the fact: what pays knows nothing of it, and never waits for it.
+event_cursor   how far each subscriber has read the events, so that it gets each change once
+outbox         what webhooks and mail share: lease, attempt, backoff, giving up, replay
+webhooks/      each change to each app's endpoints, in the Standard Webhooks format
+mail/          users and operators, by mail
 """

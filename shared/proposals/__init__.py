@@ -1,50 +1,50 @@
-"""What gives somebody more than they had: one admin proposes it, a second confirms it, all admins are mailed.
+"""Proposals that grant permissions: one admin proposes, a second confirms, and all admins are mailed.
 
-    propose                what one person wants, and why                    deciding.py
-    confirm  reject        a second person's word, bound to what was shown   deciding.py
-    claim                  the secret of a key or an endpoint, shown once    deciding.py
-    KINDS                  what can be proposed, and what each does          kinds.py
-    disable  lower_role    what takes something away: one admin, at once     at_once.py
+    propose                an admin proposes a change, with a reason             decisions.py
+    confirm  reject        a second admin decides, on the facts that were shown  decisions.py
+    claim                  the maker sees the secret of a key or endpoint, once  decisions.py
+    KINDS                  what can be proposed, and how it is carried out       kinds.py
+    disable  lower_role    one admin removes permissions, at once                removals.py
     revoke_key  remove_endpoint  end_sessions
 
-Nobody needs a second person for what takes something away: a thief cannot live on that. One admin can keep
-everybody else out; that stops work and is seen at once, but it moves no money.
+Removing permissions needs no second admin: a thief gains nothing by it. One admin can lock all others out,
+which stops work and is noticed at once, but moves no money.
 """
 
-from shared.proposals.at_once import disable, end_sessions, lower_role, remove_endpoint, revoke_key
-from shared.proposals.deciding import (
-    Confirmed,
+from shared.proposals.decisions import (
+    ProposalResult,
     claim,
     confirm,
-    confirmed,
-    decided_lately,
+    count_open,
     find,
-    needs_second,
-    number_waiting,
+    latest_confirmation,
+    needs_second_person,
+    open_proposals,
     propose,
+    recently_decided,
     reject,
-    waiting,
 )
-from shared.proposals.kinds import KINDS, Kind, must_need_no_file
+from shared.proposals.kinds import KINDS, Kind, require_no_file
+from shared.proposals.removals import disable, end_sessions, lower_role, remove_endpoint, revoke_key
 
 __all__ = [
     "KINDS",
-    "Confirmed",
     "Kind",
+    "ProposalResult",
     "claim",
     "confirm",
-    "confirmed",
-    "decided_lately",
+    "count_open",
     "disable",
     "end_sessions",
     "find",
+    "latest_confirmation",
     "lower_role",
-    "must_need_no_file",
-    "needs_second",
-    "number_waiting",
+    "needs_second_person",
+    "open_proposals",
     "propose",
+    "recently_decided",
     "reject",
     "remove_endpoint",
+    "require_no_file",
     "revoke_key",
-    "waiting",
 ]

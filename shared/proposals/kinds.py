@@ -1,4 +1,4 @@
-"""What can be proposed: whom it gives what, how that reads, and what carries it out."""
+"""The kinds of proposals: which facts each depends on, how it is described, and how it is carried out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,182 +8,204 @@ from sqlalchemy.orm import Session
 
 from shared.errors import BadRequest, Conflict
 from shared.models import AdminProposal, Invitation, Operator
-from shared.proposals import apps, people
+from shared.proposals import apps, operators
 from shared.roles import Permission
 
 Wanted = dict[str, Any]
-# Scopes with which a key moves coins. A key that only reads needs no second person.
-MOVES_COINS = frozenset({"withdraw", "credit"})
+# Scopes with which a key moves coins. A key that only reads needs no second admin.
+COIN_SCOPES = frozenset({"withdraw", "credit"})
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One thing that can be proposed.
+    """One kind of proposal.
 
-    `stands` says what is there now, and raises PayoutsError when it cannot be done. `tells` says what will
-    happen. `does` carries it out when it is confirmed; `shows` later, when its proposer claims the secret.
-    `needs_file`: nobody can say yes to it without its file, so it is proposed and confirmed at a shell.
+    `current_state` returns the facts that a confirmation depends on, and raises PayoutsError if it is not
+    possible. `describe` says what will happen. `carry_out` does it on confirmation; `reveal` creates and
+    returns the secret when the maker claims it. `needs_file`: it is decided by a file, so it is proposed and
+    confirmed at a shell.
     """
 
-    word: str
+    code: str
     title: str
     needs: Permission
-    stands: Callable[[Session, str, Wanted], Wanted]
-    tells: Callable[[str, Wanted], list[str]]
-    does: Callable[[Session, AdminProposal], Invitation | None] = lambda *_: None
-    shows: Callable[[Session, AdminProposal], tuple[str, str]] | None = None  # words, and the secret
+    current_state: Callable[[Session, str, Wanted], Wanted]
+    describe: Callable[[str, Wanted], list[str]]
+    carry_out: Callable[[Session, AdminProposal], Invitation | None] = lambda *_: None
+    reveal: Callable[[Session, AdminProposal], tuple[str, str]] | None = None  # a description and the secret
     is_about_operator: bool = False
     needs_file: bool = False
 
 
+ADD = "operator_add"
+ROLE = "operator_role"
+ENABLE = "operator_enable"
+PASSWORD = "operator_password"  # noqa: S105  no secret
+TOTP = "operator_totp"
+EMAIL = "operator_email"
 LINK = "operator_link"
-ADD, ROLE, ENABLE = "operator_add", "operator_role", "operator_enable"
-PASSWORD, TOTP, EMAIL = "operator_password", "operator_totp", "operator_email"
-KEY, ROTATE, ENDPOINT, SECRET = "key_create", "key_rotate", "endpoint_add", "endpoint_rotate"
+KEY = "key_create"
+ROTATE = "key_rotate"
+ENDPOINT = "endpoint_add"
+SECRET = "endpoint_rotate"  # noqa: S105  no secret
 IMPORT = "import"
-ENDS_LINK = "A link that they did not use yet stops working."
+REVOKES_LINK = "An unused invitation link stops working."
 
 
 def gives_power(session: Session, kind: Kind, subject: str, wanted: Wanted) -> bool:
-    """Whether it needs a second person: all but a key that can only read. Raises what `stands` raises."""
-    scopes = wanted.get("scopes") if kind.word == KEY else None
-    if kind.word == ROTATE:
-        scopes = apps.key(session, subject, wanted)["scopes"]
-    return scopes is None or not MOVES_COINS.isdisjoint(scopes)
+    """True if it needs a second admin: all but a key that only reads. Raises what `current_state` raises."""
+    scopes = wanted.get("scopes") if kind.code == KEY else None
+    if kind.code == ROTATE:
+        scopes = apps.current_key(session, subject, wanted)["scopes"]
+    return scopes is None or not COIN_SCOPES.isdisjoint(scopes)
 
 
-def _a_file(_session: Session, _hash: str, wanted: Wanted) -> Wanted:
+def _check_file(_session: Session, _hash: str, wanted: Wanted) -> Wanted:
     if wanted["rows"] < 1:
         raise BadRequest("No rows", "The file has no rows", code="no_rows")
     return {}
 
 
-def must_need_no_file(kind: Kind) -> None:
-    """For the ways on which there is no file at hand, such as the panel. Raises Conflict."""
+def require_no_file(kind: Kind) -> None:
+    """Refuse a kind that needs its file where there is none, such as in the panel. Raises Conflict."""
     if kind.needs_file:
-        words = "Confirm it at a shell, with the file: payouts import FILE --confirm"
-        raise Conflict("The file is needed", words, code="file_needed")
+        details = "Confirm it at a shell, with the file: payouts import FILE --confirm"
+        raise Conflict("The file is needed", details, code="file_needed")
 
 
-def _tells_import(digest: str, wanted: Wanted) -> list[str]:
-    told = [
+def _describe_import(digest: str, wanted: Wanted) -> list[str]:
+    lines = [
         f"The file {wanted['name']} (SHA-256 {digest[:16]}…) may be imported: {wanted['rows']:,} rows, "
         f"{wanted['coins']:,} coins, whatever the wallets hold now."
     ]
     if "rows_now" in wanted:
-        told.append(
+        lines.append(
             f"When it was proposed, {wanted['rows_now']:,} rows with {wanted['coins_now']:,} coins could be "
-            "taken; the others can be taken once their wallets allow it."
+            "imported. The others can be imported once their wallets allow it."
         )
-    return [*told, "Each good row becomes a withdrawal of its user to its UPI id."]
+    return [*lines, "Each valid row becomes a withdrawal of its user to its UPI id."]
 
 
-def _mailed(wanted: Wanted) -> str:
+def _mail_note(wanted: Wanted) -> str:
     return f" The link goes to {wanted['email']}." if wanted.get("email") else ""
 
 
 KINDS: dict[str, Kind] = {
-    kind.word: kind
+    kind.code: kind
     for kind in (
         Kind(
             ADD,
             "New operator",
             Permission.OPERATORS,
-            people.new_operator,
+            operators.check_new_operator,
             lambda name, wanted: [
-                f"{name} may sign in as {wanted['role']}, once they chose a password.{_mailed(wanted)}"
+                f"{name} may sign in as {wanted['role']} after choosing a password.{_mail_note(wanted)}"
             ],
-            people.add,
+            operators.add,
             is_about_operator=True,
         ),
         Kind(
             ROLE,
             "Higher role",
             Permission.OPERATORS,
-            people.higher_role,
-            lambda name, wanted: [f"{name} becomes {wanted['role']} and may do what that role may."],
-            people.raise_role,
+            operators.higher_role_state,
+            lambda name, wanted: [f"{name} becomes {wanted['role']} and gets the permissions of that role."],
+            operators.raise_role,
             is_about_operator=True,
         ),
         Kind(
             ENABLE,
             "Enable",
             Permission.OPERATORS,
-            people.disabled,
+            operators.disabled_state,
             lambda name, _: [f"{name} may sign in again, with their old password and role."],
-            people.enable,
+            operators.enable,
             is_about_operator=True,
         ),
         Kind(
             PASSWORD,
             "New invitation",
             Permission.OPERATORS,
-            people.enabled,
+            operators.enabled_state,
             lambda name, _: [
-                f"{name} gets a new link and chooses a new password with it.",
+                f"{name} gets a new link to choose a new password.",
                 "The old password works until then.",
             ],
-            people.invite,
+            operators.invite,
             is_about_operator=True,
         ),
         Kind(
             TOTP,
             "Reset second factor",
             Permission.OPERATORS,
-            people.with_second_factor,
-            lambda name, _: [f"{name} signs in with the password alone, and enrols a new phone then."],
-            people.reset_totp,
+            operators.second_factor_state,
+            lambda name, _: [f"{name} signs in with the password alone, and then enrols a new phone."],
+            operators.reset_totp,
             is_about_operator=True,
         ),
         Kind(
             EMAIL,
             "E-mail address",
             Permission.OPERATORS,
-            people.other_email,
-            lambda name, wanted: [f"Invitations and notices for {name} go to {wanted['email']}. {ENDS_LINK}"],
-            people.set_email,
+            operators.new_email_state,
+            lambda name, wanted: [
+                f"Invitations and notices for {name} go to {wanted['email']}. {REVOKES_LINK}"
+            ],
+            operators.set_email,
             is_about_operator=True,
         ),
         Kind(
             LINK,
-            "Who they are",
+            "Identity",
             Permission.OPERATORS,
-            people.linked,
+            operators.identity_state,
             lambda name, wanted: [
-                f"{name} is known by app account {wanted['user_id'] or 'none'}, "
+                f"{name} has the app account {wanted['user_id'] or 'none'}, "
                 f"e-mail {wanted['email'] or 'none'}, phone {wanted['phone'] or 'none'}.",
-                "They decide nothing that would serve these. Invitations go to the e-mail address.",
-                ENDS_LINK,
+                "They cannot decide on anything that benefits these. Invitations go to the e-mail address.",
+                REVOKES_LINK,
             ],
-            people.link,
+            operators.link,
             is_about_operator=True,
         ),
-        Kind(KEY, "New app key", Permission.KEYS, apps.new_key, apps.tells_key, shows=apps.show_key),
         Kind(
-            ROTATE, "Replace app key", Permission.KEYS, apps.key, apps.tells_rotated, shows=apps.show_rotated
+            KEY,
+            "New app key",
+            Permission.KEYS,
+            apps.check_new_key,
+            apps.describe_new_key,
+            reveal=apps.create_key,
+        ),
+        Kind(
+            ROTATE,
+            "Replace app key",
+            Permission.KEYS,
+            apps.current_key,
+            apps.describe_rotated_key,
+            reveal=apps.rotate_key,
         ),
         Kind(
             ENDPOINT,
             "New endpoint",
             Permission.ENDPOINTS,
-            apps.new_endpoint,
-            apps.tells_endpoint,
-            shows=apps.show_endpoint,
+            apps.check_new_endpoint,
+            apps.describe_new_endpoint,
+            reveal=apps.add_endpoint,
         ),
         Kind(
             SECRET,
             "New secret for an endpoint",
             Permission.ENDPOINTS,
-            apps.an_endpoint,
-            apps.tells_secret,
-            shows=apps.show_secret,
+            apps.current_endpoint,
+            apps.describe_new_secret,
+            reveal=apps.rotate_secret,
         ),
         Kind(
             IMPORT,
             "Import",
             Permission.IMPORT,
-            _a_file,
-            _tells_import,
+            _check_file,
+            _describe_import,
             needs_file=True,
         ),
     )
@@ -191,5 +213,5 @@ KINDS: dict[str, Kind] = {
 
 
 def operator_of(session: Session, kind: Kind, subject: str) -> Operator | None:
-    """The operator whom a proposal is about, if there is one yet."""
+    """Return the operator that a proposal is about, if there is one yet."""
     return session.get(Operator, subject) if kind.is_about_operator else None

@@ -1,15 +1,16 @@
-"""Ours against theirs: what RazorpayX lists and what its statement moved, held against our books.
+"""Reconcile our ledger with the provider's payouts and account statement.
 
-gathering.py   both sides of a period, put together   books.py reads ours, razorpayx/listing.py theirs
-comparing.py   what differs in a pair                 pure
-running.py     news through the one door, a second look, records
-records.py     a finding becomes a record once
-summing.py     the day in money, down to zero         pure
-papers.py      the list and the page for finance
-owed.py        coins that our own books say are owed
-standing.py    how far it has come
+fetch.py       both sides of a period as pairs; our_payouts.py reads ours, the provider's listing theirs
+diff.py        mismatches within a pair (pure)
+run.py         one run: apply updates, compare again, record exceptions
+findings.py    a finding becomes one exception record
+day_totals.py  the period's totals, which must leave no remainder (pure)
+days.py        which day to compare next
+report.py      the CSV list and the summary page for finance
+owed_coins.py  coins that our own ledger says are owed
+coverage.py    which days are compared and which are missing
 """
 
-from shared.reconciliation.running import Result, reconcile
+from shared.reconciliation.run import Result, reconcile
 
 __all__ = ["Result", "reconcile"]

@@ -1,32 +1,32 @@
-"""The verbs of a withdrawal's life, in the order in which they happen.
+"""The verbs of a withdrawal's life, in order.
 
-    request  cancel            the user's wish                       requesting.py
-    approve_review  reject_review   a person's word before it is sent   reviewing.py
-    claim                      a worker takes what is due            claiming.py
-    record_answer              and writes down what came of it       recording.py
-    apply_report               the one door for what RazorpayX says  reporting.py
-    take_hint                  a webhook: it makes us ask            hinting.py
-    sweep                      due work that nobody holds            sweeping.py
-    pause    resume            when payouts must not be sent         pausing.py
-    propose  approve  reject   people decide                         resolving.py
-    add_note  retry_now  ask_now  what one operator may do           operating.py
-    find     history           what callers may read                 reading.py
-    search                     what operators may find               searching.py
+    request  cancel                 the user requests it, or cancels it        request.py
+    approve_review  reject_review   an operator approves it before it is sent  review.py
+    claim                           a worker claims the next step              claim.py
+    record_answer                   and records the provider's answer          record.py
+    apply_report                    a provider report takes effect             apply_report.py
+    handle_hint                     a webhook makes us query the provider      hints.py
+    sweep                           due work that no worker holds is found     sweep.py
+    pause  resume                   an operator stops and restarts sending     pauses.py
+    propose  approve  reject        two operators decide a doubtful outcome    resolve.py
+    add_note  retry_now  query_now  what one operator may do alone             operate.py
+    find  history                   callers read withdrawals                   queries.py
+    guard  postpone_after_error     a step that raises is retried later        record.py
 
-A status changes in `journey.py`, and nowhere else.
+`transitions.py` alone changes a status. Operators find withdrawals with `search.py`.
 """
 
-from shared.withdrawals.claiming import claim
-from shared.withdrawals.hinting import take_hint
-from shared.withdrawals.operating import add_note, ask_now, retry_now
-from shared.withdrawals.pausing import pause, resume
-from shared.withdrawals.reading import Page, find, history
-from shared.withdrawals.recording import put_off, record_answer
-from shared.withdrawals.reporting import apply_report
-from shared.withdrawals.requesting import cancel, refusal, request
-from shared.withdrawals.resolving import approve, propose, reject
-from shared.withdrawals.reviewing import approve_review, reject_review
-from shared.withdrawals.sweeping import sweep
+from shared.withdrawals.apply_report import apply_report
+from shared.withdrawals.claim import claim
+from shared.withdrawals.hints import handle_hint
+from shared.withdrawals.operate import add_note, query_now, retry_now
+from shared.withdrawals.pauses import pause, resume
+from shared.withdrawals.queries import Page, find, history
+from shared.withdrawals.record import guard, postpone_after_error, record_answer
+from shared.withdrawals.request import balance_error, cancel, request
+from shared.withdrawals.resolve import approve, propose, reject
+from shared.withdrawals.review import approve_review, reject_review
+from shared.withdrawals.sweep import sweep
 
 __all__ = [
     "Page",
@@ -34,21 +34,22 @@ __all__ = [
     "apply_report",
     "approve",
     "approve_review",
-    "ask_now",
+    "balance_error",
     "cancel",
     "claim",
     "find",
+    "guard",
+    "handle_hint",
     "history",
     "pause",
+    "postpone_after_error",
     "propose",
-    "put_off",
+    "query_now",
     "record_answer",
-    "refusal",
     "reject",
     "reject_review",
     "request",
     "resume",
     "retry_now",
     "sweep",
-    "take_hint",
 ]

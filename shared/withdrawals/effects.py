@@ -1,6 +1,6 @@
-"""What a report does once it is clear what it means: it is followed, it ends an attempt, it is confirmed.
+"""The effects of a report: the payout is followed, the attempt ends, a payment is confirmed.
 
-Callers hold the withdrawal's lock. `reporting.py` and `recording.py` decide which of these it is.
+`apply_report.py` and `record.py` decide which effect applies. Callers hold the withdrawal's lock.
 """
 
 from contextlib import suppress
@@ -10,18 +10,21 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from shared import blocks, exception_records
 from shared.errors import Conflict
 from shared.models import PayoutAttempt, Withdrawal
-from shared.razorpayx.answers import PROGRESS, PayoutReport
-from shared.razorpayx.reasons import REVERSED, in_plain_words, policy
+from shared.people import exception_records
+from shared.providers.answers import PayoutReport
+from shared.providers.failures import REVERSED, policy_for, user_message
+from shared.providers.registry import provider
 from shared.settings import settings
 from shared.states import REFUNDED, AttemptState, Reason, Status
-from shared.withdrawals import journey, pausing
+from shared.withdrawals import blocks, pauses, transitions
 
-STOPPED = frozenset({"cancelled", "rejected"})
+STOPPED_STATUSES = frozenset({"cancelled", "rejected"})
 WEBHOOK = "webhook"
-NOT_CONFIRMED, WEBHOOK_UNTRUE = "not_confirmed", "webhook_untrue"  # exception records: nothing stops for them
+# Kinds of exception records that hold nothing.
+NOT_CONFIRMED = "not_confirmed"
+WEBHOOK_UNTRUE = "webhook_untrue"
 
 
 def follow(
@@ -32,21 +35,20 @@ def follow(
     channel: str,
     evidence: dict[str, Any],
 ) -> None:
-    """The payout is on its way: the next look is planned, and what is new of it is written down."""
-    news = attempt.state != AttemptState.ACCEPTED or report.status != attempt.provider_status
-    journey.answered(session, withdrawal)
-    pausing.learn_from_report(session, withdrawal, report)
-    known = PROGRESS.get(attempt.provider_status or "", 0)
-    if PROGRESS[report.status] >= known:
-        _learn(attempt, report)
+    """The payout is on its way: update the attempt and schedule the next poll."""
+    is_new = attempt.state != AttemptState.ACCEPTED or report.status != attempt.provider_status
+    transitions.close_notices(session, withdrawal)
+    pauses.update_breakers_from_report(session, withdrawal, report)
+    if report.progress >= provider().progress_of(attempt.provider_status):
+        _update_from_report(attempt, report)
     attempt.state = AttemptState.ACCEPTED
-    why = Reason.PROVIDER_QUEUED if attempt.provider_status != "processing" else Reason.BANK_PROCESSING
-    journey.wait(withdrawal, why, seconds_to_next_poll(attempt))
-    if news:
-        journey.note(session, withdrawal, f"payout_{report.status}", actor=channel, **evidence)
+    reason = Reason.PROVIDER_QUEUED if attempt.provider_status != "processing" else Reason.BANK_PROCESSING
+    transitions.reschedule(withdrawal, reason, seconds_to_next_poll(attempt))
+    if is_new:
+        transitions.record(session, withdrawal, f"payout_{report.status}", actor=channel, **evidence)
 
 
-def end(
+def end_attempt(
     session: Session,
     withdrawal: Withdrawal,
     attempt: PayoutAttempt,
@@ -54,40 +56,44 @@ def end(
     channel: str,
     evidence: dict[str, Any],
 ) -> None:
-    """The attempt is over: paid, or not, or no more."""
-    was_paid, was_unconfirmed = attempt.state == AttemptState.PAID, attempt.unconfirmed
-    _learn(attempt, report)
+    """The attempt ends: it is paid, failed, or reversed after it was paid."""
+    was_paid = attempt.state == AttemptState.PAID
+    was_unconfirmed = attempt.unconfirmed
+    _update_from_report(attempt, report)
     if report.outcome == "paid":
         attempt.state = AttemptState.PAID
         attempt.unconfirmed = channel == WEBHOOK
-        soon = settings().confirm_seconds if attempt.unconfirmed else min(settings().recheck_seconds)
-        attempt.recheck_at = func.now() + timedelta(seconds=soon)
-        # The attempt's, for it may have been told before the end was.
-        journey.move(
+        seconds = settings().confirm_seconds if attempt.unconfirmed else min(settings().recheck_seconds)
+        attempt.recheck_at = func.now() + timedelta(seconds=seconds)
+        # The attempt's UTR, because an earlier report may have carried it.
+        transitions.transition(
             session, withdrawal, Status.COMPLETED, actor=channel, reason="paid", utr=attempt.utr, **evidence
         )
         if not attempt.unconfirmed:
-            pausing.learn_from_report(session, withdrawal, report)
+            pauses.update_breakers_from_report(session, withdrawal, report)
         return
     if was_unconfirmed:
-        # Whatever only a webhook told of its payment was never so: the UTR may be another's.
+        # Only a webhook reported this payment, and it was untrue: the UTR may belong to another one.
         withdrawal.utr = None if withdrawal.utr == attempt.utr else withdrawal.utr
-        attempt.utr, attempt.fees_paise, attempt.tax_paise = report.utr, report.fees_paise, report.tax_paise
-    attempt.recheck_at, attempt.unconfirmed = None, False
+        attempt.utr = report.utr
+        attempt.fees_paise = report.fees_paise
+        attempt.tax_paise = report.tax_paise
+    attempt.recheck_at = None
+    attempt.unconfirmed = False
     attempt.state = AttemptState.REVERSED if report.outcome == "reversed" else AttemptState.FAILED
     attempt.ended_at = func.now()
     if was_unconfirmed:
-        _close_calls(session, withdrawal, "RazorpayX told how it ended")
+        _close_exceptions(session, withdrawal, "RazorpayX reported how it ended")
         if report.outcome == "not_paid":
-            call_a_person(session, withdrawal, WEBHOOK_UNTRUE, channel, evidence)
+            open_exception(session, withdrawal, WEBHOOK_UNTRUE, channel, evidence)
     if was_paid:
         reason = "reversed" if report.outcome == "reversed" else report.reason or report.status
         fail(session, withdrawal, actor=channel, reason=reason, **evidence)
         return
-    # What somebody stopped is not begun anew, whatever had delayed it before.
-    reason = report.status if report.status in STOPPED else report.reason or report.status
+    # A payout that was cancelled or rejected at the provider is not retried, whatever delayed it before.
+    reason = report.status if report.status in STOPPED_STATUSES else report.reason or report.status
     end_or_retry(session, withdrawal, attempt, actor=channel, reason=reason, **evidence)
-    pausing.learn_from_report(session, withdrawal, report)
+    pauses.update_breakers_from_report(session, withdrawal, report)
 
 
 def confirm(
@@ -98,20 +104,24 @@ def confirm(
     channel: str,
     evidence: dict[str, Any],
 ) -> None:
-    """Our own call says what the webhook said. Where its UTR was another, ours counts from now on."""
-    told = attempt.utr
-    _learn(attempt, report)
-    attempt.utr, attempt.unconfirmed = report.utr, False
-    attempt.fees_paise, attempt.tax_paise = report.fees_paise, report.tax_paise
-    if withdrawal.utr in (None, told):
+    """Our own call confirms what a webhook reported. If the UTRs differ, the one from our call counts."""
+    previous_utr = attempt.utr
+    _update_from_report(attempt, report)
+    attempt.utr = report.utr
+    attempt.unconfirmed = False
+    attempt.fees_paise = report.fees_paise
+    attempt.tax_paise = report.tax_paise
+    if withdrawal.utr in (None, previous_utr):
         withdrawal.utr = attempt.utr
-    was = told if told != attempt.utr else None
-    journey.note(session, withdrawal, "confirmed", actor=channel, **evidence, utr=report.utr, told_before=was)
-    _close_calls(session, withdrawal, "RazorpayX confirmed the payment")
-    pausing.learn_from_report(session, withdrawal, report)
+    replaced_utr = previous_utr if previous_utr != attempt.utr else None
+    transitions.record(
+        session, withdrawal, "confirmed", actor=channel, **evidence, utr=report.utr, told_before=replaced_utr
+    )
+    _close_exceptions(session, withdrawal, "RazorpayX confirmed the payment")
+    pauses.update_breakers_from_report(session, withdrawal, report)
 
 
-def learn_more(
+def add_information(
     session: Session,
     withdrawal: Withdrawal,
     attempt: PayoutAttempt,
@@ -119,15 +129,15 @@ def learn_more(
     channel: str,
     evidence: dict[str, Any],
 ) -> None:
-    """Write down what was not known yet of a payout that has ended."""
-    _learn(attempt, report)
+    """Add a UTR, fees or tax to a payout that has ended."""
+    _update_from_report(attempt, report)
     if attempt.state == AttemptState.PAID:
-        withdrawal.utr = withdrawal.utr or attempt.utr  # the one that people named stays
-    journey.note(session, withdrawal, "learnt", actor=channel, **evidence, utr=report.utr)
+        withdrawal.utr = withdrawal.utr or attempt.utr  # a UTR that operators entered stays
+    transitions.record(session, withdrawal, "learnt", actor=channel, **evidence, utr=report.utr)
 
 
-def tells_more(attempt: PayoutAttempt, report: PayoutReport) -> bool:
-    """Whether it fills in what we do not know yet. What differs from what we know is for reconciliation."""
+def adds_information(attempt: PayoutAttempt, report: PayoutReport) -> bool:
+    """True if the report adds a value that we lack. Values that differ from ours are for reconciliation."""
     if report.utr and attempt.utr and report.utr != attempt.utr:
         return False
     pairs = (
@@ -147,63 +157,69 @@ def end_or_retry(
     reason: str | None,
     **data: Any,
 ) -> None:
-    """After a definite failure the table of reasons says: a new attempt, a person, or the coins back."""
+    """After a definite failure, follow the policy for its reason: a new attempt, a hold, or a refund."""
     data["attempt_id"] = str(attempt.id)
-    then = policy(reason)
-    may_retry = then.action == "retry" and attempt.number < min(then.attempts, settings().max_attempts)
-    if journey.is_blocked(withdrawal):
-        # This attempt is over, but something else may have been paid: the coins stay where they are.
-        journey.wait(withdrawal, Reason.IN_REVIEW, journey.REVIEW_SECONDS)
+    policy = policy_for(reason)
+    may_retry = policy.action == "retry" and attempt.number < min(
+        policy.max_attempts, settings().max_attempts
+    )
+    if transitions.is_on_hold(withdrawal):
+        # This attempt is over, but another payout may have been paid, so nothing is refunded.
+        transitions.reschedule(withdrawal, Reason.ON_HOLD, transitions.HOLD_CHECK_SECONDS)
     elif may_retry and withdrawal.status == Status.PROCESSING:
-        journey.wait(withdrawal, Reason.RETRY_LATER, settings().retry_seconds * then.minutes / 30)
-    elif then.action == "hold" and withdrawal.status == Status.PROCESSING:
-        journey.flag(session, withdrawal, f"held:{reason}", actor=actor, **data)
+        transitions.reschedule(
+            withdrawal, Reason.RETRY_LATER, settings().retry_seconds * policy.wait_minutes / 30
+        )
+    elif policy.action == "hold" and withdrawal.status == Status.PROCESSING:
+        transitions.hold(session, withdrawal, f"held:{reason}", actor=actor, **data)
     else:
         fail(session, withdrawal, actor=actor, reason=reason, **data)
         return
-    journey.note(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
+    transitions.record(session, withdrawal, f"attempt_failed:{reason}", actor=actor, **data)
 
 
 def fail(session: Session, withdrawal: Withdrawal, *, actor: str, reason: str | None, **data: Any) -> None:
-    """It definitely did not happen: the coins go back, and the user is told why in plain words."""
+    """The payment definitely did not happen: fail, refund the coins, and give the user the reason."""
     was_paid = withdrawal.status == Status.COMPLETED
-    words = REVERSED if was_paid and reason == "reversed" else in_plain_words(reason)
-    journey.move(
+    message = REVERSED if was_paid and reason == "reversed" else user_message(reason)
+    transitions.transition(
         session,
         withdrawal,
         Status.FAILED,
         actor=actor,
         reason=reason or "not_paid",
-        failure_reason=words,
+        failure_reason=message,
         **data,
     )
 
 
-def hold_against(attempt: PayoutAttempt, report: PayoutReport) -> None:
-    """Keep what contradicts an attempt's end: people act on it, and the next word is held against it."""
+def keep_contradiction(attempt: PayoutAttempt, report: PayoutReport) -> None:
+    """Store a report that contradicts the attempt's end, for operators and for comparison with later ones."""
     if attempt.state == AttemptState.PAID:
-        attempt.utr = attempt.utr or report.utr  # told once
+        attempt.utr = attempt.utr or report.utr  # the first reported UTR stays
     if attempt.payout_id in (None, report.payout_id):
-        attempt.payout_id, attempt.provider_status = report.payout_id, report.status
+        attempt.payout_id = report.payout_id
+        attempt.provider_status = report.status
         attempt.answered_at = func.now()
 
 
 def freeze_if_refunded(session: Session, withdrawal: Withdrawal) -> None:
-    """A payout lives, or was paid, whose coins are back: its user withdraws nothing until people have looked.
+    """Freeze the wallet if the coins were refunded although a payout lives or was paid, until operators
+    decide.
 
-    Whoever can make this happen could do it again with the same coins. The caller holds its lock.
+    A user who can cause this could repeat it with the same coins. The caller holds the withdrawal's lock.
     """
     if withdrawal.status not in REFUNDED:
         return
-    reason = f"RazorpayX tells of a payout for withdrawal {withdrawal.id}, whose coins are back"
-    with suppress(Conflict):  # it is frozen already
+    reason = f"RazorpayX reports a payout for withdrawal {withdrawal.id}, whose coins were refunded"
+    with suppress(Conflict):  # it is already frozen
         blocks.freeze(session, withdrawal.user_id, reason=reason, actor="system")
 
 
-def call_a_person(
+def open_exception(
     session: Session, withdrawal: Withdrawal, kind: str, channel: str, evidence: dict[str, Any]
 ) -> None:
-    """Something for people to know that stops nothing: the provider's own word decides, now or soon."""
+    """Open an exception record that holds nothing: a call of our own decides, now or soon."""
     exception_records.open_record(
         session,
         kind=kind,
@@ -216,12 +232,12 @@ def call_a_person(
 
 
 def seconds_to_next_poll(attempt: PayoutAttempt) -> float:
-    """Each look at a payout waits twice as long as the one before, up to a limit."""
-    doublings = min(attempt.checks, 20)
+    """Return the wait before the next poll: it doubles with each query, up to a limit."""
+    doublings = min(attempt.queries, 20)
     return float(min(settings().poll_seconds * 2**doublings, settings().poll_max_seconds))
 
 
-def _close_calls(session: Session, withdrawal: Withdrawal, resolution: str) -> None:
+def _close_exceptions(session: Session, withdrawal: Withdrawal, resolution: str) -> None:
     exception_records.close_all(
         session,
         kind=NOT_CONFIRMED,
@@ -231,7 +247,7 @@ def _close_calls(session: Session, withdrawal: Withdrawal, resolution: str) -> N
     )
 
 
-def _learn(attempt: PayoutAttempt, report: PayoutReport) -> None:
+def _update_from_report(attempt: PayoutAttempt, report: PayoutReport) -> None:
     attempt.payout_id = report.payout_id
     attempt.provider_status = report.status
     attempt.status_details = report.details or None

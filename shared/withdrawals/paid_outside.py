@@ -1,4 +1,4 @@
-"""What two people say of a payment: under which UTR, by which way, and when; checked before it counts."""
+"""Payments that operators enter: the UTR, the way and the time. They are validated before they count."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,30 +10,31 @@ from sqlalchemy import func, select, union_all
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import utr as utrs
 from shared.clock import iso
 from shared.errors import BadRequest, Conflict
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.states import Decision, PaidVia, Status
+from shared.text import utr as utrs
 
-UTR_OF_ANOTHER = "utr_of_another"  # a record: RazorpayX names a UTR under which another withdrawal was paid
+# Kind of hold: the provider reports a UTR under which another withdrawal was paid.
+UTR_OF_ANOTHER = "utr_of_another"
 ONE_UTR = "uq_withdrawals_utr"  # the index that keeps a UTR to one withdrawal
 
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """How the rupees arrived, as people tell it; all empty where nothing is said of a payment."""
+    """How the rupees arrived, as operators entered it; all empty if they entered no payment."""
 
     utr: str | None = None
     via: PaidVia | None = None
     at: datetime | None = None
 
     def columns(self) -> dict[str, Any]:
-        """As a proposal keeps it."""
+        """Return the columns of a proposal."""
         return {"utr": self.utr, "paid_via": self.via, "paid_at": self.at}
 
-    def told(self) -> dict[str, str]:
-        """As an event tells it."""
+    def event_data(self) -> dict[str, str]:
+        """Return the data of an event."""
         return (
             {"utr": self.utr, "paid_via": self.via, "paid_at": iso(self.at) or ""}
             if self.utr and self.via
@@ -41,47 +42,50 @@ class Payment:
         )
 
 
-NOT_TOLD = Payment()
+NO_PAYMENT = Payment()
 
 
-def of(made: Resolution) -> Payment:
-    """What a proposal says of the payment."""
-    return Payment(made.utr, PaidVia(made.paid_via) if made.paid_via else None, made.paid_at)
+def proposed_payment(resolution: Resolution) -> Payment:
+    """Return the payment that a proposal holds."""
+    via = PaidVia(resolution.paid_via) if resolution.paid_via else None
+    return Payment(resolution.utr, via, resolution.paid_at)
 
 
-def checked(session: Session, withdrawal: Withdrawal, decision: Decision, told: Payment) -> Payment:
-    """What is told, in the form in which it is kept.
+def validate(session: Session, withdrawal: Withdrawal, decision: Decision, payment: Payment) -> Payment:
+    """Return the payment in the form in which it is stored.
 
-    What is completed already keeps its own UTR and time: there, nothing need be told. Raises BadRequest,
-    Conflict (the UTR is another withdrawal's).
+    A completed withdrawal has a UTR and a time already, so it needs no payment. Raises BadRequest, Conflict
+    (the UTR belongs to another withdrawal).
     """
     if decision != Decision.PAID:
-        return NOT_TOLD
-    is_needed = withdrawal.status == Status.PROCESSING
-    if is_needed and not told.utr:
-        raise BadRequest("A UTR is required", "Say under which UTR it was paid", code="utr_required")
-    if told.via is None and (is_needed or told.utr or told.at):
-        words = ", ".join(utrs.FORMS)
-        raise BadRequest("How it was paid is required", f"It is one of {words}", code="paid_via_required")
-    if told.at is None and (is_needed or told.utr or told.via):
+        return NO_PAYMENT
+    is_required = withdrawal.status == Status.PROCESSING
+    if is_required and not payment.utr:
+        raise BadRequest("A UTR is required", "Enter the UTR of the payment", code="utr_required")
+    if payment.via is None and (is_required or payment.utr or payment.at):
+        ways = ", ".join(utrs.FORMS)
+        raise BadRequest("The way of payment is required", f"Enter one of {ways}", code="paid_via_required")
+    if payment.at is None and (is_required or payment.utr or payment.via):
         raise BadRequest(
-            "When it was paid is required", "The statement tells it; in India's time", code="paid_at_required"
+            "The time of payment is required",
+            "Enter the time from the bank statement, in IST",
+            code="paid_at_required",
         )
-    if told.via is None or told.at is None:
-        return NOT_TOLD
-    if told.via not in utrs.FORMS:
-        words = ", ".join(utrs.FORMS)
-        raise BadRequest("Invalid way of payment", f"It is one of {words}", code="invalid_paid_via")
-    utr = utrs.clean(told.utr or withdrawal.utr or "", told.via)
-    if is_of_another(session, withdrawal, utr):
-        raise used(utr)
+    if payment.via is None or payment.at is None:
+        return NO_PAYMENT
+    if payment.via not in utrs.FORMS:
+        ways = ", ".join(utrs.FORMS)
+        raise BadRequest("Invalid way of payment", f"Enter one of {ways}", code="invalid_paid_via")
+    utr = utrs.normalize(payment.utr or withdrawal.utr or "", payment.via)
+    if is_utr_of_another(session, withdrawal, utr):
+        raise utr_used_error(utr)
     now = session.scalars(select(func.now())).one()
-    return Payment(utr, told.via, utrs.plausible(told.at, withdrawal.created_at, now))
+    return Payment(utr, payment.via, utrs.validate_paid_at(payment.at, withdrawal.created_at, now))
 
 
-def is_of_another(session: Session, withdrawal: Withdrawal, utr: str) -> bool:
-    """Whether a UTR is known of another withdrawal, or of an attempt of another."""
-    theirs = union_all(
+def is_utr_of_another(session: Session, withdrawal: Withdrawal, utr: str) -> bool:
+    """True if another withdrawal, or an attempt of one, has this UTR."""
+    others = union_all(
         select(Withdrawal.id).where(
             func.upper(Withdrawal.utr) == utr.upper(), Withdrawal.id != withdrawal.id
         ),
@@ -89,22 +93,22 @@ def is_of_another(session: Session, withdrawal: Withdrawal, utr: str) -> bool:
             PayoutAttempt.utr == utr, PayoutAttempt.withdrawal_id != withdrawal.id
         ),
     )
-    return session.scalar(theirs.limit(1)) is not None
+    return session.scalar(others.limit(1)) is not None
 
 
-def used(utr: str) -> Conflict:
-    """What is said of a UTR that another withdrawal has."""
+def utr_used_error(utr: str) -> Conflict:
+    """Return the error for a UTR that another withdrawal has."""
     return Conflict(
-        "UTR already used", f"Another withdrawal was paid under {utr}; search for it", code="utr_used"
+        "UTR already used", f"Another withdrawal was paid under {utr}. Search for it", code="utr_used"
     )
 
 
 @contextmanager
-def one_utr(paid: Payment) -> Iterator[None]:
-    """Say that another withdrawal got this UTR at this very moment, when it did. Raises Conflict."""
+def map_utr_conflict(paid: Payment) -> Iterator[None]:
+    """Raise Conflict if another withdrawal got this UTR at the same moment."""
     try:
         yield
     except IntegrityError as error:
         if getattr(getattr(error.orig, "diag", None), "constraint_name", None) == ONE_UTR:
-            raise used(paid.utr or "") from error
+            raise utr_used_error(paid.utr or "") from error
         raise

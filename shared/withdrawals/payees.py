@@ -1,39 +1,37 @@
-"""Where RazorpayX knows a payee. The row says who is paid: it never changes, it ends and another follows."""
-
-import json
+"""Payees as the provider knows them. A destination row never changes: it ends, and a new one replaces it."""
 
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from shared.models import Destination, PayoutAttempt, Withdrawal
-from shared.razorpayx.answers import Prepared
-from shared.settings import settings
-from shared.steps import Prepare
+from shared.providers.answers import Prepared
+from shared.providers.registry import provider
+from shared.providers.steps import Prepare
 
 
-def remember(session: Session, step: Prepare, answer: Prepared) -> None:
-    """The payee is known there from now on. If two withdrawals asked at once, the first answer stays."""
+def save_destination(session: Session, step: Prepare, answer: Prepared) -> None:
+    """Store the payee's ids. If two withdrawals prepared the payee at once, the first answer stays."""
     statement = upsert(Destination).values(
         user_id=step.user_id,
         upi_id=step.upi_id,
         contact_id=answer.contact_id,
         fund_account_id=answer.fund_account_id,
-        known_to=settings().razorpayx_identity,
+        known_to=provider().identity(),
     )
     session.execute(statement.on_conflict_do_nothing())
 
 
-def forget(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> None:
-    """What we know of the payee is no longer true, this refusal says: a new attempt makes them known anew."""
-    session.flush()  # the database ends a destination only beside the refusal that shows why
+def end_destination(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> None:
+    """End the payee's ids, which a refusal reported as invalid; a new attempt prepares the payee again."""
+    session.flush()  # the database ends a destination only if the attempt's refusal is stored
     session.execute(
         update(Destination)
         .where(
             Destination.user_id == withdrawal.user_id,
             Destination.upi_id == withdrawal.upi_id,
-            # Another attempt may have replaced it since.
-            Destination.fund_account_id == json.loads(attempt.request_body)["fund_account_id"],
+            # Another attempt may have replaced the destination since.
+            Destination.fund_account_id == provider().payee_of(attempt.request_body),
             Destination.ended_at.is_(None),
         )
         .values(ended_at=func.now())

@@ -1,4 +1,4 @@
-"""`make chaos`: break everything under load, let calm return, prove that nothing was paid twice or lost."""
+"""`make chaos`: break everything under load, stop the faults, prove that nothing was paid twice or lost."""
 
 import argparse
 import shutil
@@ -9,28 +9,28 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.chaos.run import Options, Result, Tell, run
+from tests.chaos.run import Options, ReportProgress, Result, run
 from tests.chaos.schedule import FAULTS
 
-SHOWN = 5  # ids of each broken truth
+MAX_IDS_SHOWN = 5  # for each broken truth
 
 
-Run = Callable[[Options, Path, Tell], Result]
+Run = Callable[[Options, Path, ReportProgress], Result]
 
 
 def main(argv: Sequence[str] | None = None, run: Run = run) -> int:
-    """Runs once and prints the page. 0: every promise was kept; 1: not, or the run was not as it must be."""
+    """Run once and print the page. Returns 0 if every promise was kept and the run was valid, otherwise 1."""
     options = _options(argv)
     directory = options.directory or Path(tempfile.mkdtemp(prefix="coin-chaos-"))
     directory.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
+    started = time.monotonic()
 
-    def tell(what: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {what}", file=sys.stderr, flush=True)
+    def report(progress: str) -> None:
+        print(f"{time.monotonic() - started:6.1f} s  {progress}", file=sys.stderr, flush=True)
 
     good = False
     try:
-        result = run(options, directory, tell)
+        result = run(options, directory, report)
         good = result.good
         print(page(result))
     finally:
@@ -46,14 +46,14 @@ def main(argv: Sequence[str] | None = None, run: Run = run) -> int:
 def _options(argv: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser("make chaos", description=__doc__)
     default = Options()
-    parser.add_argument("--withdrawals", type=int, default=default.withdrawals, help="how many are asked for")
-    parser.add_argument("--seconds", type=float, default=default.seconds, help="how long faults are on")
+    parser.add_argument("--withdrawals", type=int, default=default.withdrawals, help="how many are requested")
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="how long faults are injected")
     parser.add_argument(
-        "--seed", type=int, default=default.seed, help="chooses wishes, faults and their times"
+        "--seed", type=int, default=default.seed, help="determines requests, faults and their times"
     )
-    parser.add_argument("--faults", default="all", help=f"all, none, or some of {','.join(FAULTS)}")
+    parser.add_argument("--faults", default="all", help=f"all, none, or a list of {','.join(FAULTS)}")
     parser.add_argument(
-        "--patience", type=float, default=default.patience, help="seconds to become final in calm"
+        "--patience", type=float, default=default.patience, help="seconds to become final after the faults"
     )
     parser.add_argument(
         "--within", type=float, default=default.within, help="seconds that the whole run may take"
@@ -61,29 +61,27 @@ def _options(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--workers", type=int, default=default.workers, help="Celery worker processes")
     parser.add_argument("--api-workers", type=int, default=default.api_workers, help="API processes")
     parser.add_argument("--directory", type=Path, help="keep databases and logs here")
-    given = parser.parse_args(argv)
-    names = {"all": list(FAULTS), "none": []}.get(given.faults, given.faults.split(","))
+    arguments = parser.parse_args(argv)
+    names = {"all": list(FAULTS), "none": []}.get(arguments.faults, arguments.faults.split(","))
     if unknown := set(names) - set(FAULTS):
         parser.error(f"--faults: {', '.join(sorted(unknown))}: unknown; known are {', '.join(FAULTS)}")
-    if given.directory and given.directory.exists() and any(given.directory.iterdir()):
-        parser.error(
-            f"--directory: {given.directory} is not empty: old books would be judged by new memories"
-        )
+    if arguments.directory and arguments.directory.exists() and any(arguments.directory.iterdir()):
+        parser.error(f"--directory: {arguments.directory} is not empty: the result needs an empty one")
     return Options(
-        given.withdrawals,
-        given.seconds,
-        given.seed,
+        arguments.withdrawals,
+        arguments.seconds,
+        arguments.seed,
         tuple(names),
-        given.directory,
-        given.patience,
-        given.within,
-        given.workers,
-        given.api_workers,
+        arguments.directory,
+        arguments.patience,
+        arguments.within,
+        arguments.workers,
+        arguments.api_workers,
     )
 
 
 def page(result: Result) -> str:
-    """The result on one page."""
+    """The result as one page of text."""
     lines = [
         f"Seed {result.options.seed}: {result.numbers['withdrawals']} withdrawals, "
         f"{sum(result.faults.values())} faults, {result.broken} promises broken",
@@ -100,14 +98,14 @@ def page(result: Result) -> str:
     ]
     lines += _recoveries(result)
     lines.append("")
-    for one, who in result.truths.items():
-        lines.append(f"{'BROKEN' if who else 'holds '}  promise {one.promise:5} {one.sentence}")
-        lines += [f"        {name}" for name in who[:SHOWN]]
-        lines += [f"        and {len(who) - SHOWN} more"] * (len(who) > SHOWN)
+    for truth, violations in result.truths.items():
+        lines.append(f"{'BROKEN' if violations else 'holds '}  promise {truth.promise:5} {truth.sentence}")
+        lines += [f"        {name}" for name in violations[:MAX_IDS_SHOWN]]
+        lines += [f"        and {len(violations) - MAX_IDS_SHOWN} more"] * (len(violations) > MAX_IDS_SHOWN)
     lines.append(f"{'holds ' if result.check_holds else 'BROKEN'}  `payouts check`")
     lines += [] if result.check_holds else [result.check]
     lines += [f"The run itself: {error}" for error in result.errors]
-    lines += [f"Ended by itself and was started again: {who}" for who in result.died]
+    lines += [f"Ended by itself and was started again: {part}" for part in result.died]
     if not result.in_time:
         lines.append(f"It took {result.seconds:.0f} s, and may take {result.options.within:g} s.")
     return "\n".join([*lines, "", _verdict(result)])
@@ -130,7 +128,8 @@ def _recoveries(result: Result) -> list[str]:
     for name in [name for fault in FAULTS for name in (fault, f"{fault}: what it held")]:
         times = result.recovery.get(name, [])
         if times:
-            half, longest = statistics.median(times), max(times)
+            half = statistics.median(times)
+            longest = max(times)
             lines.append(f"{name:34} {len(times):5}   {half:6.2f} {longest:6.2f}")
         elif result.faults.get(name):
             lines.append(f"{name:34} {result.faults[name]:5}")

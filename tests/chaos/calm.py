@@ -1,7 +1,7 @@
-"""`make calm`: thousands of healthy withdrawals through the real stack, and no alarm about any of them.
+"""`make calm`: thousands of healthy withdrawals through the real stack must raise no alarm.
 
-Nothing is broken here, and apps ask no faster than this machine pays. Spot checks run every few seconds, every
-process is scraped as Prometheus would, and in the end there must be no exception record, not even a closed one, no
+Nothing is broken, and apps send requests no faster than this machine pays. Spot checks run every few seconds and
+every process is scraped as by Prometheus. At the end there must be no exception record, not even a closed one, no
 finding of `payouts check`, and no alert of deploy/prometheus/alerts.yml at any scrape, as promtool evaluates them.
 """
 
@@ -26,7 +26,7 @@ from sandbox.stack import ROOT, Stack
 from tests.chaos.alerts import Watch, fired, with_a_fault
 from tests.e2e.system import App
 
-# The defaults, but for the pace and for how often it is looked at.
+# The defaults, except for the rate limit and the frequency of checks.
 SETTINGS = {
     "CANCEL_WINDOW_SECONDS": "2",
     "WATCH_SECONDS": "10",
@@ -34,26 +34,25 @@ SETTINGS = {
     "SIM_BALANCE_PAISE": str(10**12),
 }
 SCRAPE_SECONDS = 15
-WISHES_PER_USER, COINS = 10, 500
-# As a healthy day has them, in a hundred: refused by the bank, sent back, cancelled; all others are paid.
+REQUESTS_PER_USER = 10
+COINS = 500
+# Per hundred, as on a healthy day: failed at the bank, reversed, cancelled; all others are paid.
 ENDS = {1: "fail.beneficiary_vpa_invalid", 2: "fail.bank_account_closed", 50: "reversed"}
 CANCELLED = 3
-# More are not asked for while so many wait: a machine that is too slow for its load is not healthy, and says so.
-MOST_OPEN = 100
+# No more requests while so many are open: an overloaded machine is not healthy and would raise alarms.
+MAX_OPEN = 100
 WORKERS = ("worker", "worker2", "notifier")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs once and prints what came of it. 0: nobody was alarmed; 1: somebody was."""
+    """Run once and print the result. Returns 0 if there was no alarm, otherwise 1."""
     parser = argparse.ArgumentParser("make calm", description=__doc__)
     parser.add_argument("--withdrawals", type=int, default=5000)
     parser.add_argument("--clients", type=int, default=8, help="apps at once")
-    # What users are promised counts on it: a pace that the machine does not reach makes them overdue.
+    # Expected times rely on this rate: if the machine does not reach it, withdrawals become overdue.
     parser.add_argument("--pace", type=float, default=30, help="calls a second; this machine must reach it")
     parser.add_argument("--patience", type=float, default=600, help="seconds to become final")
-    parser.add_argument(
-        "--afterwards", type=float, default=60, help="seconds to be watched when all is final"
-    )
+    parser.add_argument("--afterwards", type=float, default=60, help="seconds to watch after all are final")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="coin-calm-") as name:
         directory = Path(name)
@@ -68,25 +67,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(stack: Stack, options: argparse.Namespace, directory: Path) -> list[str]:
     targets = _targets(stack)
-    watch, over = Watch(SCRAPE_SECONDS, time.time()), threading.Event()
+    watch = Watch(SCRAPE_SECONDS, time.time())
+    over = threading.Event()
     scraper = threading.Thread(target=_scrape_until, args=(over, watch, targets), daemon=True)
     scraper.start()
-    began = time.monotonic()
+    started = time.monotonic()
     try:
-        _ask_for_all(stack, options)
-        asked = time.monotonic() - began
+        _request_all(stack, options)
+        request_seconds = time.monotonic() - started
         _wait_until_final(stack, options.patience)
-        took = time.monotonic() - began
+        final_seconds = time.monotonic() - started
         time.sleep(options.afterwards)
     finally:
         over.set()
         scraper.join()
-    statuses, spots = _ends(stack)
+    statuses, spot_checks = _statuses(stack)
     print(f"withdrawals   {sum(statuses.values()):,}: {', '.join(f'{n:,} {s}' for s, n in statuses.items())}")
-    print(f"seconds       {asked:.0f} to ask, {took:.0f} until all were final")
     print(
-        f"spot checks   each asked every {SETTINGS['WATCH_SECONDS']} s; {spots} of them, all at once in the end"
+        f"seconds       {request_seconds:.0f} to send all requests, {final_seconds:.0f} until all were final"
     )
+    print(f"spot checks   each every {SETTINGS['WATCH_SECONDS']} s; {spot_checks} checks in the last minute")
     faults = [*_records(stack), *_check(stack), *_alerts(watch, directory)]
     if sum(statuses.values()) != options.withdrawals:
         faults.append(f"of {options.withdrawals} withdrawals there are {sum(statuses.values())}")
@@ -94,7 +94,7 @@ def _run(stack: Stack, options: argparse.Namespace, directory: Path) -> list[str
 
 
 def _targets(stack: Stack) -> dict[tuple[str, str], str]:
-    """Where each process tells its metrics: one machine has one port of a number."""
+    """The metrics address of each process; on one machine each needs its own port."""
     targets = {("payouts-api", "api"): stack.info()["api"]}
     for name in WORKERS:
         port = str(free_port())
@@ -105,36 +105,37 @@ def _targets(stack: Stack) -> dict[tuple[str, str], str]:
 
 
 def _scrape_until(over: threading.Event, watch: Watch, targets: dict[tuple[str, str], str]) -> None:
-    following = time.monotonic()
+    next_scrape = time.monotonic()
     while True:
-        watch.take({target: _told(url) for target, url in targets.items()})
-        following += SCRAPE_SECONDS
-        if over.wait(max(0.0, following - time.monotonic())):
+        watch.take({target: _scrape(url) for target, url in targets.items()})
+        next_scrape += SCRAPE_SECONDS
+        if over.wait(max(0.0, next_scrape - time.monotonic())):
             return
 
 
-def _told(url: str) -> str | None:
+def _scrape(url: str) -> str | None:
     with suppress(requests.RequestException):
         answer = requests.get(f"{url}/metrics", timeout=10)
         return answer.text if answer.ok else None
     return None
 
 
-def _ask_for_all(stack: Stack, options: argparse.Namespace) -> None:
-    app, number = App(stack.info()["api"], stack.info()["api_key"]), options.withdrawals
+def _request_all(stack: Stack, options: argparse.Namespace) -> None:
+    app = App(stack.info()["api"], stack.info()["api_key"])
+    number = options.withdrawals
 
-    def ask(first: int) -> None:
-        while _open(stack) > MOST_OPEN:
+    def request(first: int) -> None:
+        while _open(stack) > MAX_OPEN:
             time.sleep(0.5)
-        user_id = app.user(COINS * WISHES_PER_USER)
-        for n in range(first, min(first + WISHES_PER_USER, number)):
+        user_id = app.user(COINS * REQUESTS_PER_USER)
+        for n in range(first, min(first + REQUESTS_PER_USER, number)):
             scenario = ENDS.get(n % 100, "success")
             withdrawal_id = app.withdraw(user_id, f"{scenario}-{first}@sim", COINS)
             if n % 100 == CANCELLED:
                 app.cancel(withdrawal_id)
 
     with ThreadPoolExecutor(options.clients) as clients:
-        list(clients.map(ask, range(0, number, WISHES_PER_USER)))
+        list(clients.map(request, range(0, number, REQUESTS_PER_USER)))
 
 
 def _rows(stack: Stack, query: str) -> list[Any]:
@@ -151,11 +152,11 @@ def _wait_until_final(stack: Stack, patience: float) -> None:
 
 
 def _open(stack: Stack) -> int:
-    asked = "SELECT count(*) FROM withdrawals WHERE status IN ('pending', 'processing')"
-    return int(_rows(stack, asked)[0][0])
+    query = "SELECT count(*) FROM withdrawals WHERE status IN ('pending', 'processing')"
+    return int(_rows(stack, query)[0][0])
 
 
-def _ends(stack: Stack) -> tuple[Counter[str], int]:
+def _statuses(stack: Stack) -> tuple[Counter[str], int]:
     statuses = Counter(dict(_rows(stack, "SELECT status, count(*) FROM withdrawals GROUP BY status")))
     return statuses, _rows(
         stack, "SELECT count(*) FROM spot_checks WHERE asked_at > now() - interval '1 minute'"
@@ -163,13 +164,13 @@ def _ends(stack: Stack) -> tuple[Counter[str], int]:
 
 
 def _records(stack: Stack) -> list[str]:
-    told = _rows(stack, "SELECT kind, subject, ours::text FROM exception_records ORDER BY id LIMIT 20")
-    return [f"exception record {kind} of {subject}: {ours}" for kind, subject, ours in told]
+    rows = _rows(stack, "SELECT kind, subject, ours::text FROM exception_records ORDER BY id LIMIT 20")
+    return [f"exception record {kind} of {subject}: {ours}" for kind, subject, ours in rows]
 
 
 def _check(stack: Stack) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "shared.cli", "check"],
+        [sys.executable, "-m", "cli", "check"],
         env=stack.env,
         cwd=ROOT,
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Does what the schedule says to the real system, and keeps everything else alive as a supervisor would."""
+"""Injects the planned faults into the real system and restarts everything else as a supervisor would."""
 
 import random
 import secrets
@@ -16,15 +16,16 @@ import redis
 
 from sandbox.stack import Stack
 from tests.chaos.schedule import Planned
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
 
 FULL_PAISE = 10**13  # the provider's account: more than any run can spend
-SLOW_MS, RATE_PER_SECOND = (200, 2500), (5, 30)
-NEXT = (3, 8)  # how many creates a burst of bad webhooks or replies is about: fewer than pause all payouts
-REFUSED = (1, 2)  # a refusal of ourselves pauses at once, and each probe that meets another doubles the wait
-REPLAYED = 20  # payouts whose events are all sent again
+SLOW_MS = (200, 2500)
+RATE_PER_SECOND = (5, 30)
+NEXT = (3, 8)  # creates per burst of bad webhooks or replies: too few to pause all payouts
+REFUSED = (1, 2)  # a refusal of our account pauses at once, and each refused probe doubles the wait
+REPLAYED = 20  # payouts whose events are all resent
 SUPERVISE_SECONDS = 0.3
-PAYEES_OF_A_BANK = ("asha@okaxis", "ravi@okaxis")  # paid at once, but when their bank is offline
+PAYEES_OF_A_BANK = ("asha@okaxis", "ravi@okaxis")  # paid at once unless their bank is offline
 CALM = {
     "down": None,
     "lookups": "ok",
@@ -36,7 +37,7 @@ CALM = {
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """One fault that was really done: its name, and when it began and was over (Unix seconds)."""
+    """One injected fault: its name, start and end (Unix seconds)."""
 
     name: str
     began: float
@@ -44,27 +45,28 @@ class Injected:
 
 
 class Injector:
-    """The hands of the schedule. One thread per track calls `run`; `calm` ends everything."""
+    """Executes the schedule, one thread per track; `calm` ends all faults."""
 
     def __init__(self, stack: Stack, provider: Simulator) -> None:
-        self.stack, self.provider = stack, provider
+        self.stack = stack
+        self.provider = provider
         self.injected: list[Injected] = []
         self.errors: list[str] = []
-        self.died: list[str] = []  # parts that ended by themselves: nobody killed them
+        self.died: list[str] = []  # parts that ended by themselves
         self._over = threading.Event()
-        # A part in one thread's hands is left alone by the others, the supervisor's included.
+        # A part that one thread holds is left alone by the others, including the supervisor.
         self.hold = {name: threading.RLock() for name in stack.parts}
         self._threads: list[threading.Thread] = []
 
     def start(self, tracks: dict[str, list[Planned]]) -> None:
-        """Begin: every track in a thread of its own, and the supervisor."""
+        """Start a thread for every track and the supervisor."""
         began = time.monotonic()
         for track in tracks.values():
             self._spawn(self._run_track, track, began)
         self._spawn(self._supervise)
 
     def calm(self) -> None:
-        """Wait until the plan is over, then switch every fault off and have every part up and answering."""
+        """Wait for the end of the plan, then switch off every fault and wait until every part is ready."""
         for thread in self._threads[:-1]:
             thread.join()
         self._over.set()
@@ -88,7 +90,7 @@ class Injector:
             time.sleep(max(0.0, began + fault.at - time.monotonic()))
             at = time.time()
             try:
-                with DOING[fault.name](self, random.Random(fault.dice)):
+                with HANDLERS[fault.name](self, random.Random(fault.dice)):
                     time.sleep(fault.lasts)
             except Exception as error:
                 self.errors.append(f"{fault.name}: {type(error).__name__}: {error}")
@@ -107,7 +109,7 @@ class Injector:
 
     @contextmanager
     def down(self, *names: str, kill: bool = True) -> Iterator[None]:
-        """These parts are killed (or asked to stop), and come back when the block ends."""
+        """Kill (or stop) these parts, and start them again when the block ends."""
         parts = [self.stack.parts[name] for name in names]
         locks = [self.hold[name] for name in names]
         for lock in locks:
@@ -124,7 +126,7 @@ class Injector:
 
     @contextmanager
     def switched(self, **settings: Any) -> Iterator[None]:
-        """The provider behaves like that until the block ends."""
+        """Apply these simulator settings until the block ends."""
         self.provider.settings(**settings)
         try:
             yield
@@ -132,7 +134,7 @@ class Injector:
             self.provider.settings(**{name: CALM[name] for name in settings})
 
 
-Doing = Callable[[Injector, random.Random], Any]
+Handler = Callable[[Injector, random.Random], Any]
 
 
 def _workers(injector: Injector) -> list[str]:
@@ -195,7 +197,7 @@ def _no_money(injector: Injector, _: random.Random) -> Iterator[None]:
 
 @contextmanager
 def _old_events_again(injector: Injector, chance: random.Random) -> Iterator[None]:
-    # Asked of the database, for the simulator's whole list takes a second in a long run.
+    # Queried from the database: the simulator's whole list takes a second in a long run.
     query = "SELECT payout_id FROM payout_attempts WHERE payout_id IS NOT NULL ORDER BY payout_id"
     with suppress(psycopg.OperationalError), psycopg.connect(injector.stack.env["DATABASE_URL"]) as database:
         known = [payout_id for (payout_id,) in database.execute(query)]
@@ -206,8 +208,9 @@ def _old_events_again(injector: Injector, chance: random.Random) -> Iterator[Non
 
 @contextmanager
 def _another_secret(injector: Injector, chance: random.Random) -> Iterator[None]:
-    """The provider signs with a new secret before our settings know it: its webhooks are refused."""
-    env, new = injector.stack.env, secrets.token_hex(24)
+    """The provider signs with a new secret before our settings have it: its webhooks are refused."""
+    env = injector.stack.env
+    new = secrets.token_hex(24)
     injector.provider.post("webhooks/secret", {"secret": new})
     yield
     with injector.down("api", kill=False):
@@ -215,8 +218,8 @@ def _another_secret(injector: Injector, chance: random.Random) -> Iterator[None]
         env["RAZORPAYX_WEBHOOK_SECRET"] = new
 
 
-def _bank_fails(*reasons: str) -> Doing:
-    """For a while no payout to the payees of one bank arrives, each for one of the reasons."""
+def _bank_fails(*reasons: str) -> Handler:
+    """For a while every payout to the payees of one bank fails for one of the reasons."""
 
     @contextmanager
     def fails(injector: Injector, chance: random.Random) -> Iterator[None]:
@@ -231,8 +234,8 @@ def _bank_fails(*reasons: str) -> Doing:
     return fails
 
 
-def _next(*scenarios: str, number: tuple[int, int] = NEXT) -> Doing:
-    """The next creates, a burst of them, follow one of these scenarios, whatever their UPI id says."""
+def _next(*scenarios: str, number: tuple[int, int] = NEXT) -> Handler:
+    """A burst of the next creates follows one of these scenarios, whatever their UPI id says."""
 
     @contextmanager
     def burst(injector: Injector, chance: random.Random) -> Iterator[None]:
@@ -242,11 +245,11 @@ def _next(*scenarios: str, number: tuple[int, int] = NEXT) -> Doing:
     return burst
 
 
-def _switch(**settings: Any) -> Doing:
+def _switch(**settings: Any) -> Handler:
     return lambda injector, _: injector.switched(**settings)
 
 
-DOING: dict[str, Doing] = {
+HANDLERS: dict[str, Handler] = {
     "worker.kill": _a_worker_dies,
     "workers.kill": _all_workers_die,
     "worker.freeze": _a_worker_freezes,

@@ -1,6 +1,6 @@
-"""A child process that is killed (SIGKILL) before a line of our own code, and the list of such lines.
+"""Kills a child process (SIGKILL) before a line of our own code, and lists such lines.
 
-The child runs under a trace. The same line may begin many times; it is killed before the first or the last.
+The child runs under a trace. A line may run many times; the child is killed before its first or last time.
 """
 
 import os
@@ -14,22 +14,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from shared import db
-
-ROOT = Path(__file__).parents[2]
+from shared.db.engines import engine
+from tests.support import tiers
+from tests.support.paths import ROOT, files
 
 Line = tuple[str, int]
 
 
 class Recorder:
-    """Counts how often each line of these files begins."""
+    """Counts how often each line of these files runs."""
 
     def __init__(self, *parts: str) -> None:
+        files(*parts)  # each part must match a file
         self.files = tuple(str(ROOT / part) for part in parts)
         self.seen: Counter[Line] = Counter()
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        """Every call in the child comes here, of every library: what is not ours is left at once."""
+        """Called for every call in the child, in every library: do not trace foreign code."""
         return self.on_line if frame.f_code.co_filename.startswith(self.files) else None
 
     def on_line(self, frame: FrameType, event: str, _: Any) -> Any:
@@ -39,11 +40,12 @@ class Recorder:
 
 
 class Killer(Recorder):
-    """Ends the process, without a word, before the line begins for the n-th time."""
+    """Kills the process before the line runs for the n-th time."""
 
     def __init__(self, line: Line, time: int) -> None:
-        super().__init__(line[0])
-        (self.file, self.number), self.left = line, time
+        super().__init__()
+        self.file, self.number = line
+        self.left = time
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         return self.on_line if frame.f_code.co_filename == self.file else None
@@ -56,18 +58,18 @@ class Killer(Recorder):
         return self.on_line
 
 
-def in_child(work: Callable[[], object], trace: Recorder, told: Path | None = None) -> bool:
-    """Do the work in a child under the trace; True when it lived to the end."""
+def in_child(work: Callable[[], object], trace: Recorder, seen_file: Path | None = None) -> bool:
+    """Do the work in a child under the trace; True if the child survived to the end."""
     pid = os.fork()
     if pid == 0:
-        # The parent's connections are its own: this process opens new ones.
-        db.engine().dispose(close=False)
+        # Do not use the parent's connections: open new ones.
+        engine().dispose(close=False)
         sys.settrace(trace)
         threading.settrace(trace)
         try:
             work()
-            if told:
-                told.write_bytes(pickle.dumps(trace.seen))
+            if seen_file:
+                seen_file.write_bytes(pickle.dumps(trace.seen))
         finally:
             os._exit(0)
     _, status = os.waitpid(pid, 0)
@@ -77,10 +79,12 @@ def in_child(work: Callable[[], object], trace: Recorder, told: Path | None = No
 def moments(
     work: Callable[[], object], directory: Path, *parts: str, at_least: int = 100
 ) -> list[tuple[Line, int]]:
-    """Every line of these files that the work goes through: its first time, and its last if there are more."""
-    told = directory / "lines"
-    assert in_child(work, Recorder(*parts), told)
-    seen: Counter[Line] = pickle.loads(told.read_bytes())
-    found = [(line, time) for line, times in seen.items() for time in sorted({1, times})]
-    assert len(found) > at_least
-    return found
+    """Every line of these files that the work runs: its first time, and its last if there are several."""
+    seen_file = directory / "lines"
+    assert in_child(work, Recorder(*parts), seen_file)
+    seen: Counter[Line] = pickle.loads(seen_file.read_bytes())
+    for part in parts:
+        assert any(file.startswith(str(ROOT / part)) for file, _ in seen), f"the work runs no line of {part}"
+    lines = [(line, time) for line, times in seen.items() for time in sorted({1, times})]
+    assert len(lines) > at_least
+    return tiers.cases_of_this_run(lines)

@@ -1,7 +1,7 @@
-"""The judge. It knows the provider's own list, our database as plain rows, and what the apps were told.
+"""The judge. It knows the provider's own list, our database as plain rows, and the responses that the apps got.
 
-Nothing of our Python is asked: a fault in the product must not excuse itself. Each truth is a function that
-returns who breaks it; `judge` asks all of them.
+It uses no product code, so that a fault in the product cannot hide itself. Each truth is a function that
+yields its violations; `judge` evaluates all of them.
 """
 
 from collections import Counter, defaultdict
@@ -16,18 +16,18 @@ from psycopg.rows import dict_row
 from tests.chaos.load import TOO_MANY_COINS, Ledger
 
 Row = dict[str, Any]
-DEAD = ("failed", "reversed", "rejected", "cancelled")  # the provider's statuses that cannot pay any more
+DEAD = ("failed", "reversed", "rejected", "cancelled")  # the provider's final statuses without a payment
 FINAL = ("completed", "failed", "cancelled")
 REFUNDED = ("failed", "cancelled")
 COIN_PAISE = 10
-CLOCK_SECONDS = 0.25  # the provider's clock, read over HTTP and converted, is not more exact
+CLOCK_SECONDS = 0.25  # the precision of the provider's clock, read over HTTP and converted
 
 TABLES = {
     "wallets": "SELECT user_id, balance_coins FROM wallets",
     "journal": """SELECT user_id, kind, coins, balance_after, withdrawal_id::text, reference,
                          extract(epoch FROM created_at)::float8 AS at FROM coin_transactions ORDER BY id""",
     "withdrawals": """SELECT id::text, user_id, coins_amount, amount_paise, upi_id, status, status_reason,
-                             due_at, expected_by, utr, review, extract(epoch FROM completed_at)::float8 AS completed_at
+                             due_at, expected_by, utr, hold, extract(epoch FROM completed_at)::float8 AS completed_at
                       FROM withdrawals ORDER BY id""",
     "attempts": "SELECT id::text, withdrawal_id::text, state, payout_id FROM payout_attempts ORDER BY number",
     "events": """SELECT withdrawal_id::text, from_status, to_status, actor, reason,
@@ -38,7 +38,7 @@ TABLES = {
 
 @dataclass
 class Facts:
-    """Everything that is known when calm has returned. Provider times are Unix seconds of our clock."""
+    """Everything that is known at the end. Provider times are Unix seconds of our clock."""
 
     payouts: list[Row]
     wallets: list[Row]
@@ -48,13 +48,14 @@ class Facts:
     events: list[Row]
     unread: list[Row]
     ledger: Ledger
-    owner: dict[str, str] = field(init=False)  # reference, which is an attempt's id -> withdrawal
+    owner: dict[str, str] = field(init=False)  # reference (an attempt's id) -> withdrawal
     paid_by: dict[str, list[Row]] = field(init=False)  # withdrawal -> its payouts
     lines: dict[str, list[Row]] = field(init=False)  # withdrawal -> its journal
 
     def __post_init__(self) -> None:
         self.owner = {row["id"]: row["withdrawal_id"] for row in self.attempts}
-        self.paid_by, self.lines = defaultdict(list), defaultdict(list)
+        self.paid_by = defaultdict(list)
+        self.lines = defaultdict(list)
         for payout in self.payouts:
             self.paid_by[self.owner.get(payout["reference_id"], "nobody")].append(payout)
         for line in self.journal:
@@ -64,14 +65,14 @@ class Facts:
 def gather(
     database_url: str, payouts: list[Row], sim_now: float, our_now: float, speed: float, ledger: Ledger
 ) -> Facts:
-    """Read the database at one moment. The provider's clock, in `payouts`, runs `speed` times as fast."""
+    """Read the database in one snapshot. The provider's clock, in `payouts`, runs `speed` times as fast."""
 
-    def ours(at: float) -> float:
+    def our_time(at: float) -> float:
         return our_now + (at - sim_now) / speed
 
     for payout in payouts:
-        payout["created_at"] = ours(payout["created_at"])
-        payout["history"] = [{**step, "at": ours(step["at"])} for step in payout["history"]]
+        payout["created_at"] = our_time(payout["created_at"])
+        payout["history"] = [{**step, "at": our_time(step["at"])} for step in payout["history"]]
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         rows = {name: connection.execute(sql).fetchall() for name, sql in TABLES.items()}
@@ -80,11 +81,11 @@ def gather(
 
 @dataclass(frozen=True)
 class Truth:
-    """What holds, which promise it is about, and who breaks it."""
+    """A statement, its promise, and the function that yields its violations."""
 
     promise: str
     sentence: str
-    broken_by: Callable[[Facts], Iterator[str]]
+    violations: Callable[[Facts], Iterator[str]]
 
 
 TRUTHS: list[Truth] = []
@@ -93,16 +94,16 @@ TRUTHS: list[Truth] = []
 def truth(
     promise: str, sentence: str
 ) -> Callable[[Callable[[Facts], Iterator[str]]], Callable[[Facts], Iterator[str]]]:
-    def keep(function: Callable[[Facts], Iterator[str]]) -> Callable[[Facts], Iterator[str]]:
+    def register(function: Callable[[Facts], Iterator[str]]) -> Callable[[Facts], Iterator[str]]:
         TRUTHS.append(Truth(promise, sentence, function))
         return function
 
-    return keep
+    return register
 
 
 def judge(facts: Facts) -> dict[Truth, list[str]]:
-    """Every truth with those who break it; an empty list means that it holds."""
-    return {one: sorted(set(one.broken_by(facts))) for one in TRUTHS}
+    """Every truth with its violations; an empty list means that it holds."""
+    return {truth: sorted(set(truth.violations(facts))) for truth in TRUTHS}
 
 
 # --- promise 1: coins are conserved
@@ -187,9 +188,9 @@ def _refunds(facts: Facts) -> Iterator[str]:
 @truth("3", "nothing was refunded before the provider had ended every payout of it")
 def _refunded_late_enough(facts: Facts) -> Iterator[str]:
     for row in facts.withdrawals:
-        ends = [died_at(payout) for payout in facts.paid_by.get(row["id"], [])]
-        for line in facts.lines[row["id"]]:
-            if line["kind"] == "refund" and any(line["at"] < end - CLOCK_SECONDS for end in ends):
+        end_times = [died_at(payout) for payout in facts.paid_by.get(row["id"], [])]
+        for entry in facts.lines[row["id"]]:
+            if entry["kind"] == "refund" and any(entry["at"] < end - CLOCK_SECONDS for end in end_times):
                 yield row["id"]
 
 
@@ -211,37 +212,43 @@ def _nothing_lives(facts: Facts) -> Iterator[str]:
             yield from [row["id"]] * any(alive)
 
 
-# --- what the apps were told
+# --- the responses that the apps got
 
 
 @truth("told", "every withdrawal that an app was told about exists as told")
 def _as_told(facts: Facts) -> Iterator[str]:
     rows = {row["id"]: (row["user_id"], row["coins_amount"], row["upi_id"]) for row in facts.withdrawals}
-    for wish in facts.ledger.wishes:
-        if wish.withdrawal_id and rows.get(wish.withdrawal_id) != (wish.user_id, wish.coins, wish.upi_id):
-            yield wish.withdrawal_id
+    for request in facts.ledger.requests:
+        if request.withdrawal_id and rows.get(request.withdrawal_id) != (
+            request.user_id,
+            request.coins,
+            request.upi_id,
+        ):
+            yield request.withdrawal_id
 
 
 @truth("told", "no withdrawal exists that nobody asked for, and none more often than it was asked for")
 def _as_asked(facts: Facts) -> Iterator[str]:
-    made = Counter((row["user_id"], row["coins_amount"]) for row in facts.withdrawals)
-    for wish in facts.ledger.wishes:
-        made[wish.user_id, wish.coins] -= wish.unknown + (wish.withdrawal_id is not None)
-    yield from (f"{user_id}, {coins} coins" for (user_id, coins), more in made.items() if more > 0)
+    surplus = Counter((row["user_id"], row["coins_amount"]) for row in facts.withdrawals)
+    for request in facts.ledger.requests:
+        surplus[request.user_id, request.coins] -= request.unknown + (request.withdrawal_id is not None)
+    yield from (f"{user_id}, {coins} coins" for (user_id, coins), more in surplus.items() if more > 0)
 
 
 @truth("told", "only what a wallet did not hold was refused")
 def _refused(facts: Facts) -> Iterator[str]:
-    for wish in facts.ledger.wishes:
-        if wish.refused != (wish.coins >= TOO_MANY_COINS):
-            yield f"{wish.user_id}, {wish.coins} coins"
+    for request in facts.ledger.requests:
+        if request.refused != (request.coins >= TOO_MANY_COINS):
+            yield f"{request.user_id}, {request.coins} coins"
 
 
 @truth("told", "what was cancelled by its user is cancelled, and was never at the provider")
 def _cancelled(facts: Facts) -> Iterator[str]:
     statuses = {row["id"]: row["status"] for row in facts.withdrawals}
-    asked = {wish.withdrawal_id for wish in facts.ledger.wishes if wish.cancelled}
-    for withdrawal_id in asked | {one for one, status in statuses.items() if status == "cancelled"}:
+    cancelled_by_users = {request.withdrawal_id for request in facts.ledger.requests if request.cancelled}
+    for withdrawal_id in cancelled_by_users | {
+        key for key, status in statuses.items() if status == "cancelled"
+    }:
         if statuses.get(withdrawal_id or "") != "cancelled" or facts.paid_by.get(withdrawal_id or ""):
             yield str(withdrawal_id)
 
@@ -262,8 +269,8 @@ def _story(facts: Facts) -> Iterator[str]:
 @truth("6", "every withdrawal is final, and none waits for a person")
 def _final(facts: Facts) -> Iterator[str]:
     for row in facts.withdrawals:
-        if row["status"] not in FINAL or row["review"] is not None:
-            yield f"{row['id']} ({row['status']}, {row['status_reason']}, {row['review']})"
+        if row["status"] not in FINAL or row["hold"] is not None:
+            yield f"{row['id']} ({row['status']}, {row['status_reason']}, {row['hold']})"
 
 
 @truth("6", "whatever waits says why and until when")
@@ -279,14 +286,14 @@ def _webhooks(facts: Facts) -> Iterator[str]:
 
 
 def died_at(payout: Row) -> float:
-    """When the provider ended this payout unpaid; infinity for one that lives."""
+    """When the provider ended this payout without a payment; infinity for a live one."""
     if payout["status"] not in DEAD:
         return float("inf")
     return min(step["at"] for step in payout["history"] if step["status"] in DEAD)
 
 
 def unknown_to_apps(facts: Facts) -> tuple[int, int]:
-    """Of the askings whose end no app was told: how many made a withdrawal, and how many nothing."""
-    asked = sum(wish.unknown for wish in facts.ledger.wishes)
-    made = len(facts.withdrawals) - facts.ledger.told
-    return made, asked - made
+    """Of the calls without a response: how many created a withdrawal, and how many did not."""
+    unknown = sum(request.unknown for request in facts.ledger.requests)
+    created = len(facts.withdrawals) - facts.ledger.accepted
+    return created, unknown - created

@@ -1,4 +1,4 @@
-"""One run: the real stack under load and faults, then calm, then judgement."""
+"""One run: the real stack under load and faults, then a calm phase, then the judgement."""
 
 import random
 import subprocess
@@ -21,14 +21,14 @@ from sandbox.keeper import family_of
 from sandbox.stack import ROOT, Stack
 from tests.chaos import oracle
 from tests.chaos.faults import FULL_PAISE, PAYEES_OF_A_BANK, Injected, Injector
-from tests.chaos.load import Load, wishes
+from tests.chaos.load import Load, make_requests
 from tests.chaos.oracle import Truth
 from tests.chaos.schedule import FAULTS, plan
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
 
-SPEED = 5.0  # a payout is processed in 0.3 s, a deemed success in 6
-# Every wait that the defaults count in minutes, in seconds. What the schedule relies on: a lie of the
-# provider (schedule.py) is shorter than two LOOKUP_SECONDS, and a frozen worker sleeps longer than LEASE_SECONDS.
+SPEED = 5.0  # a payout is processed in 0.3 s, a deemed success in 6 s
+# Seconds instead of the minutes of the defaults. The schedule relies on this: a lie of the provider (schedule.py)
+# is shorter than two LOOKUP_SECONDS, and a frozen worker sleeps longer than LEASE_SECONDS.
 QUICK = {
     "CANCEL_WINDOW_SECONDS": "0.5",
     "TASK_EVENTS": "off",  # there is no Flower in these runs
@@ -53,19 +53,24 @@ QUICK = {
     "PROBE_MAX_SECONDS": "4",
     "SIM_BALANCE_PAISE": str(FULL_PAISE),
 }
-LATE_ASKING_SECONDS = 60  # apps that could not ask in time
-LOOK_SECONDS, SILENCE_SECONDS, TELL_SECONDS, LIST_SECONDS, CPU_SECONDS = 1.0, 10.0, 15.0, 60, 2.0
-# Between the two of our looks at the clock lies the provider's: much less than the oracle's CLOCK_SECONDS.
-CLOCK_EXACT_SECONDS, CLOCK_TRIES = 0.05, 200
-MOVES = ("processing", "completed", "failed")  # what only the system does: progress
+LATE_REQUESTS_SECONDS = 60  # for requests that could not be sent in time
+LOOK_SECONDS = 1.0  # between two checks of the remaining work
+LAST_WEBHOOKS_SECONDS = 10.0  # for the webhooks that were already received
+PROGRESS_SECONDS = 15.0  # between two progress lines
+LIST_SECONDS = 60  # a list of ten thousand payouts takes longer than an ordinary answer
+CPU_SECONDS = 2.0  # between two samples of the processes
+# We read our clock before and after the provider's; the gap must be far below the oracle's CLOCK_SECONDS.
+CLOCK_EXACT_SECONDS = 0.05
+CLOCK_TRIES = 200
+MOVES = ("processing", "completed", "failed")  # statuses that only the system sets: progress
 HOLDS_WORK = ("worker.kill", "workers.kill", "worker.freeze")
-CLAIMS = ("claimed", "new_attempt", "sent_again", "preparing")  # events after which a worker is on the wire
+CLAIMS = ("claimed", "new_attempt", "sent_again", "preparing")  # events after which a worker is calling
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to run. `patience` is how long everything may take to become final once calm has returned, `within`
-    how long the whole run may take, from the start of the first part to the judgement.
+    """What to run. `patience` is how long withdrawals may take to become final after the faults, `within` how
+    long the whole run may take, from the start of the first part to the judgement.
     """
 
     withdrawals: int = 1000
@@ -80,7 +85,7 @@ class Options:
 
     @property
     def command(self) -> str:
-        """What repeats this run."""
+        """The command that repeats this run."""
         names = "all" if set(self.faults) == set(FAULTS) else ",".join(self.faults)
         wanted = {
             "withdrawals": self.withdrawals,
@@ -97,7 +102,7 @@ class Options:
 
 @dataclass
 class Result:
-    """What came of it. Times in seconds."""
+    """The result of a run. Times in seconds."""
 
     options: Options
     took: dict[str, float] = field(default_factory=dict)
@@ -118,31 +123,32 @@ class Result:
     @property
     def broken(self) -> int:
         """How many truths do not hold."""
-        return sum(bool(who) for who in self.truths.values()) + (not self.check_holds)
+        return sum(bool(violations) for violations in self.truths.values()) + (not self.check_holds)
 
     @property
     def seconds(self) -> float:
-        """How long all of it took."""
+        """The duration of the whole run."""
         return sum(self.took.values())
 
     @property
     def in_time(self) -> bool:
-        """Whether that was short enough."""
+        """True if the run was within its time limit."""
         return self.seconds <= self.options.within
 
     @property
     def good(self) -> bool:
-        """Whether every promise was kept, nothing died that nobody killed, and the run was done as planned."""
-        whole = bool(self.truths) and not self.broken and not self.errors
-        return whole and not self.died and self.in_time
+        """True if every promise was kept, no part died by itself, and the run went as planned."""
+        complete = bool(self.truths) and not self.broken and not self.errors
+        return complete and not self.died and self.in_time
 
 
-Tell = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
-def run(options: Options, directory: Path, tell: Tell = lambda _: None) -> Result:
-    """Do it all; logs stay in `directory`. Raises PartFailed when the stack does not start or stop."""
-    result, clock = Result(options), _Stopwatch()
+def run(options: Options, directory: Path, report: ReportProgress = lambda _: None) -> Result:
+    """Run everything; logs stay in `directory`. Raises PartFailed if the stack does not start or stop."""
+    result = Result(options)
+    clock = _Stopwatch()
     stack = Stack(
         QUICK,
         workers=options.workers,
@@ -156,15 +162,18 @@ def run(options: Options, directory: Path, tell: Tell = lambda _: None) -> Resul
         result.reading = _choose_reading(provider, options.seed)
         result.took["start"] = clock.lap()
         with _Cpu(stack) as cpu:
-            tell(f"all parts are up; {options.withdrawals} withdrawals in {options.seconds:g} s")
-            load, injector = _storm(stack, provider, options, tell)
+            report(f"all parts are up; {options.withdrawals} withdrawals in {options.seconds:g} s")
+            load, injector = _storm(stack, provider, options, report)
             result.took["faults"] = clock.lap()
-            if not load.join(LATE_ASKING_SECONDS):
-                result.errors.append(f"apps still ask {LATE_ASKING_SECONDS} s after calm has returned")
-            _drain(stack, provider, options.patience, tell)
-            _silence(stack, provider)
+            if not load.join(LATE_REQUESTS_SECONDS):
+                result.errors.append(
+                    f"apps still send requests {LATE_REQUESTS_SECONDS} s after the faults ended"
+                )
+            _drain(stack, provider, options.patience, report)
+            _stop_webhooks(stack, provider)
             result.took["drain"] = clock.lap()
-        result.cpu, result.died = cpu.seconds, injector.died
+        result.cpu = cpu.seconds
+        result.died = injector.died
         result.errors += injector.errors
         _judge(stack, provider, load, injector, result)
         result.took["judgement"] = clock.lap()
@@ -172,48 +181,55 @@ def run(options: Options, directory: Path, tell: Tell = lambda _: None) -> Resul
 
 
 def _choose_reading(provider: Simulator, seed: int) -> dict[str, bool]:
-    """Where RazorpayX's pages contradict each other, each seed is another reading of them."""
+    """Where the provider's documents contradict each other, the seed chooses how to read them."""
     chance = random.Random(f"{seed} reading")
     names = ("replay_saved", "mismatch_409", "refusal_consumes_key", "created_201", "lite")
     reading = {name: chance.random() < 0.5 for name in names}
-    reading["transaction_events"] = reading["lite"]  # by the documents only Lite sends them
+    reading["transaction_events"] = reading["lite"]  # by the documents, only Lite accounts send them
     provider.settings(**reading)
     for payee in PAYEES_OF_A_BANK:
         provider.scenario("success", vpa=payee)
     return reading
 
 
-def _storm(stack: Stack, provider: Simulator, options: Options, tell: Tell) -> tuple[Load, Injector]:
+def _storm(
+    stack: Stack, provider: Simulator, options: Options, report: ReportProgress
+) -> tuple[Load, Injector]:
     info = stack.info()
     load = Load(
-        info["api"], info["api_key"], wishes(options.seed, options.withdrawals), options.seconds, options.seed
+        info["api"],
+        info["api_key"],
+        make_requests(options.seed, options.withdrawals),
+        options.seconds,
+        options.seed,
     )
     injector = Injector(stack, provider)
     load.start()
     injector.start(plan(options.seed, options.seconds, options.faults))
     over = time.monotonic() + options.seconds
     while (left := over - time.monotonic()) > 0:
-        time.sleep(min(left, TELL_SECONDS))
-        tell(f"{load.ledger.told} taken, {len(injector.injected)} faults")
+        time.sleep(min(left, PROGRESS_SECONDS))
+        report(f"{load.ledger.accepted} taken, {len(injector.injected)} faults")
     injector.calm()
     return load, injector
 
 
-def _drain(stack: Stack, provider: Simulator, patience: float, tell: Tell) -> None:
-    """Wait until nothing is left to do; what is left after `patience`, the oracle finds."""
-    deadline, told_at = time.monotonic() + patience, 0.0
+def _drain(stack: Stack, provider: Simulator, patience: float, report: ReportProgress) -> None:
+    """Wait until no work is left; the oracle reports what is left after `patience`."""
+    deadline = time.monotonic() + patience
+    reported_at = 0.0
     while (left := _left(stack, provider)) and time.monotonic() < deadline:
-        if time.monotonic() - told_at > TELL_SECONDS:
-            told_at = time.monotonic()
-            tell(f"calm; still to do: {', '.join(f'{number} {what}' for what, number in left.items())}")
+        if time.monotonic() - reported_at > PROGRESS_SECONDS:
+            reported_at = time.monotonic()
+            report(f"calm; still to do: {', '.join(f'{number} {what}' for what, number in left.items())}")
         time.sleep(LOOK_SECONDS)
 
 
-def _silence(stack: Stack, provider: Simulator) -> None:
-    """No more webhooks, and none in hand: one more copy that comes while the judge looks is nobody's fault."""
+def _stop_webhooks(stack: Stack, provider: Simulator) -> None:
+    """Stop webhooks and apply the last ones: a late copy during the judgement is not a fault."""
     provider.settings(webhooks_enabled=False)
-    time.sleep(LOOK_SECONDS)  # one that was on its way has come
-    _drain(stack, provider, SILENCE_SECONDS, lambda _: None)
+    time.sleep(LOOK_SECONDS)  # for one that is on its way
+    _drain(stack, provider, LAST_WEBHOOKS_SECONDS, lambda _: None)
 
 
 def _left(stack: Stack, provider: Simulator) -> dict[str, int]:
@@ -225,7 +241,7 @@ def _left(stack: Stack, provider: Simulator) -> dict[str, int]:
                    UNION ALL SELECT 'webhooks', count(*) FROM webhook_events WHERE applied_at IS NULL"""
             ).fetchall()
         )
-        # A payout that was sent back after it was completed: its webhook, or the next look, tells.
+        # A payout reversed after completion: its webhook or the next recheck reports it.
         back = [payout["id"] for payout in provider.get("payouts", status="reversed")["items"]]
         query = "SELECT count(*) FROM payout_attempts WHERE state = 'paid' AND payout_id = ANY(%s)"
         left["sent back"] = connection.execute(query, [back]).fetchone()[0]  # type: ignore[index]
@@ -237,21 +253,22 @@ def _judge(stack: Stack, provider: Simulator, load: Load, injector: Injector, re
     payouts = _all_payouts(provider)
     facts = oracle.gather(stack.env["DATABASE_URL"], payouts, health["now"], at, health["speed"], load.ledger)
     result.truths = oracle.judge(facts)
-    command = [sys.executable, "-m", "shared.cli", "check"]
+    command = [sys.executable, "-m", "cli", "check"]
     done = subprocess.run(command, env=stack.env, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    result.check, result.check_holds = done.stdout + done.stderr, done.returncode == 0
+    result.check = done.stdout + done.stderr
+    result.check_holds = done.returncode == 0
     result.statuses = Counter(row["status"] for row in facts.withdrawals)
     result.provider = Counter(payout["status"] for payout in payouts)
     result.answers = dict(sorted(load.ledger.answers.items()))
-    result.faults = Counter(one.name for one in injector.injected)
+    result.faults = Counter(fault.name for fault in injector.injected)
     result.recovery = recovery_times(injector.injected, facts.events)
-    made, nothing = oracle.unknown_to_apps(facts)
+    taken, not_taken = oracle.unknown_to_apps(facts)
     result.numbers = {
-        "wishes": len(load.ledger.wishes),
+        "requests": len(load.ledger.requests),
         "withdrawals": len(facts.withdrawals),
-        "answer lost, taken": made,
-        "answer lost, not taken": nothing,
-        "cancelled by users": sum(wish.cancelled for wish in load.ledger.wishes),
+        "answer lost, taken": taken,
+        "answer lost, not taken": not_taken,
+        "cancelled by users": sum(request.cancelled for request in load.ledger.requests),
         "attempts": len(facts.attempts),
         "sent more than once": sum(payout["create_calls"] > 1 for payout in payouts),
         "never arrived": sum(event["reason"] == "never_arrived" for event in facts.events),
@@ -263,7 +280,7 @@ def _judge(stack: Stack, provider: Simulator, load: Load, injector: Injector, re
 
 
 def _clocks(provider: Simulator) -> tuple[dict[str, Any], float]:
-    """What the provider says its clock shows, and ours at that moment: as exact as the oracle needs it."""
+    """The provider's health with its clock, and our time at that moment, as exact as the oracle needs."""
     for _ in range(CLOCK_TRIES):
         before = time.time()
         health = provider.get("health")
@@ -274,17 +291,17 @@ def _clocks(provider: Simulator) -> tuple[dict[str, Any], float]:
 
 
 def _all_payouts(provider: Simulator) -> list[dict[str, Any]]:
-    # Not by `provider.get`: a list of ten thousand may take longer than an ordinary answer.
+    # Not by `provider.get`, which has a shorter timeout.
     answer = requests.get(f"{provider.url}/_sim/payouts", timeout=LIST_SECONDS)
     answer.raise_for_status()
     return list(answer.json()["items"])
 
 
 def recovery_times(injected: list[Injected], events: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Fault -> for each time it was done, seconds from its begin to the first withdrawal that moved after it.
+    """Fault -> for each injection, seconds from its start to the first withdrawal that moved after it.
 
-    With another worker alive that is soon; so for killed and frozen workers there is also how long it took
-    until the last withdrawal that any worker had on the wire at that moment went on.
+    With another worker alive that is soon; so for killed and frozen workers there is also the time until the
+    last withdrawal that any worker was sending at that moment continued.
     """
     moves = sorted(e["at"] for e in events if e["to_status"] in MOVES and e["from_status"] != e["to_status"])
     times: dict[str, list[float]] = defaultdict(list)
@@ -292,20 +309,20 @@ def recovery_times(injected: list[Injected], events: list[dict[str, Any]]) -> di
         after = bisect_right(moves, fault.began)
         if after < len(moves):
             times[fault.name].append(moves[after] - fault.began)
-        if fault.name in HOLDS_WORK and (held := _held(fault.began, events)):
+        if fault.name in HOLDS_WORK and (held := _seconds_until_held_work_continued(fault.began, events)):
             times[f"{fault.name}: what it held"].append(held)
     return dict(times)
 
 
-def _held(moment: float, events: list[dict[str, Any]]) -> float:
-    """How long after the moment everything that was on the wire then had gone on; 0 when nothing was."""
-    on_the_wire: dict[str, bool] = {}
+def _seconds_until_held_work_continued(moment: float, events: list[dict[str, Any]]) -> float:
+    """Seconds from the moment until every withdrawal in a call at that moment continued; 0 if there was none."""
+    in_a_call: dict[str, bool] = {}
     last = moment
     for event in events:
         withdrawal_id = event["withdrawal_id"]
         if event["at"] <= moment:
-            on_the_wire[withdrawal_id] = event["reason"] in CLAIMS
-        elif on_the_wire.pop(withdrawal_id, False):
+            in_a_call[withdrawal_id] = event["reason"] in CLAIMS
+        elif in_a_call.pop(withdrawal_id, False):
             last = max(last, event["at"])
     return last - moment
 
@@ -317,16 +334,18 @@ class _Stopwatch:
     def lap(self) -> float:
         """Seconds since the last lap."""
         now = time.monotonic()
-        passed, self._last = now - self._last, now
+        passed = now - self._last
+        self._last = now
         return passed
 
 
 class _Cpu:
-    """CPU seconds by part while it lasts: children and killed processes too, but for their last moments."""
+    """CPU seconds by part, with children and killed processes, except for their last moments."""
 
     def __init__(self, stack: Stack) -> None:
         self.seconds: dict[str, float] = {}
-        self._stack, self._over = stack, threading.Event()
+        self._stack = stack
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:

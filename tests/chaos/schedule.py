@@ -1,22 +1,22 @@
-"""What goes wrong and when, as data: the same seed, seconds and names are always the same plan.
+"""The plan of faults as data: the same seed, seconds and names always give the same plan.
 
-Four tracks run beside each other, so that faults meet: a worker dies while Redis is flushed, the provider
-drops its replies and its webhooks are off. Within a track one fault follows the other, and each deck of
-names is dealt to its end before it is shuffled again: a long run has every fault several times.
+Four tracks run in parallel, so that faults coincide: a worker dies while Redis is flushed, the provider drops
+its replies and its webhooks are off. Within a track one fault follows the other, and all its faults occur in
+random order before any is repeated: a long run has every fault several times.
 """
 
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-# The deck: (track, name) -> how long it lasts, from and to, in seconds. A killed part stays down so long.
+# Name -> (track, minimum and maximum duration in seconds). A killed part stays down for that time.
 FAULTS: dict[str, tuple[str, float, float]] = {
     "worker.kill": ("processes", 0.1, 3.0),
     "workers.kill": ("processes", 0.1, 2.0),
-    "worker.freeze": ("processes", 7.0, 9.0),  # longer than its lease, then it goes on where it was
+    "worker.freeze": ("processes", 7.0, 9.0),  # longer than its lease; then it continues where it was
     "beat.kill": ("processes", 0.1, 4.0),
     "api.kill": ("processes", 0.1, 1.5),
-    "api.worker.kill": ("processes", 0.0, 0.0),  # one of its processes; the others go on
+    "api.worker.kill": ("processes", 0.0, 0.0),  # one of its processes; the others continue
     "redis.flush": ("services", 0.0, 0.0),
     "redis.restart": ("services", 0.1, 2.0),
     "redis.kill": ("services", 0.1, 3.0),
@@ -46,20 +46,20 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "bank.offline": ("provider", 2.0, 5.0),
     "network.down": ("provider", 1.0, 3.0),
 }
-# A restarted process needs seconds of a core: more often, and the machine would do little else.
+# A restart takes seconds of a core, so restarts must not be more frequent.
 GAPS = {"processes": (6.0, 16.0), "services": (5.0, 12.0), "provider": (1.0, 5.0), "webhooks": (2.0, 6.0)}
-WHOLE_GAPS_SECONDS = 120  # a shorter run has shorter gaps, or it would see nothing
+WHOLE_GAPS_SECONDS = 120  # a shorter run has shorter gaps, so that it has faults at all
 QUIET_START_SECONDS = 1.0
 
-# A provider that denies for a whole (shrunk) hour what it has makes us refund what it then pays: its
-# documents give us its word on that, and no client can know better. So it may not lie for so long: a lie is shorter
-# than two waits between look-ups, so of all lies together one payout sees four, where six are needed.
-MOST_LIES = 2
+# If the provider denied an existing payout for the whole (shortened) hour, we would refund what it then pays:
+# its documents promise that it does not, and no client could tell. So a lie is shorter than two waits between
+# look-ups: all lies together give one payout at most four empty look-ups, and a refund needs six.
+MAX_LIES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One fault: seconds after the start, how long it lasts, and a number for what is left to choose."""
+    """One fault: its start and duration in seconds, and a random number for the remaining choices."""
 
     at: float
     lasts: float
@@ -68,7 +68,7 @@ class Planned:
 
 
 def plan(seed: int, seconds: float, names: Iterable[str] = FAULTS) -> dict[str, list[Planned]]:
-    """Track -> its faults in order of time, all over after `seconds`. Raises KeyError for an unknown name."""
+    """Track -> its faults in order of time, all ended after `seconds`. Raises KeyError for an unknown name."""
     wanted = sorted(set(names))
     tracks = {track: [name for name in wanted if FAULTS[name][0] == track] for track in GAPS}
     return {track: list(_track(seed, seconds, track, deck)) for track, deck in tracks.items() if deck}
@@ -76,19 +76,20 @@ def plan(seed: int, seconds: float, names: Iterable[str] = FAULTS) -> dict[str, 
 
 def _track(seed: int, seconds: float, track: str, deck: list[str]) -> Iterator[Planned]:
     chance = random.Random(f"{seed} {track}")
-    scale, lies = min(1.0, seconds / WHOLE_GAPS_SECONDS), 0
+    scale = min(1.0, seconds / WHOLE_GAPS_SECONDS)
+    lies = 0
     at = QUIET_START_SECONDS + chance.uniform(0, GAPS[track][0]) * scale
-    for name in _dealt(deck, chance):
-        _, least, most = FAULTS[name]
-        lasts = chance.uniform(least, most)
+    for name in _shuffled_rounds(deck, chance):
+        _, minimum, maximum = FAULTS[name]
+        lasts = chance.uniform(minimum, maximum)
         if at + lasts > seconds:
             return
         lies += name == "lookups.empty"
-        if name != "lookups.empty" or lies <= MOST_LIES:
+        if name != "lookups.empty" or lies <= MAX_LIES:
             yield Planned(round(at, 3), round(lasts, 3), name, chance.randrange(2**31))
         at += lasts + max(0.1, chance.uniform(*GAPS[track]) * scale)
 
 
-def _dealt(deck: list[str], chance: random.Random) -> Iterator[str]:
+def _shuffled_rounds(deck: list[str], chance: random.Random) -> Iterator[str]:
     while True:
         yield from chance.sample(deck, len(deck))

@@ -1,4 +1,4 @@
-"""The plan repeats itself, the judge notices what must not be, and a short storm breaks no promise."""
+"""The plan is reproducible, the judge notices each kind of harm, and a short run breaks no promise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,30 +7,33 @@ from typing import Any
 import pytest
 
 from tests.chaos.__main__ import main, page
-from tests.chaos.faults import DOING, Injected
-from tests.chaos.load import TOO_MANY_COINS, Ledger, Wish, wishes
+from tests.chaos.faults import HANDLERS, Injected
+from tests.chaos.load import TOO_MANY_COINS, Ledger, Request, make_requests
 from tests.chaos.oracle import TRUTHS, Facts, judge
 from tests.chaos.run import QUICK, Options, Result, recovery_times, run
-from tests.chaos.schedule import FAULTS, MOST_LIES, plan
+from tests.chaos.schedule import FAULTS, MAX_LIES, plan
 
-PAID, FAILED, CANCELLED, BACK = "w-paid", "w-failed", "w-cancelled", "w-back"
+PAID = "w-paid"
+FAILED = "w-failed"
+CANCELLED = "w-cancelled"
+BACK = "w-back"
 
 
 # --- the plan
 
 
-def test_the_same_seed_is_the_same_plan() -> None:
+def test_the_same_seed_gives_the_same_plan() -> None:
     assert plan(7, 100) == plan(7, 100)
-    assert wishes(7, 100) == wishes(7, 100)
+    assert make_requests(7, 100) == make_requests(7, 100)
 
 
-def test_another_seed_is_another_plan() -> None:
+def test_another_seed_gives_another_plan() -> None:
     assert plan(7, 100) != plan(8, 100)
-    assert wishes(7, 100) != wishes(8, 100)
+    assert make_requests(7, 100) != make_requests(8, 100)
 
 
-def test_every_fault_has_hands() -> None:
-    assert set(DOING) == set(FAULTS)
+def test_every_fault_has_a_handler() -> None:
+    assert set(HANDLERS) == set(FAULTS)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -39,7 +42,7 @@ def test_a_long_run_has_every_fault(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_faults_of_a_track_follow_each_other_and_end_in_time(seed: int) -> None:
+def test_faults_of_a_track_do_not_overlap_and_end_in_time(seed: int) -> None:
     for track in plan(seed, 300).values():
         ends = [fault.at + fault.lasts for fault in track]
         assert all(end < after.at for end, after in zip(ends, track[1:], strict=False))
@@ -47,13 +50,13 @@ def test_faults_of_a_track_follow_each_other_and_end_in_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_provider_lies_too_shortly_to_be_believed(seed: int) -> None:
+def test_the_provider_never_lies_long_enough_to_cause_a_refund(seed: int) -> None:
     lies = [fault for track in plan(seed, 300).values() for fault in track if fault.name == "lookups.empty"]
-    assert len(lies) <= MOST_LIES
+    assert len(lies) <= MAX_LIES
     assert all(lie.lasts < 2 * float(QUICK["LOOKUP_SECONDS"]) for lie in lies)
 
 
-def test_a_frozen_worker_sleeps_over_its_lease() -> None:
+def test_a_frozen_worker_stays_frozen_longer_than_its_lease() -> None:
     assert FAULTS["worker.freeze"][1] > float(QUICK["LEASE_SECONDS"])
 
 
@@ -82,7 +85,7 @@ def journal_line(
 
 
 def withdrawal(withdrawal_id: str, status: str, utr: str | None = None) -> dict[str, Any]:
-    row = {"id": withdrawal_id, "user_id": "user1", "coins_amount": 100, "amount_paise": 1000, "review": None}
+    row = {"id": withdrawal_id, "user_id": "user1", "coins_amount": 100, "amount_paise": 1000, "hold": None}
     return row | {
         "upi_id": "user@sim",
         "status": status,
@@ -110,9 +113,13 @@ def story(withdrawal_id: str, *statuses: str) -> list[dict[str, Any]]:
 
 
 def clean() -> dict[str, Any]:
-    """Four withdrawals of one user, each with another end, and nothing wrong."""
-    wished = [Wish("user1", 100, "user@sim", "asks again", withdrawal_id=one) for one in (PAID, FAILED, BACK)]
-    wished.append(Wish("user1", 100, "user@sim", "asks again", 0.1, withdrawal_id=CANCELLED, cancelled=True))
+    """Four withdrawals of one user, each with a different end, and nothing wrong."""
+    requests = [
+        Request("user1", 100, "user@sim", "asks again", withdrawal_id=key) for key in (PAID, FAILED, BACK)
+    ]
+    requests.append(
+        Request("user1", 100, "user@sim", "asks again", 0.1, withdrawal_id=CANCELLED, cancelled=True)
+    )
     return {
         "payouts": [
             payout("a-paid", (10, "processing"), (12, "processed")),
@@ -124,8 +131,8 @@ def clean() -> dict[str, Any]:
         "journal": [
             journal_line("credit", 1000, 1000, 1),
             *(
-                journal_line("withdrawal", -100, 900 - 100 * n, 2 + n, one)
-                for n, one in enumerate((PAID, FAILED, CANCELLED, BACK))
+                journal_line("withdrawal", -100, 900 - 100 * n, 2 + n, key)
+                for n, key in enumerate((PAID, FAILED, CANCELLED, BACK))
             ),
             journal_line("refund", 100, 700, 7, CANCELLED),
             journal_line("refund", 100, 800, 17, FAILED),
@@ -153,16 +160,16 @@ def clean() -> dict[str, Any]:
             *story(BACK, "pending", "processing", "completed", "failed"),
         ],
         "unread": [],
-        "ledger": Ledger(wished, {"user1": 1000}),
+        "ledger": Ledger(requests, {"user1": 1000}),
     }
 
 
 def broken(facts: dict[str, Any]) -> set[str]:
     """The sentences that do not hold."""
-    return {truth.sentence for truth, who in judge(Facts(**facts)).items() if who}
+    return {truth.sentence for truth, violations in judge(Facts(**facts)).items() if violations}
 
 
-def test_a_clean_world_breaks_no_truth() -> None:
+def test_the_oracle_finds_nothing_wrong_in_a_correct_state() -> None:
     assert broken(clean()) == set()
 
 
@@ -233,15 +240,17 @@ def coins_not_taken(facts: dict[str, Any]) -> None:
 
 
 def told_and_gone(facts: dict[str, Any]) -> None:
-    facts["ledger"].wishes[0].withdrawal_id = "w-nobody"
+    facts["ledger"].requests[0].withdrawal_id = "w-nobody"
 
 
 def never_asked_for(facts: dict[str, Any]) -> None:
-    del facts["ledger"].wishes[0]
+    del facts["ledger"].requests[0]
 
 
 def too_much_was_granted(facts: dict[str, Any]) -> None:
-    facts["ledger"].wishes.append(Wish("user1", TOO_MANY_COINS, "user@sim", "asks again", withdrawal_id=PAID))
+    facts["ledger"].requests.append(
+        Request("user1", TOO_MANY_COINS, "user@sim", "asks again", withdrawal_id=PAID)
+    )
 
 
 def cancelled_and_paid(facts: dict[str, Any]) -> None:
@@ -262,7 +271,7 @@ def open_without_a_promise(facts: dict[str, Any]) -> None:
 
 
 def waits_for_a_person(facts: dict[str, Any]) -> None:
-    facts["withdrawals"][0]["review"] = "two_payouts"
+    facts["withdrawals"][0]["hold"] = "two_payouts"
 
 
 def an_unread_webhook(facts: dict[str, Any]) -> None:
@@ -300,51 +309,53 @@ def an_unread_webhook(facts: dict[str, Any]) -> None:
         (an_unread_webhook, "every webhook that was taken was applied"),
     ],
 )
-def test_the_judge_notices(harm: Callable[[dict[str, Any]], None], noticed_as: str) -> None:
+def test_the_oracle_notices_each_kind_of_harm(
+    harm: Callable[[dict[str, Any]], None], noticed_as: str
+) -> None:
     facts = clean()
     harm(facts)
     assert any(sentence.startswith(noticed_as) for sentence in broken(facts))
 
 
-def test_recovery_is_counted_from_the_fault_to_the_first_move_after_it() -> None:
+def test_recovery_is_measured_from_the_fault_to_the_next_move() -> None:
     events = [
         {**event, "at": at} for event, at in zip(story("w", "pending", "processing"), (1.0, 5.0), strict=True)
     ]
     assert recovery_times([Injected("redis.flush", 2.0, 2.0)], events) == {"redis.flush": [3.0]}
 
 
-def test_what_a_killed_worker_held_counts_until_the_last_of_it_went_on() -> None:
+def test_recovery_of_held_work_is_measured_until_its_last_withdrawal_continues() -> None:
     claimed = {"withdrawal_id": "w", "from_status": "pending", "to_status": "processing", "reason": "claimed"}
-    went_on = {**claimed, "from_status": "processing", "reason": "worker_lost"}
-    events = [{**claimed, "at": 1.0}, {**went_on, "at": 9.0}]
+    continued = {**claimed, "from_status": "processing", "reason": "worker_lost"}
+    events = [{**claimed, "at": 1.0}, {**continued, "at": 9.0}]
     times = recovery_times([Injected("worker.kill", 2.0, 2.0)], events)
     assert times["worker.kill: what it held"] == [7.0]
 
 
 # --- the program
 
-GIVEN = "--withdrawals 70 --seconds 5 --seed 9 --faults redis.flush --patience 8 --within 30 --workers 1 --api-workers 3"
+ARGUMENTS = "--withdrawals 70 --seconds 5 --seed 9 --faults redis.flush --patience 8 --within 30 --workers 1 --api-workers 3"
 
 
-def ended(tmp_path: Path, **differs: Any) -> int:
-    """How the program ends when a run came to this; otherwise all was well."""
+def exit_code(tmp_path: Path, **differs: Any) -> int:
+    """The exit code of the program for a run that differs from a good one in this."""
 
-    def came_to(options: Options, directory: Path, tell: Callable[[str], None]) -> Result:
-        well: dict[str, Any] = {"took": {"faults": 5.0, "drain": 20.0}, "check_holds": True}
-        well["numbers"] = {"withdrawals": 70}
-        return Result(options, **{**well, "truths": {one: [] for one in TRUTHS}, **differs})
+    def fake_run(options: Options, directory: Path, tell: Callable[[str], None]) -> Result:
+        good: dict[str, Any] = {"took": {"faults": 5.0, "drain": 20.0}, "check_holds": True}
+        good["numbers"] = {"withdrawals": 70}
+        return Result(options, **{**good, "truths": {truth: [] for truth in TRUTHS}, **differs})
 
-    return main([*GIVEN.split(), "--directory", str(tmp_path)], came_to)
+    return main([*ARGUMENTS.split(), "--directory", str(tmp_path)], fake_run)
 
 
-def test_a_good_run_ends_with_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(tmp_path) == 0
-    said = capsys.readouterr().out
-    assert "Every promise was kept." in said and "Again:" not in said
+def test_a_good_run_exits_with_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(tmp_path) == 0
+    output = capsys.readouterr().out
+    assert "Every promise was kept." in output and "Again:" not in output
 
 
 @pytest.mark.parametrize(
-    ("differs", "says"),
+    ("differs", "message"),
     [
         ({"truths": {TRUTHS[0]: ["user1"]}}, "NOT every promise was kept."),
         ({"truths": {}}, "NOT every promise was kept."),
@@ -354,39 +365,40 @@ def test_a_good_run_ends_with_zero(tmp_path: Path, capsys: pytest.CaptureFixture
         ({"took": {"faults": 5.0, "drain": 26.0}}, "It took 31 s, and may take 30 s."),
     ],
 )
-def test_any_other_ends_with_one_and_says_how_to_repeat_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], differs: dict[str, Any], says: str
+def test_any_other_run_exits_with_one_and_prints_the_command_to_repeat_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], differs: dict[str, Any], message: str
 ) -> None:
-    assert ended(tmp_path, **differs) == 1
-    said = capsys.readouterr().out
-    assert says in said and f'Again: make chaos ARGS="{GIVEN}"' in said
+    assert exit_code(tmp_path, **differs) == 1
+    output = capsys.readouterr().out
+    assert message in output and f'Again: make chaos ARGS="{ARGUMENTS}"' in output
 
 
-def test_a_run_that_breaks_off_says_how_to_repeat_it_too(
+def test_a_run_that_raises_prints_the_command_to_repeat_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def breaks_off(options: Options, directory: Path, tell: Callable[[str], None]) -> Result:
+    def failing_run(options: Options, directory: Path, tell: Callable[[str], None]) -> Result:
         raise OSError("no port is free")
 
     with pytest.raises(OSError, match="no port"):
-        main([*GIVEN.split(), "--directory", str(tmp_path)], breaks_off)
-    assert f'Again: make chaos ARGS="{GIVEN}"' in capsys.readouterr().out
+        main([*ARGUMENTS.split(), "--directory", str(tmp_path)], failing_run)
+    assert f'Again: make chaos ARGS="{ARGUMENTS}"' in capsys.readouterr().out
 
 
-# --- the storm
+# --- a short run
 
 SHORT = Options(
     withdrawals=60,
     seconds=5,
     seed=5,
     faults=("worker.kill", "redis.flush", "postgres.sever", "provider.drop", "replies.lost", "hooks.twice"),
-    patience=180,  # ends as soon as nothing is left to do
+    patience=180,  # ends as soon as no work is left
     workers=1,
     api_workers=1,
 )
 
 
-@pytest.mark.timeout(600)  # a start, the storm, the patience, the judgement
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)  # start, faults, patience, judgement
 def test_a_short_storm_breaks_no_promise(tmp_path: Path) -> None:
     result = run(SHORT, tmp_path)
     assert sum(result.faults.values()) >= 4

@@ -1,4 +1,4 @@
-"""Which metrics an expression of PromQL names. Strict: what is not understood is an error, not overlooked."""
+"""The metrics that a PromQL expression uses. Unknown syntax is an error."""
 
 import re
 
@@ -25,47 +25,55 @@ LISTS = {"by", "without", "on", "ignoring", "group_left", "group_right"}
 
 
 def tokens(expression: str) -> list[str]:
-    """Its tokens. Raises ValueError."""
-    found, at = [], 0
+    """The tokens of the expression, without spaces. Raises ValueError."""
+    result = []
+    at = 0
     while at < len(expression):
         match = TOKEN.match(expression, at)
         if match is None:
             raise ValueError(f"not PromQL at {expression[at : at + 20]!r}")
         if not match[0].isspace():
-            found.append(match[0])
+            result.append(match[0])
         at = match.end()
-    return found
+    return result
 
 
 def selectors(expression: str, *, with_negated: bool = True) -> list[tuple[str, dict[str, str]]]:
-    """Each metric that it names, with the labels that it asks of it, or wants not to be so. Raises ValueError."""
-    words, found, at = tokens(expression), [], 0
-    if words.count("(") != words.count(")") or words.count("{") != words.count("}"):
-        raise ValueError(f"brackets do not close: {expression}")
-    while at < len(words):
-        word, after = words[at], words[at + 1] if at + 1 < len(words) else ""
+    """Each metric with the label values that it must have, or must not have if `with_negated`. Raises
+    ValueError.
+    """
+    parts = tokens(expression)
+    selected: list[tuple[str, dict[str, str]]] = []
+    at = 0
+    if parts.count("(") != parts.count(")") or parts.count("{") != parts.count("}"):
+        raise ValueError(f"unbalanced brackets: {expression}")
+    while at < len(parts):
+        word = parts[at]
+        after = parts[at + 1] if at + 1 < len(parts) else ""
         at += 1
         if word in LISTS:
-            at = words.index(")", at) + 1
+            at = parts.index(")", at) + 1
         elif not re.match(r"[a-zA-Z_:]", word) or word in WORDS:
             continue
         elif after in ("(", "by", "without"):
             if word not in FUNCTIONS:
-                raise ValueError(f"{word} is no function that we know")
+                raise ValueError(f"{word} is not a known function")
         elif after == "{":
-            end = words.index("}", at)
-            inside = [part for part in words[at + 1 : end] if part != ","]
+            end = parts.index("}", at)
+            inside = [part for part in parts[at + 1 : end] if part != ","]
             matchers = [inside[i : i + 3] for i in range(0, len(inside), 3)]
-            kept = [one for one in matchers if with_negated or not one[1].startswith("!")]
-            found.append((word, {label: value.strip('"') for label, _, value in kept}))
+            kept = [matcher for matcher in matchers if with_negated or not matcher[1].startswith("!")]
+            selected.append((word, {label: value.strip('"') for label, _, value in kept}))
             at = end + 1
         else:
-            found.append((word, {}))
-    return found
+            selected.append((word, {}))
+    return selected
 
 
 def grouped(expression: str) -> set[str]:
-    """The labels by which it groups."""
+    """The labels of its `by` clauses."""
     return {
-        one for inside in re.findall(r"\bby \(([^)]*)\)", expression) for one in re.findall(r"\w+", inside)
+        label
+        for inside in re.findall(r"\bby \(([^)]*)\)", expression)
+        for label in re.findall(r"\w+", inside)
     }

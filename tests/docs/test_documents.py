@@ -1,4 +1,4 @@
-"""The documents are under test: every command runs, every JSON is what is answered, every name exists."""
+"""The documents: every command runs, every JSON matches the response, every name exists."""
 
 import json
 import os
@@ -16,17 +16,19 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from cli import main
 from sandbox.stack import Stack
-from shared.cli import main
 from shared.settings import Settings
+from tests.support.paths import ROOT, files
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+LIFE = (ROOT / "docs" / "life-of-a-withdrawal.md").read_text()
 REFERENCE = (ROOT / "docs" / "api.md").read_text()
 EXAMPLE_ID = "01a208a5-b724-779f-a85a-7688d7fa28bd"
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
     ROOT / "sandbox" / "razorpayx" / "README.md",
 ]
 
@@ -51,24 +53,24 @@ def stack() -> Iterator[Stack]:
 
 
 def run(command: str, stack: Stack) -> dict[str, Any]:
-    here = stack.info()["api"].removeprefix("http://")
-    words = shlex.split(command.replace("localhost:8000", here))
+    host = stack.info()["api"].removeprefix("http://")
+    arguments = shlex.split(command.replace("localhost:8000", host))
     done = subprocess.run(
-        [*words, "--silent", "--fail-with-body"], capture_output=True, text=True, timeout=30
+        [*arguments, "--silent", "--fail-with-body"], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("command", curls())
-def test_every_curl_line_works(command: str, stack: Stack) -> None:
+def test_every_curl_command_of_the_readme_works(command: str, stack: Stack) -> None:
     assert run(command, stack)["success"] is True
 
 
-def test_the_metrics_can_be_asked_for(stack: Stack) -> None:
+def test_the_documented_metrics_command_works(stack: Stack) -> None:
     (command,) = blocks("sh", (ROOT / "docs" / "metrics.md").read_text())
-    words = shlex.split(command.replace("localhost:8000", stack.info()["api"].removeprefix("http://")))
-    done = subprocess.run([*words, "--silent", "--fail"], capture_output=True, text=True, timeout=30)
+    arguments = shlex.split(command.replace("localhost:8000", stack.info()["api"].removeprefix("http://")))
+    done = subprocess.run([*arguments, "--silent", "--fail"], capture_output=True, text=True, timeout=30)
     assert 'payouts_up{service="database"} 1.0' in done.stdout
 
 
@@ -78,7 +80,7 @@ def check_sh(base: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_ten_checks_hold(stack: Stack) -> None:
+def test_check_sh_passes_its_ten_checks(stack: Stack) -> None:
     done = check_sh(stack.info()["api"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[:10]] == [
@@ -87,13 +89,13 @@ def test_the_ten_checks_hold(stack: Stack) -> None:
     assert done.stdout.splitlines()[10:] == ["0 of 10 failed"]
 
 
-def test_the_ten_checks_say_when_nobody_is_there() -> None:
+def test_check_sh_reports_an_unreachable_api() -> None:
     done = check_sh("http://127.0.0.1:1")
     assert done.returncode == 10
-    assert "nobody answers at http://127.0.0.1:1" in done.stdout
+    assert "no answer from http://127.0.0.1:1" in done.stdout
 
 
-def test_the_json_is_what_the_first_line_answers(stack: Stack) -> None:
+def test_the_json_of_the_readme_matches_the_response(stack: Stack) -> None:
     shown = json.loads(blocks("json")[0])
     answered = run(curls()[0], stack)
     assert shown["message"] == answered["message"]
@@ -102,82 +104,84 @@ def test_the_json_is_what_the_first_line_answers(stack: Stack) -> None:
     assert [shown["data"][name] for name in same] == [answered["data"][name] for name in same]
 
 
-def in_the_reference() -> list[tuple[str, Any]]:
-    """Every curl command of docs/api.md, and what it is said to answer."""
+def reference_examples() -> list[tuple[str, Any]]:
+    """Every curl command of docs/api.md with its documented response."""
     sections = REFERENCE.split("\n## ")
-    both = [(blocks("sh", section), blocks("json", section)) for section in sections]
-    return [(command[0].replace("\\\n", " "), json.loads(shown[0])) for command, shown in both if command]
+    examples = [(blocks("sh", section), blocks("json", section)) for section in sections]
+    return [(command[0].replace("\\\n", " "), json.loads(shown[0])) for command, shown in examples if command]
 
 
-@pytest.mark.parametrize(("command", "shown"), in_the_reference())
-def test_every_curl_line_of_the_reference_answers_what_it_shows(
+@pytest.mark.parametrize(("command", "shown"), reference_examples())
+def test_every_curl_command_of_the_reference_returns_the_documented_fields(
     command: str, shown: Any, stack: Stack
 ) -> None:
     if EXAMPLE_ID in command:
-        made = run(f"{curls()[0]} -H 'Idempotency-Key: {uuid4()}'", stack)
-        command = command.replace(EXAMPLE_ID, made["data"]["withdrawal_id"])
+        created = run(f"{curls()[0]} -H 'Idempotency-Key: {uuid4()}'", stack)
+        command = command.replace(EXAMPLE_ID, created["data"]["withdrawal_id"])
     answered = run(command, stack)
     assert answered["success"] is True
-    assert built_like(answered, shown)
+    assert has_same_names(answered, shown)
 
 
-def built_like(answered: Any, shown: Any) -> bool:
-    """The same names in the same order, all the way down; lists by their first items."""
+def has_same_names(answered: Any, shown: Any) -> bool:
+    """True if both have the same names in the same order at every level, in lists up to the shorter one."""
     if isinstance(answered, dict) and isinstance(shown, dict):
         return list(answered) == list(shown) and all(
-            built_like(answered[name], shown[name]) for name in shown
+            has_same_names(answered[name], shown[name]) for name in shown
         )
     if isinstance(answered, list) and isinstance(shown, list):
-        return all(built_like(*pair) for pair in zip(answered, shown, strict=False))
+        return all(has_same_names(*pair) for pair in zip(answered, shown, strict=False))
     return True
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) < 250
+    assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_linked_file_exists(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
 def anchors(page: Path) -> set[str]:
-    """What may stand behind the # of a link to the page, as GitHub makes it of headings."""
+    """The anchors of the page, as GitHub derives them from headings."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
-    return {re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings}
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_into_a_page_leads_to_a_heading(page: Path) -> None:
+def test_every_link_anchor_is_a_heading(page: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
-        there = page.parent / target if target else page
-        assert anchor in anchors(there), f"{target}#{anchor}"
+        linked = page.parent / target if target else page
+        assert anchor in anchors(linked), f"{target}#{anchor}"
 
 
-def test_every_picture_is_shown_and_is_made_by_a_test() -> None:
+def test_every_screenshot_is_shown_and_made_by_a_test() -> None:
     pictures = {path.name for path in (ROOT / "docs" / "img").glob("*.png")}
     shown = {name for page in PAGES for name in re.findall(r"!\[[^]]+\]\(img/([^)]+)\)", page.read_text())}
-    made = "".join(path.read_text() for path in (ROOT / "tests" / "panel").glob("*.py"))
-    assert pictures == shown == set(re.findall(r'"([\w-]+\.png)"', made))
+    tests = "".join(path.read_text() for path in files("tests/panel"))
+    assert pictures == shown == set(re.findall(r'"([\w-]+\.png)"', tests))
 
 
-def test_every_file_that_the_readme_names_exists() -> None:
-    for name in re.findall(r"`((?:api|shared|worker|sandbox|tests|docs)/[\w/.]*)`", README):
+def test_every_file_named_in_the_readme_and_the_life_page_exists() -> None:
+    for name in re.findall(
+        r"`((?:api|bench|cli|deploy|docs|examples|sandbox|shared|tests|worker)/[\w/.]*)`", README + LIFE
+    ):
         assert (ROOT / name).exists(), name
 
 
-def test_every_rule_that_the_readme_names_exists() -> None:
-    migration = "".join(path.read_text() for path in (ROOT / "shared/migrations/versions").glob("*.py"))
-    table = README.split("## The promises")[1].split("##")[0]
+def test_every_database_rule_named_for_a_promise_exists() -> None:
+    migration = "".join(path.read_text() for path in files("shared/migrations/versions"))
+    table = LIFE.split("## The promises")[1].split("##")[0]
     for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", table):
-        code = migration + "".join(path.read_text() for path in (ROOT / "shared/models").glob("*.py"))
+        code = migration + "".join(path.read_text() for path in files("shared/models"))
         assert name in code or name in ("withdrawal_events",), name
 
 
-@pytest.mark.parametrize("words", re.findall(r"`payouts ([a-z-]+)", README))
-def test_every_payouts_command_exists(words: str) -> None:
-    assert CliRunner().invoke(main, [words, "--help"]).exit_code == 0
+@pytest.mark.parametrize("command", re.findall(r"`payouts ([a-z-]+)", README))
+def test_every_payouts_command_exists(command: str) -> None:
+    assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)|`make (\w+)", README, re.M))
@@ -203,13 +207,13 @@ def test_make_env_writes_what_compose_and_the_settings_need(tmp_path: Path) -> N
     assert needed - {"DATABASE_URL", "REDIS_URL"} <= set(written)
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode != 0 and "there already" in again.stderr
+    assert again.returncode != 0 and "exists already" in again.stderr
 
 
-def test_the_edges_in_the_database_are_those_of_the_code() -> None:
+def test_the_transitions_in_the_database_match_the_code() -> None:
     from shared.states import EDGES
 
     sql = (ROOT / "shared/migrations/versions/0002_rules.py").read_text()
-    told = re.search(r"NOT IN \((.*?)\) THEN", sql, re.S)
-    assert told
-    assert set(re.findall(r"\('(\w+)', '(\w+)'\)", told[1])) == {(str(a), str(b)) for a, b in EDGES}
+    match = re.search(r"NOT IN \((.*?)\) THEN", sql, re.S)
+    assert match
+    assert set(re.findall(r"\('(\w+)', '(\w+)'\)", match[1])) == {(str(a), str(b)) for a, b in EDGES}

@@ -1,34 +1,35 @@
-"""docs/notifications.md: its settings are settings, its commands run and say what it says."""
+"""docs/notifications.md: its settings exist, its commands run and print the documented output."""
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-from shared.notifications.mail import keeping, operators, sending
+from shared.notifications import outbox
+from shared.notifications.mail import operator_mails, send
 from shared.settings import Settings
-from shared.settings.mailing import USUAL_PORTS
-from tests.integration.mailing import cancelled, known, rows, tell, turn_on
-from tests.mailbox import serving
-from tests.shell import invoke
-from tests.world import World
+from shared.settings.mail import DEFAULT_PORTS
+from tests.support.mail_steps import add_user, cancel_withdrawal, rows, run_mailer, turn_on
+from tests.support.mailbox import mail_server
+from tests.support.paths import ROOT
+from tests.support.shell import invoke
+from tests.support.world import World
 
-PAGE = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
+PAGE = (ROOT / "docs" / "notifications.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
 
 
-def said(line: str) -> str:
-    program, *words = shlex.split(line)
-    done = invoke(*words)
+def run(line: str) -> str:
+    program, *arguments = shlex.split(line)
+    done = invoke(*arguments)
     assert program == "payouts" and done.exit_code == 0, (line, done.output)
     return done.output
 
 
-def test_its_settings_are_taken(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+def test_the_documented_mail_settings_are_accepted(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     names = {line.partition("=")[0] for line in blocks("sh")[0].splitlines()}
     assert names == {
         "SMTP_HOST",
@@ -40,36 +41,42 @@ def test_its_settings_are_taken(monkeypatch: pytest.MonkeyPatch, world: World) -
     }
     for line in blocks("sh")[0].splitlines():
         monkeypatch.setenv(*line.split("=", 1))
-    here = Settings()
-    assert here.smtp_host == "smtp.example.com" and here.smtp_tls == "starttls"
-    assert USUAL_PORTS == {"starttls": 587, "implicit": 465, "none": 25}
+    loaded = Settings()
+    assert loaded.smtp_host == "smtp.example.com" and loaded.smtp_tls == "starttls"
+    assert DEFAULT_PORTS == {"starttls": 587, "implicit": 465, "none": 25}
 
 
-def test_its_commands_work_and_say_what_it_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving() as server:
+def test_the_mail_commands_print_the_documented_output(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mail_server() as server:
         turn_on(world, monkeypatch, server.port)
-        known(world)
-        withdrawal_id = cancelled(world)
+        add_user(world)
+        withdrawal_id = cancel_withdrawal(world)
         server.answers["rcpt"] = "550 5.1.1 no such user"
-        tell()
+        run_mailer()
         [command, expected] = blocks("console")[0].strip().splitlines()
         server.answers.clear()
-        assert said(command.removeprefix("$ ")).strip() == expected.replace("smtp.example.com", "127.0.0.1")
-        every, failed, again, status = blocks("sh")[1].splitlines()
-        line = (
-            f"{rows(world)[0].id}  withdrawal {withdrawal_id}: cancelled, to as…@example.com: failed, 1 tries"
-        )
-        assert said(every) == said(failed) == f"{line} (550 5.1.1 no such user)\n"
-        assert "127.0.0.1: works" in said(status) and "1 failed" in said(status)
-        assert said(again) == "1 are sent again.\n"
-        tell()
-        assert len(server.to("asha@example.com")) == 2, "one of them the test's"
-        assert ": sent " in said(every) and "There is no mail" in said(failed)
+        assert run(command.removeprefix("$ ")).strip() == expected.replace("smtp.example.com", "127.0.0.1")
+        list_all, list_failed, retry, status = blocks("sh")[1].splitlines()
+        line = f"{rows(world)[0].id}  withdrawal {withdrawal_id}: cancelled, to as…@example.com: failed, 1 attempt"
+        assert run(list_all) == run(list_failed) == f"{line} (550 5.1.1 no such user)\n"
+        assert "127.0.0.1: works" in run(status) and "1 failed" in run(status)
+        assert run(retry) == "Queued for sending: 1.\n"
+        run_mailer()
+        assert len(server.to("asha@example.com")) == 2, "one of them the test mail"
+        assert ": sent " in run(list_all) and "There is no mail" in run(list_failed)
 
 
-def test_its_numbers_are_those_of_the_code() -> None:
+def test_the_numbers_on_the_notifications_page_match_the_code() -> None:
     fields = Settings.model_fields
     assert fields["notify_retry_seconds"].default == (5, 30, 120, 600, 1800, 3600, 7200)
     assert fields["notify_give_up_seconds"].default == 24 * 3600
-    assert (operators.BETWEEN_SECONDS, operators.MOST_SHOWN, sending.REST_SECONDS) == (60, 25, 30)
-    assert (keeping.SENT_KEPT_DAYS, keeping.FAILED_KEPT_DAYS) == (7, 90)
+    assert (
+        operator_mails.MAIL_INTERVAL_SECONDS,
+        operator_mails.MAX_RECORDS_SHOWN,
+        send.SERVER_RETRY_SECONDS,
+    ) == (
+        60,
+        25,
+        30,
+    )
+    assert (outbox.SENT_KEPT_DAYS, outbox.FAILED_KEPT_DAYS) == (7, 90)

@@ -1,4 +1,4 @@
-"""docs/webhooks.md: its commands run, its JSON is what comes, its receivers verify."""
+"""docs/webhooks.md: its commands run, its JSON matches a delivery, its receivers verify."""
 
 import base64
 import json
@@ -16,15 +16,16 @@ import pytest
 from flask import Flask
 from standardwebhooks import Webhook
 
-from shared.notifications import addresses
+from shared.net import addresses
 from shared.settings import Settings
 from shared.states import EDGES
-from tests.integration.telling import listen, tell
-from tests.receiver import receiving
-from tests.shell import invoke
-from tests.world import World
+from tests.support.paths import ROOT
+from tests.support.receiver import webhook_receiver
+from tests.support.shell import invoke
+from tests.support.webhook_steps import add_endpoint, run_notifier
+from tests.support.world import World
 
-PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+PAGE = (ROOT / "docs" / "webhooks.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -33,28 +34,28 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def delivered(world: World) -> Iterator[tuple[str, list[Any]]]:
-    """A withdrawal's changes as they arrive, and the secret."""
-    with receiving() as receiver:
-        _, secret = listen(receiver.url)
+    """The secret, and a withdrawal's changes as they arrive."""
+    with webhook_receiver() as receiver:
+        _, secret = add_endpoint(receiver.url)
         world.paid()
-        tell()
+        run_notifier()
         yield secret, receiver.messages
 
 
 def test_the_commands_work_in_their_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "_addresses", lambda _: ["93.184.216.34"])
+    monkeypatch.setattr(addresses, "_getaddrinfo", lambda _: ["93.184.216.34"])
     lines = "".join(blocks("sh")).splitlines()
     assert len(lines) == 6
     for line in lines:
-        program, *words = shlex.split(line)
-        done = invoke(*words)
+        program, *arguments = shlex.split(line)
+        done = invoke(*arguments)
         assert program == "payouts" and done.exit_code == 0, (line, done.output)
 
 
-def test_the_json_has_what_comes(delivered: tuple[str, list[Any]]) -> None:
+def test_the_json_matches_a_delivery(delivered: tuple[str, list[Any]]) -> None:
     shown = json.loads(blocks("json")[0])
-    came = json.loads(delivered[1][-1].body)
-    assert list(shown) == list(came) and list(shown["data"]) == list(came["data"])
+    received = json.loads(delivered[1][-1].body)
+    assert list(shown) == list(received) and list(shown["data"]) == list(received["data"])
     same = (
         "user_id",
         "amount",
@@ -65,21 +66,23 @@ def test_the_json_has_what_comes(delivered: tuple[str, list[Any]]) -> None:
         "sequence",
         "failure_reason",
     )
-    assert {name: shown["data"][name] for name in same} == {name: came["data"][name] for name in same}
+    assert {name: shown["data"][name] for name in same} == {name: received["data"][name] for name in same}
     assert {name: type(value) for name, value in shown["data"].items()} == {
-        name: type(value) for name, value in came["data"].items()
+        name: type(value) for name, value in received["data"].items()
     }
 
 
-Sent = tuple[bytes, dict[str, str], int]  # a body, its headers, and how it has to be answered
+Sent = tuple[bytes, dict[str, str], int]  # a body, its headers, and the status that the receiver must answer
 
 
 def sent(secret: str, messages: list[Any]) -> list[Sent]:
-    """What came, the first of it twice; what was changed on its way; a type of later; and what is no signature."""
+    """The deliveries, the first one twice; altered ones; an unknown event type; and invalid signatures."""
     good = [
-        (one.body, {"Content-Type": "application/json", **signed(one)}) for one in (*messages, messages[0])
+        (message.body, {"Content-Type": "application/json", **signed(message)})
+        for message in (*messages, messages[0])
     ]
-    now, other = datetime.now(UTC), json.dumps({"type": "wallet.frozen", "data": {}})
+    now = datetime.now(UTC)
+    other = json.dumps({"type": "wallet.frozen", "data": {}})
     later = {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(int(now.timestamp())),
@@ -87,8 +90,8 @@ def sent(secret: str, messages: list[Any]) -> list[Sent]:
     }
     headers = good[0][1]
     return [
-        *((body, told, 204) for body, told in good),
-        *((body + b" ", told, 400) for body, told in good),
+        *((body, headers_sent, 204) for body, headers_sent in good),
+        *((body + b" ", headers_sent, 400) for body, headers_sent in good),
         (other.encode(), headers | later, 204),
         *((good[0][0], headers | {"webhook-signature": odd}, 400) for odd in ("v1", "v1,a,b", "v1,%", "")),
         (b"\xff", headers, 400),
@@ -115,17 +118,17 @@ def test_the_python_receiver_keeps_the_newest_change(
     assert (newest["status"], newest["sequence"]) == ("completed", 3)
 
 
-# In place of the two packages, which are not installed here: as much of them as the page's receiver uses.
+# Stand-ins for the two packages that the receiver of the page uses, which are not installed here.
 EXPRESS = """
 const express = () => {
   let receive;
   const post = (_path, _raw, handler) => (receive = handler);
-  const one = ([body, headers]) => {
+  const send = ([body, headers]) => {
     let status;
     receive({ body: Buffer.from(body, "base64"), headers }, { sendStatus: (given) => (status = given) });
     return status;
   };
-  return { post, listen: () => console.log(JSON.stringify(JSON.parse(process.env.SENT).map(one))) };
+  return { post, listen: () => console.log(JSON.stringify(JSON.parse(process.env.SENT).map(send))) };
 };
 express.raw = () => null;
 export default express;
@@ -149,27 +152,27 @@ export class Webhook {
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
 def test_the_node_receiver_keeps_the_newest_change(delivered: tuple[str, list[Any]], tmp_path: Path) -> None:
     for name, text in {"express": EXPRESS, "standardwebhooks": STANDARD_WEBHOOKS}.items():
-        room = tmp_path / "node_modules" / name
-        room.mkdir(parents=True)
-        (room / "package.json").write_text(json.dumps({"type": "module", "exports": "./index.js"}))
-        (room / "index.js").write_text(text)
+        package = tmp_path / "node_modules" / name
+        package.mkdir(parents=True)
+        (package / "package.json").write_text(json.dumps({"type": "module", "exports": "./index.js"}))
+        (package / "index.js").write_text(text)
     path = tmp_path / "receiver.mjs"
     path.write_text(blocks("js")[0] + "console.log(JSON.stringify([...latest.values()]));\n")
     secret, messages = delivered
-    told = sent(secret, messages)
-    given = json.dumps([(base64.b64encode(body).decode(), headers) for body, headers, _ in told])
-    environment = os.environ | {"PAYOUTS_WEBHOOK_SECRET": secret, "SENT": given}
+    requests = sent(secret, messages)
+    encoded = json.dumps([(base64.b64encode(body).decode(), headers) for body, headers, _ in requests])
+    environment = os.environ | {"PAYOUTS_WEBHOOK_SECRET": secret, "SENT": encoded}
     done = subprocess.run(["node", str(path)], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     statuses, [newest] = map(json.loads, done.stdout.splitlines())
-    assert statuses == [status for *_, status in told]
+    assert statuses == [status for *_, status in requests]
     assert (newest["status"], newest["sequence"]) == ("completed", 3)
 
 
-def test_the_table_has_every_change_that_there_is() -> None:
+def test_the_table_lists_every_change() -> None:
     rows = re.findall(r"^\| `withdrawal\.(\w+)` \| (.*?) \|", PAGE, re.M)
-    told = {(was, to) for to, words in rows for was in re.findall(r"`(\w+)`", words)}
-    assert told == {(str(a), str(b)) for a, b in EDGES} | {("null", "pending")}
+    listed = {(was, to) for to, words in rows for was in re.findall(r"`(\w+)`", words)}
+    assert listed == {(str(a), str(b)) for a, b in EDGES} | {("null", "pending")}
 
 
 def test_the_times_are_the_defaults() -> None:

@@ -1,4 +1,4 @@
-"""Somebody to whom traces (OTLP over HTTP) and errors (Sentry's envelopes) are told, on loopback."""
+"""A collector of traces (OTLP over HTTP) and errors (Sentry envelopes) on loopback."""
 
 import gzip
 import json
@@ -19,18 +19,18 @@ class Span:
     trace: str
     id: str
     parent: str
-    about: dict[str, str]
+    attributes: dict[str, str]
 
 
 @dataclass
 class Collector:
-    """What was told so far; `raw` is all of it as it came."""
+    """What was received so far; `raw` has all bodies."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     raw: bytes = b""
-    close: Callable[[], None] = lambda: None  # from then on nobody listens there
+    close: Callable[[], None] = lambda: None  # stop listening
 
     @property
     def dsn(self) -> str:
@@ -45,10 +45,12 @@ class Collector:
                 a.value.string_value for a in resource.resource.attributes if a.key == "service.name"
             )
             for scope in resource.scope_spans:
-                for one in scope.spans:
-                    about = {a.key: str(a.value.string_value or a.value.int_value) for a in one.attributes}
-                    ids = (one.trace_id.hex(), one.span_id.hex(), one.parent_span_id.hex())
-                    self.spans.append(Span(service, one.name, *ids, about))
+                for span in scope.spans:
+                    attributes = {
+                        a.key: str(a.value.string_value or a.value.int_value) for a in span.attributes
+                    }
+                    ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+                    self.spans.append(Span(service, span.name, *ids, attributes))
 
     def take_envelope(self, body: bytes) -> None:
         lines = body.split(b"\n")
@@ -58,7 +60,7 @@ class Collector:
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
+def running_collector() -> Iterator[Collector]:
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""`payouts …` as a process of its own, as somebody in a terminal runs it."""
+"""`payouts …` as its own process, as a person in a terminal runs it."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import psutil
 from sandbox.processes import wait_until
 from sandbox.stack import ROOT
 
-END_SECONDS = 30  # every part gets its seconds to finish what it holds
+END_SECONDS = 30  # every part may finish its work
 
 
 class Command:
@@ -23,7 +23,7 @@ class Command:
         self._output = output
         with output.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "shared.cli", *arguments],
+                [sys.executable, "-m", "cli", *arguments],
                 cwd=ROOT,
                 env=clean | (env or {}),
                 stdin=subprocess.DEVNULL,
@@ -32,44 +32,44 @@ class Command:
                 start_new_session=True,
             )
 
-    def said(self) -> str:
-        """All that it wrote so far."""
+    def text(self) -> str:
+        """Its output so far."""
         return self._output.read_text()
 
     def family(self) -> list[psutil.Process]:
-        """It and every process below it."""
+        """The process and all its descendants."""
         process = psutil.Process(self._process.pid)
         return [process, *process.children(recursive=True)]
 
     def wait_for(self, path_or_text: Path | str, seconds: float) -> None:
-        """Until the file exists or the text was written; fails at once when the command ends before."""
+        """Wait until the file exists or the output has the text; fails at once if the command ends before."""
         wait_until(
             lambda: self._has(path_or_text) or self._process.poll() is not None,
             seconds,
-            lambda: AssertionError(f"no {path_or_text} after {seconds} s: {self.said()}"),
+            lambda: AssertionError(f"no {path_or_text} after {seconds} s: {self.text()}"),
         )
-        assert self._has(path_or_text), self.said()
+        assert self._has(path_or_text), self.text()
 
     def _has(self, path_or_text: Path | str) -> bool:
         if isinstance(path_or_text, Path):
             return path_or_text.exists()
-        return path_or_text in self.said()
+        return path_or_text in self.text()
 
-    def code(self, seconds: float) -> int:
-        """Waits for its end: the exit code."""
+    def wait(self, seconds: float) -> int:
+        """Wait for its end; returns the exit code."""
         return self._process.wait(seconds)
 
     def end(self, number: int) -> int:
-        """Sends a signal and waits for the end; no process may be left. The exit code."""
+        """Send a signal, wait for the end and assert that no process is left; returns the exit code."""
         family = self.family()
         self._process.send_signal(number)
         code = self._process.wait(END_SECONDS)
-        left = [process for process in family if lives(process)]
+        left = [process for process in family if is_running(process)]
         assert not left, f"left behind: {left}"
         return code
 
     def abandon(self) -> None:
-        """For a test that fails half-way. The sandbox's keeper ends what is below."""
+        """Clean up after a failed test. The keeper of the sandbox ends the descendants."""
         with suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait(END_SECONDS)
@@ -84,8 +84,8 @@ def running(*arguments: str, output: Path, env: dict[str, str] | None = None) ->
         command.abandon()
 
 
-def lives(process: psutil.Process) -> bool:
-    """Whether it runs, and not another that got its id; one that waits to be buried does not."""
+def is_running(process: psutil.Process) -> bool:
+    """True if this process runs: not a zombie, and not another process with its id."""
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False

@@ -1,4 +1,4 @@
-"""The real system, twice: one that all may share, and fresh ones to break."""
+"""The real system: one that tests share, and fresh ones to break."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,14 @@ import pytest
 from sandbox.stack import Stack
 from tests.e2e.system import System
 
-# Every wait that the defaults count in minutes, in seconds; what fits together still does.
+# Waits of seconds where the defaults are minutes, in the same proportions.
 QUICK = {
     "CANCEL_WINDOW_SECONDS": "0.05",
     "SWEEP_SECONDS": "0.5",
     "RESEND_SECONDS": "1,2,3",
     "POLL_SECONDS": "1",
     "LOOKUP_SECONDS": "1",
-    "LEASE_SECONDS": "4",  # more than a call may take
+    "LEASE_SECONDS": "4",  # longer than a call may take
     "RAZORPAYX_READ_SECONDS": "2",
     "RAZORPAYX_CONNECT_SECONDS": "1",
     "THROTTLE_SECONDS": "0.5",
@@ -38,8 +38,8 @@ def _started(api_workers: int = 1, **settings: str) -> System:
 
 @pytest.fixture(scope="package")
 def shared() -> Iterator[System]:
-    """For tests that break nothing: each uses users of its own."""
-    # Here the provider refuses "us" for single payouts only, which must not hold up the others.
+    """A system for tests that break nothing; each test uses its own users."""
+    # Refusals of our settings are simulated for single payouts, and must not pause the others.
     system = _started(api_workers=2, AUTO_PAUSE="off")
     try:
         yield system
@@ -49,7 +49,7 @@ def shared() -> Iterator[System]:
 
 
 @pytest.fixture(scope="package")
-def kept() -> Iterator[list[System]]:
+def reusable() -> Iterator[list[System]]:
     systems: list[System] = []
     yield systems
     for system in systems:
@@ -57,22 +57,22 @@ def kept() -> Iterator[list[System]]:
 
 
 @pytest.fixture
-def fresh(request: pytest.FixtureRequest, kept: list[System]) -> Iterator[System]:
-    """A system to kill and to stop; at the test's end every promise must hold.
+def fresh(request: pytest.FixtureRequest, reusable: list[System]) -> Iterator[System]:
+    """A system to kill and stop; at the end of the test every promise must hold.
 
-    A start costs seconds of both cores, so one that a passing test has mended serves the next: every part
-    up, the broker empty, the provider as just started. What a failing test leaves is thrown away.
+    A start takes seconds of both cores, so after a passing test the system is restored and used again: every
+    part runs, the broker is empty, the provider is reset. After a failing test it is discarded.
     """
-    system = kept.pop() if kept else _started()
+    system = reusable.pop() if reusable else _started()
     failed_before = request.session.testsfailed
     try:
         yield system
         system.check()
-        assert request.session.testsfailed == failed_before, "thrown away"
+        assert request.session.testsfailed == failed_before, "discarded"
         system.renew()
     except BaseException:
         system.stack.stop()
         if request.session.testsfailed == failed_before:
             raise
     else:
-        kept.append(system)
+        reusable.append(system)

@@ -1,4 +1,4 @@
-"""More that happens to a running system: leases, a wiped broker with a thousand waiting, silence, a lost database."""
+"""More faults of a running system: leases, a broker wiped with 1,000 pending, no webhooks, a killed database."""
 
 import base64
 import json
@@ -17,95 +17,97 @@ from celery import Celery
 from sandbox.processes import Part, wait_until
 from sandbox.stack import ROOT
 from shared.settings import Settings
-from tests.crowd import crowd
 from tests.e2e.conftest import QUICK
 from tests.e2e.system import FINAL_SECONDS, System
-from tests.world import sign
+from tests.support.backlog import insert_backlog
+from tests.support.world import sign
 
-pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
-LEASE_SECONDS, SWEEP_SECONDS = float(QUICK["LEASE_SECONDS"]), float(QUICK["SWEEP_SECONDS"])
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.timeout(300),
+]  # a start, and waits of FINAL_SECONDS on a busy machine
+LEASE_SECONDS = float(QUICK["LEASE_SECONDS"])
+SWEEP_SECONDS = float(QUICK["SWEEP_SECONDS"])
 SWEEP_DEFAULT_SECONDS = float(Settings.model_fields["sweep_seconds"].default)
-SLACK_SECONDS = 2.0  # a worker that is busy, on a machine that is
-DAY = 86_400
+SLACK_SECONDS = 2.0  # a busy worker on a busy machine
+DAY_SECONDS = 86_400
 
 
 def rows(system: System, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """What the database says."""
+    """The rows of a query; an empty list if the statement returns none."""
     with psycopg.connect(system.info["database_url"]) as connection:
         cursor = connection.execute(sql, values)
         return cursor.fetchall() if cursor.description else []
 
 
 @pytest.mark.failure(3)
-def test_what_a_killed_worker_held_moves_again_within_its_lease_and_a_sweep(fresh: System) -> None:
+def test_withdrawals_of_a_killed_worker_continue_within_a_lease_and_a_sweep(fresh: System) -> None:
     user_id = fresh.user(3000)
     with fresh.without_webhooks():
         fresh.provider.scenario("silent.before", next=6)
-        with fresh.frozen(
-            fresh.worker
-        ):  # what comes one by one is cut off one by one, and is not held at once
+        with fresh.frozen(fresh.worker):  # so that it claims them all at once when it continues
             ids = fresh.withdraw_many(user_id, 6)
         sending = "SELECT withdrawal_id::text FROM payout_attempts WHERE state = 'sending'"
         wait_until(lambda: len(rows(fresh, sending)) >= 3 and fresh.open_call(), FINAL_SECONDS)
         fresh.worker.kill()
         [[killed_at]] = rows(fresh, "SELECT clock_timestamp()")
-        held = {row[0] for row in rows(fresh, sending)}
+        claimed = {row[0] for row in rows(fresh, sending)}
         fresh.worker.start()
         fresh.worker.wait_ready()
         [[up_at]] = rows(fresh, "SELECT clock_timestamp()")
         assert fresh.wait_for_all(user_id, 6) == {"completed": 6}
-    again = rows(
+    resent = rows(
         fresh,
         "SELECT withdrawal_id::text, min(created_at) FROM withdrawal_events WHERE reason = 'sent_again'"
         " AND created_at > %s GROUP BY 1",
         killed_at,
     )
-    waited = {key: (moment - killed_at).total_seconds() for key, moment in again if key in held}
-    assert waited.keys() == held
-    start = (up_at - killed_at).total_seconds()  # on a slow machine a worker may start longer than the lease
-    slack = max(SLACK_SECONDS, start)  # and what takes long at the start takes long after it
+    waited = {key: (moment - killed_at).total_seconds() for key, moment in resent if key in claimed}
+    assert waited.keys() == claimed
+    start = (up_at - killed_at).total_seconds()  # on a slow machine a start may take longer than the lease
+    slack = max(SLACK_SECONDS, start)  # and the machine stays slow after it
     assert max(waited.values()) < max(LEASE_SECONDS, start) + SWEEP_SECONDS + slack
     fresh.assert_paid_once(ids)
 
 
 @pytest.mark.failure(5)
-def test_redis_wiped_with_a_thousand_pending_nudges_all_again_within_two_sweeps(fresh: System) -> None:
-    """Nobody takes a message here but the sweep, so that the queue itself shows what was nudged."""
+def test_after_redis_is_wiped_1000_withdrawals_are_queued_again_within_two_sweeps(fresh: System) -> None:
+    """Only sweeps are consumed here, so the payouts queue shows which messages were sent."""
     fresh.worker.stop()
-    argv = [sys.executable, "-m", "shared.cli", "worker", "--queues", "sweeps"]
+    argv = [sys.executable, "-m", "cli", "worker", "--queues", "sweeps"]
     log = fresh.stack.directory / "sweeper.log"
-    # The mark that a message waits lives for a third of a lease: here for longer than a sweep may take.
+    # The mark of a queued message expires after a third of a lease: here that is longer than a sweep.
     env = {**fresh.stack.env, "LEASE_SECONDS": "60"}
     sweeper = fresh.stack.parts["sweeper"] = Part("sweeper", argv, env, log, cwd=ROOT)
     sweeper.start()
     fresh.restart_with(fresh.stack.parts["beat"], SWEEP_SECONDS=str(SWEEP_DEFAULT_SECONDS))
-    ids = set(crowd(fresh.info["database_url"], users=100, each=10))
+    ids = set(insert_backlog(fresh.info["database_url"], users=100, each=10))
     with redis.Redis.from_url(fresh.info["redis_url"]) as broker:
-        wait_until(lambda: nudged(broker) == ids, FINAL_SECONDS)
-        with fresh.frozen(sweeper):  # it may have the next sweep in hand, and nudge at once
+        wait_until(lambda: queued_ids(broker) == ids, FINAL_SECONDS)
+        with fresh.frozen(sweeper):  # a sweep that it already runs would queue messages at once
             broker.flushall()
-            wiped = time.monotonic()
-            assert nudged(broker) == set()
-        wait_until(lambda: nudged(broker) == ids, FINAL_SECONDS)
-        assert time.monotonic() - wiped < 2 * SWEEP_DEFAULT_SECONDS + SLACK_SECONDS
-        assert broker.llen("payouts") == 1000  # each of them once
-    # The others after us have their own: these wait on, and are none of theirs.
+            wiped_at = time.monotonic()
+            assert queued_ids(broker) == set()
+        wait_until(lambda: queued_ids(broker) == ids, FINAL_SECONDS)
+        assert time.monotonic() - wiped_at < 2 * SWEEP_DEFAULT_SECONDS + SLACK_SECONDS
+        assert broker.llen("payouts") == 1000  # each once
+    # Later tests use the same database: postpone these withdrawals.
     rows(fresh, "UPDATE withdrawals SET due_at = now() + interval '1 day' WHERE user_id LIKE 'crowd%%'")
 
 
-def nudged(broker: redis.Redis) -> set[str]:
-    """The withdrawals whose messages wait."""
+def queued_ids(broker: redis.Redis) -> set[str]:
+    """The ids of the withdrawals with a message in the queue."""
     messages = [json.loads(message) for message in broker.lrange("payouts", 0, -1)]
     return {json.loads(base64.b64decode(message["body"]))[0][0] for message in messages}
 
 
 @pytest.mark.failure(4)
-def test_a_message_delivered_fifty_times_is_one_send(shared: System) -> None:
+def test_a_message_delivered_50_times_sends_one_payout(shared: System) -> None:
     user_id = shared.user()
     known = shared.withdraw(user_id)
     assert shared.wait_for(known) == "completed"
     celery = Celery(broker=shared.info["redis_url"])
-    shared.provider.settings(latency_ms=300)  # so that the others come while the first is on the wire
+    shared.provider.settings(latency_ms=300)  # so that the others arrive during the first call
     try:
         withdrawal_id = shared.withdraw(user_id)
         while shared.status(withdrawal_id)["status"] == "pending":
@@ -123,16 +125,16 @@ def test_a_message_delivered_fifty_times_is_one_send(shared: System) -> None:
 
 
 @pytest.mark.failure(8)
-def test_the_same_webhook_a_thousand_times_at_once_changes_one_thing(shared: System) -> None:
+def test_a_webhook_received_1000_times_at_once_is_applied_once(shared: System) -> None:
     user_id = shared.user()
     withdrawal_id = shared.withdraw(user_id, "never-thousand@sim")
     wait_until(lambda: shared.payouts_of(withdrawal_id), FINAL_SECONDS)
     shared.wait_for(withdrawal_id, "processing")
-    with shared.without_webhooks():  # the only word of it is ours
+    with shared.without_webhooks():  # only our webhook reports the result
         payout = shared.payouts_of(withdrawal_id)[0]
         shared.provider.post(f"payouts/{payout['id']}/status", {"status": "processed"})
-        told = {key: payout[key] for key in ("id", "amount", "reference_id")} | {"status": "processed"}
-        body = json.dumps({"event": "payout.processed", "payload": {"payout": {"entity": told}}}).encode()
+        entity = {key: payout[key] for key in ("id", "amount", "reference_id")} | {"status": "processed"}
+        body = json.dumps({"event": "payout.processed", "payload": {"payout": {"entity": entity}}}).encode()
         answers = Counter(deliver_often(shared, body, "ev_thousand", 1000))
         assert shared.wait_for(withdrawal_id) == "completed"
     assert answers == {200: 1000}
@@ -143,14 +145,14 @@ def test_the_same_webhook_a_thousand_times_at_once_changes_one_thing(shared: Sys
 
 
 def deliver_often(system: System, body: bytes, event_id: str, times: int) -> list[int]:
-    """Bring one signed webhook so often, eight at once; what each was answered."""
+    """Send one signed webhook this many times, eight at once; returns the HTTP statuses."""
     headers = {
         "X-Razorpay-Signature": sign(body, system.info["webhook_secret"]),
         "X-Razorpay-Event-Id": event_id,
         "Content-Type": "application/json",
     }
 
-    def some(number: int) -> list[int]:
+    def send(number: int) -> list[int]:
         with requests.Session() as session:
             return [
                 session.post(system.url + "webhook/", data=body, headers=headers, timeout=10).status_code
@@ -158,14 +160,14 @@ def deliver_often(system: System, body: bytes, event_id: str, times: int) -> lis
             ]
 
     with ThreadPoolExecutor(8) as threads:
-        return [status for answers in threads.map(some, [times // 8] * 8) for status in answers]
+        return [status for answers in threads.map(send, [times // 8] * 8) for status in answers]
 
 
 @pytest.mark.failure(8, 12)
-def test_a_webhook_address_that_is_down_for_a_day_is_noticed_polled_around_and_caught_up(
+def test_a_day_without_webhooks_is_reported_and_polling_finds_the_results(
     fresh: System,
 ) -> None:
-    """The provider gives up after 24 hours and switches the webhook off; somebody switches it on again."""
+    """The provider gives up after 24 hours and disables the webhook; an operator enables it again."""
     user_id = fresh.user(2000)
     api = fresh.stack.parts["api"]
     fresh.restart_with(fresh.worker, WEBHOOK_SILENCE_SECONDS="0.1", POLL_MAX_SECONDS="1")
@@ -173,12 +175,12 @@ def test_a_webhook_address_that_is_down_for_a_day_is_noticed_polled_around_and_c
     fresh.provider.scenario("never", default=True)
     ids = [fresh.withdraw(user_id, f"asha{number}@okaxis") for number in range(3)]
     wait_until(lambda: len(fresh.provider.payouts()) == 3, FINAL_SECONDS)
-    api.stop()  # from here on no webhook reaches us
+    api.stop()  # from here on no webhook arrives
     for payout in fresh.provider.payouts():
         fresh.provider.post(f"payouts/{payout['id']}/status", {"status": "processed"})
 
     def has_given_up() -> bool:
-        # Not a day at once: a try that is just being made counts its wait from its own end.
+        # In steps: a delivery in progress starts its wait only when it ends.
         fresh.provider.post("advance", {"seconds": 7200})
         return fresh.provider.get("health")["settings"]["webhooks_enabled"] is False
 
@@ -190,76 +192,78 @@ def test_a_webhook_address_that_is_down_for_a_day_is_noticed_polled_around_and_c
     api.start()
     api.wait_ready()
     fresh.provider.settings(webhooks_enabled=True)
-    told = replay_all(fresh)
-    assert told >= 3 * 3
+    replayed = replay_all(fresh)
+    assert replayed >= 3 * 3
     wait_until(lambda: rows(fresh, silent) == [(0,)], FINAL_SECONDS)
     waiting = "SELECT count(*) FROM webhook_events WHERE applied_at IS NULL"
     wait_until(lambda: rows(fresh, waiting) == [(0,)], FINAL_SECONDS)
-    fresh.provider.post("advance", {"seconds": 2 * DAY})
-    told += replay_all(fresh)  # and all of it again, days later
-    wait_until(lambda: delivered(fresh) >= told, FINAL_SECONDS)
+    fresh.provider.post("advance", {"seconds": 2 * DAY_SECONDS})
+    replayed += replay_all(fresh)  # all of them again, days later
+    wait_until(lambda: delivered(fresh) >= replayed, FINAL_SECONDS)
     assert Counter(item["status"] for item in fresh.history(user_id)) == {"completed": 3}
     assert (fresh.balance(user_id), fresh.refunds(user_id)) == (500, 0)
     fresh.assert_paid_once(ids)
 
 
 def replay_all(system: System) -> int:
-    """Let the provider tell every event again, under the ids of the first time; how many those are."""
+    """Let the provider send every event again with its first id; returns their number."""
     ids = [payout["id"] for payout in system.provider.payouts()]
-    return sum(system.provider.post("webhooks/replay", {"payout_id": one})["replayed"] for one in ids)
+    return sum(system.provider.post("webhooks/replay", {"payout_id": id_})["replayed"] for id_ in ids)
 
 
 def delivered(system: System) -> int:
-    """How many webhooks were answered with 200."""
+    """The number of webhooks that got a 200."""
     items = system.provider.get("webhooks")["items"]
-    return sum((one["state"], one["last_status"]) == ("delivered", 200) for one in items)
+    return sum((item["state"], item["last_status"]) == ("delivered", 200) for item in items)
 
 
 @pytest.mark.failure(16)
-def test_one_users_burst_does_not_keep_another_waiting(fresh: System) -> None:
+def test_one_users_burst_does_not_delay_another_user(fresh: System) -> None:
     fresh.provider.settings(latency_ms=100)
-    many = crowd(fresh.info["database_url"], users=1, each=400, name="burst")
+    backlog = insert_backlog(fresh.info["database_url"], users=1, each=400, name="burst")
     wait_until(lambda: len(fresh.provider.payouts()) >= 10, FINAL_SECONDS)
     user_id = fresh.user()
-    one = fresh.withdraw(user_id)
-    assert fresh.wait_for(one) == "completed"
-    # As the books tell it: while we look, the burst goes on.
+    withdrawal_id = fresh.withdraw(user_id)
+    assert fresh.wait_for(withdrawal_id) == "completed"
+    # By the recorded times: the burst continues during this query.
     paid = (
         "SELECT count(*) FROM withdrawals WHERE user_id = 'burst1' AND status = 'completed'"
         " AND completed_at <= (SELECT completed_at FROM withdrawals WHERE id = %s)"
     )
-    [[before]] = rows(fresh, paid, one)
-    assert before < len(many) / 2
-    # Enough is seen: what was not begun yet need not be, and what was comes to its end.
+    [[before]] = rows(fresh, paid, withdrawal_id)
+    assert before < len(backlog) / 2
+    # The rest of the backlog is not needed: postpone it, and wait for the started ones.
     fresh.provider.settings(latency_ms=0)
-    begun = "status = 'processing' OR (status = 'pending' AND status_reason = 'preparing')"
-    rest = f"status = 'pending' AND NOT ({begun})"
+    started = "status = 'processing' OR (status = 'pending' AND status_reason = 'preparing')"
+    rest = f"status = 'pending' AND NOT ({started})"
     rows(fresh, f"UPDATE withdrawals SET due_at = now() + interval '1 day' WHERE {rest}")
-    wait_until(lambda: not rows(fresh, f"SELECT id FROM withdrawals WHERE {begun}"), FINAL_SECONDS)
+    wait_until(lambda: not rows(fresh, f"SELECT id FROM withdrawals WHERE {started}"), FINAL_SECONDS)
 
 
 @pytest.mark.failure(16)
-def test_a_provider_that_throttles_fails_nobody(fresh: System) -> None:
-    """Our pace is set far above theirs: they answer 429, and each payout waits under its one key."""
+def test_a_provider_that_throttles_fails_no_withdrawal(fresh: System) -> None:
+    """Our rate limit is far above theirs: they answer 429, and each payout waits with its one key."""
     user_id = fresh.user(3000)
-    ids = [fresh.withdraw(user_id)]  # makes the payee known: each of the others is one call
+    ids = [fresh.withdraw(user_id)]  # registers the payee: each of the others is one call
     fresh.wait_for(ids[0])
     fresh.provider.settings(rate_limit_per_second=1)
     ids += [fresh.withdraw(user_id) for _ in range(5)]
     assert fresh.wait_for_all(user_id, 6) == {"completed": 6}
     assert 429 in {call["status"] for call in fresh.provider.calls()}
     keys = fresh.keys()
-    assert Counter(keys[one] for one in keys if keys[one] in ids) == dict.fromkeys(ids, 1)
+    assert Counter(withdrawal_id for withdrawal_id in keys.values() if withdrawal_id in ids) == dict.fromkeys(
+        ids, 1
+    )
     fresh.assert_paid_once(ids)
     assert fresh.refunds(user_id) == 0
 
 
 @pytest.mark.failure(24)
-def test_a_database_killed_in_mid_batch_loses_none_and_pays_none_twice(fresh: System) -> None:
+def test_killing_the_database_in_mid_batch_loses_none_and_pays_none_twice(fresh: System) -> None:
     user_id = fresh.user(12_000)
     database, api = fresh.stack.parts["postgres"], fresh.stack.parts["api"]
     fresh.provider.settings(latency_ms=700)
-    with fresh.frozen(fresh.worker):  # or it might be done before the last was asked for
+    with fresh.frozen(fresh.worker):  # or it might finish before the last request
         ids = fresh.withdraw_many(user_id, 24)
     wait_until(lambda: len(fresh.provider.payouts()) >= 3, FINAL_SECONDS)
     database.kill()

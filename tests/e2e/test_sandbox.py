@@ -1,4 +1,4 @@
-"""`payouts sandbox`: all that its ready file promises, and nothing left when it ends."""
+"""`payouts sandbox`: its ready file is right, and no process is left when it ends."""
 
 import hashlib
 import hmac
@@ -17,12 +17,15 @@ import redis
 import requests
 
 from sandbox.processes import wait_until
-from tests import simulator as outside
-from tests.e2e.command import Command, lives, running
+from tests.e2e.command import Command, is_running, running
 from tests.e2e.system import App
-from tests.simulator import Simulator
+from tests.support import simulator as simulator_settings
+from tests.support.simulator import Simulator
 
-pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.timeout(300),
+]  # a start, and waits of FINAL_SECONDS on a busy machine
 START_SECONDS = 120
 # DESIGN §7
 FIELDS = {"api", "admin", "flower", "simulator", "database_url", "redis_url", "api_key", "webhook_secret",
@@ -35,16 +38,17 @@ class Sandbox:
     """A running sandbox and its ready file."""
 
     def __init__(self, command: Command, ready_file: Path) -> None:
-        self.command, self.ready_file = command, ready_file
+        self.command = command
+        self.ready_file = ready_file
         command.wait_for(ready_file, START_SECONDS)
         self.ready: dict[str, Any] = json.loads(ready_file.read_text())
         self.parts = {name: psutil.Process(pid) for name, pid in self.ready["pids"].items()}
         self.app = App(self.ready["api"], self.ready["api_key"])
 
     def end(self) -> None:
-        """At SIGTERM it ends well, and of all the recorded processes none lives."""
-        assert self.command.end(signal.SIGTERM) == 0, self.command.said()
-        assert [name for name, part in self.parts.items() if lives(part)] == []
+        """Assert that SIGTERM ends it with exit code 0 and ends all recorded processes."""
+        assert self.command.end(signal.SIGTERM) == 0, self.command.text()
+        assert [name for name, part in self.parts.items() if is_running(part)] == []
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +69,13 @@ def test_the_ready_file_has_every_field_and_is_for_its_owner_only(sandbox: Sandb
     ready = sandbox.ready
     assert set(ready) == FIELDS
     assert set(ready["pids"]) == PARTS
-    assert all(map(lives, sandbox.parts.values()))
+    assert all(map(is_running, sandbox.parts.values()))
     assert all(isinstance(ready[name], str) and ready[name] for name in FIELDS - {"pids"})
     assert ready["admin"] == ready["api"] + "/admin/"
     assert stat.S_IMODE(sandbox.ready_file.stat().st_mode) == 0o600
 
 
-def test_every_address_of_the_ready_file_lets_its_bearer_in(sandbox: Sandbox) -> None:
+def test_every_address_of_the_ready_file_accepts_its_credentials(sandbox: Sandbox) -> None:
     ready = sandbox.ready
     assert requests.get(ready["api"] + "/readyz", timeout=10).json()["status"] == "ready"
     password = (ready["admin_user"], ready["admin_password"])
@@ -84,7 +88,7 @@ def test_every_address_of_the_ready_file_lets_its_bearer_in(sandbox: Sandbox) ->
         assert broker.ping()
 
 
-def test_the_webhook_secret_of_the_ready_file_signs(sandbox: Sandbox) -> None:
+def test_the_webhook_secret_of_the_ready_file_signs_valid_webhooks(sandbox: Sandbox) -> None:
     body = b'{"event": "payout.downtime.started", "payload": {}}'
     url = sandbox.app.url + "webhook/"
     right = hmac.new(sandbox.ready["webhook_secret"].encode(), body, hashlib.sha256).hexdigest()
@@ -98,13 +102,13 @@ def test_the_webhook_secret_of_the_ready_file_signs(sandbox: Sandbox) -> None:
 def test_every_call_of_the_contract_works_with_the_key(sandbox: Sandbox) -> None:
     app = sandbox.app
     user_id = app.user(2000)
-    paid, taken_back = app.withdraw(user_id, "user@okhdfcbank"), app.withdraw(user_id, "mobile@airtel", 300)
-    cancelled = app.cancel(taken_back)
+    paid, cancelled_id = app.withdraw(user_id, "user@okhdfcbank"), app.withdraw(user_id, "mobile@airtel", 300)
+    cancelled = app.cancel(cancelled_id)
     assert cancelled.status_code == 200, cancelled.text
     assert cancelled.json()["data"]["refunded_coins"] == 300
     assert app.wait_for(paid) == "completed"
     assert [(item["id"], item["status"]) for item in app.history(user_id)] == [
-        (taken_back, "cancelled"),
+        (cancelled_id, "cancelled"),
         (paid, "completed"),
     ]
     assert app.balance(user_id) == 1500
@@ -112,22 +116,22 @@ def test_every_call_of_the_contract_works_with_the_key(sandbox: Sandbox) -> None
     assert [payout["amount"] for payout in payouts if payout["vpa"] == "user@okhdfcbank"] == [5000]
 
 
-def test_without_the_key_nobody_comes_in(sandbox: Sandbox) -> None:
+def test_the_sandbox_refuses_requests_without_its_key(sandbox: Sandbox) -> None:
     user_id = sandbox.app.user()
-    for stranger in (App(sandbox.ready["api"], "x" * 48), App(sandbox.ready["api"], "")):
-        assert stranger.request(user_id).status_code == 401
-        assert stranger.get("wallet/", user_id=user_id).status_code == 401
+    for app in (App(sandbox.ready["api"], "x" * 48), App(sandbox.ready["api"], "")):
+        assert app.request(user_id).status_code == 401
+        assert app.get("wallet/", user_id=user_id).status_code == 401
     assert sandbox.app.balance(user_id) == 2000
 
 
-def test_the_sandbox_has_the_size_that_was_asked_for(sandbox: Sandbox) -> None:
-    serving = [p for p in psutil.Process(sandbox.ready["pids"]["api"]).children() if _serves(p)]
+def test_the_sandbox_starts_the_requested_number_of_processes(sandbox: Sandbox) -> None:
+    serving = [p for p in psutil.Process(sandbox.ready["pids"]["api"]).children() if _is_api_worker(p)]
     assert len(serving) == 2
     workers = [psutil.Process(sandbox.ready["pids"][name]).cmdline() for name in ("worker", "worker2")]
     assert all("worker" in command for command in workers)
 
 
-def _serves(process: psutil.Process) -> bool:
+def _is_api_worker(process: psutil.Process) -> bool:
     return "resource_tracker" not in " ".join(process.cmdline())
 
 
@@ -139,7 +143,7 @@ def test_settings_given_to_the_sandbox_reach_every_process(sandbox: Sandbox) -> 
 
 @pytest.fixture
 def another_provider(tmp_path: Path) -> Iterator[Simulator]:
-    """A RazorpayX that the sandbox did not start, and that sends no webhooks."""
+    """A provider that the sandbox did not start and that sends no webhooks."""
     directory = tmp_path / "provider"
     directory.mkdir()
     with Simulator.running(directory) as provider:
@@ -150,10 +154,10 @@ def test_another_provider_pays_and_sigterm_leaves_no_process(
     another_provider: Simulator, tmp_path: Path
 ) -> None:
     secrets = {
-        "RAZORPAYX_KEY_ID": outside.KEY_ID,
-        "RAZORPAYX_KEY_SECRET": outside.KEY_SECRET,
-        "RAZORPAYX_ACCOUNT_NUMBER": outside.ACCOUNT,
-        "RAZORPAYX_WEBHOOK_SECRET": outside.WEBHOOK_SECRET,
+        "RAZORPAYX_KEY_ID": simulator_settings.KEY_ID,
+        "RAZORPAYX_KEY_SECRET": simulator_settings.KEY_SECRET,
+        "RAZORPAYX_ACCOUNT_NUMBER": simulator_settings.ACCOUNT,
+        "RAZORPAYX_WEBHOOK_SECRET": simulator_settings.WEBHOOK_SECRET,
     }
     path = tmp_path / "ready.json"
     arguments = ["--ready-file", str(path), "--provider-url", another_provider.url]
@@ -174,17 +178,17 @@ def test_another_provider_without_its_secrets_is_one_clear_error(tmp_path: Path)
     given = ["--provider-url", "https://provider.test", "--set", "RAZORPAYX_KEY_SECRET=given"]
     output = tmp_path / "said"
     with running("sandbox", *given, output=output) as command:
-        assert command.code(START_SECONDS) == 1
-        said = command.said().strip()
-    assert len(said.splitlines()) == 1
+        assert command.wait(START_SECONDS) == 1
+        error = command.text().strip()
+    assert len(error.splitlines()) == 1
     for name in ("RAZORPAYX_KEY_ID", "RAZORPAYX_ACCOUNT_NUMBER", "RAZORPAYX_WEBHOOK_SECRET"):
-        assert name in said
-    assert "RAZORPAYX_KEY_SECRET" not in said
+        assert name in error
+    assert "RAZORPAYX_KEY_SECRET" not in error
 
 
 def test_a_port_that_another_server_holds_is_refused_and_never_shared(tmp_path: Path) -> None:
-    """A socket may be held so that others can join it (SO_REUSEPORT), as API servers do between their own
-    processes. Two systems on one port would each get half of the other's requests."""
+    """With SO_REUSEPORT, as API servers use it between their own processes, others can share a port. Two systems
+    on one port would each get half of the other's requests."""
     path = tmp_path / "ready.json"
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -193,6 +197,6 @@ def test_a_port_that_another_server_holds_is_refused_and_never_shared(tmp_path: 
         port = holder.getsockname()[1]
         given = ["--ready-file", str(path), "--set", f"API_PORT={port}"]
         with running("sandbox", *given, output=tmp_path / "said") as command:
-            wait_until(lambda: path.exists() or "in use" in command.said(), START_SECONDS)
+            wait_until(lambda: path.exists() or "in use" in command.text(), START_SECONDS)
             assert not path.exists(), "two servers share one port"
-            assert command.code(START_SECONDS) == 1
+            assert command.wait(START_SECONDS) == 1

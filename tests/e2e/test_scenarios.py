@@ -1,4 +1,4 @@
-"""Everything that RazorpayX may do, end to end: asked for over HTTP, ended by worker, webhook, poll or look-up."""
+"""Every scenario of the provider, end to end: requested over HTTP, ended by worker, webhook, poll or look-up."""
 
 import json
 import re
@@ -17,8 +17,13 @@ from sandbox.processes import wait_until
 from sandbox.razorpayx.scenarios import SCENARIOS
 from tests.e2e.system import FINAL_SECONDS, System
 
-pytestmark = pytest.mark.timeout(300)  # a start, and waits of FINAL_SECONDS on a busy machine
-COINS, HAS = 500, 2000
+# In one process the same is shown in tests/shared/withdrawals and tests/api/test_provider_webhooks.py.
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.timeout(300),  # a start, and waits of FINAL_SECONDS on a busy machine
+]
+COINS = 500
+BALANCE_COINS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,60 +32,60 @@ class Outcome:
 
     status: str
     payouts: int  # in the provider's list
-    keys: int  # different ones that the provider saw
+    keys: int  # different keys that the provider received
     refunds: int
     waits_for: str | None = None
-    asked: int = 0  # calls about it after which waiting counts as waiting
+    calls: int = 0  # calls about it before the result is checked
 
 
 PAID = Outcome("completed", payouts=1, keys=1, refunds=0)
 NOT_PAID = Outcome("failed", payouts=1, keys=1, refunds=1)
-TRIED_THRICE = Outcome("failed", payouts=3, keys=3, refunds=1)  # a passing cause that did not pass
+FAILED_THREE_TIMES = Outcome("failed", payouts=3, keys=3, refunds=1)  # a temporary failure that did not end
 REFUSED = Outcome("failed", payouts=0, keys=1, refunds=1)
-# Our purse, or what we remember of the payee: may be in order the next time.
-REFUSED_THRICE = Outcome("failed", payouts=0, keys=3, refunds=1)
-# Not this payout's fault but ours: it waits until somebody has mended our account.
-OURS_TO_MEND = Outcome("processing", 0, 1, 0, waits_for="provider_refuses_us", asked=2)
-# Refused as wrong settings are, while others are paid: this one waits for a person.
-SET_ASIDE = Outcome("processing", 0, 1, 0, waits_for="in_review", asked=2)
+# Our balance or the stored payee is at fault: a retry may succeed.
+REFUSED_THREE_TIMES = Outcome("failed", payouts=0, keys=3, refunds=1)
+# The fault is in our account: the payout waits until an operator has corrected it.
+OUR_ACCOUNT_REFUSED = Outcome("processing", 0, 1, 0, waits_for="provider_refuses_us", calls=2)
+# Refused like wrong settings, while others are paid: this one waits for a person.
+ON_HOLD = Outcome("processing", 0, 1, 0, waits_for="in_review", calls=2)
 
 EXPECTED = {
     "success": PAID,
     "slow": PAID,
-    "never": Outcome("processing", 1, 1, 0, waits_for="bank_processing", asked=3),
+    "never": Outcome("processing", 1, 1, 0, waits_for="bank_processing", calls=3),
     "reversed": NOT_PAID,
-    "failed.reversed": TRIED_THRICE,
+    "failed.reversed": FAILED_THREE_TIMES,
     "queued": PAID,
-    "queued.failed": TRIED_THRICE,
+    "queued.failed": FAILED_THREE_TIMES,
     "pending": PAID,
     "rejected": NOT_PAID,
     "cancelled": NOT_PAID,
     "fail.beneficiary_vpa_invalid": NOT_PAID,
-    "fail.beneficiary_psp_offline": TRIED_THRICE,
-    "fail.npci_beneficiary_timeout": TRIED_THRICE,
-    "fail.beneficiary_bank_offline": TRIED_THRICE,
-    "fail.beneficiary_bank_failure": TRIED_THRICE,
-    "fail.beneficiary_bank_technical_error": TRIED_THRICE,
+    "fail.beneficiary_psp_offline": FAILED_THREE_TIMES,
+    "fail.npci_beneficiary_timeout": FAILED_THREE_TIMES,
+    "fail.beneficiary_bank_offline": FAILED_THREE_TIMES,
+    "fail.beneficiary_bank_failure": FAILED_THREE_TIMES,
+    "fail.beneficiary_bank_technical_error": FAILED_THREE_TIMES,
     "fail.beneficiary_bank_rejected": NOT_PAID,
     "fail.transaction_limit_exceeded": NOT_PAID,
     "fail.bank_account_closed": NOT_PAID,
     "fail.bank_account_frozen": NOT_PAID,
     "fail.beneficiary_account_dormant": NOT_PAID,
     "fail.bank_account_invalid": NOT_PAID,
-    "fail.gateway_down": TRIED_THRICE,
-    "fail.gateway_technical_error": TRIED_THRICE,
-    "fail.gateway_timeout": TRIED_THRICE,
-    "fail.insufficient_funds": TRIED_THRICE,
+    "fail.gateway_down": FAILED_THREE_TIMES,
+    "fail.gateway_technical_error": FAILED_THREE_TIMES,
+    "fail.gateway_timeout": FAILED_THREE_TIMES,
+    "fail.insufficient_funds": FAILED_THREE_TIMES,
     "fail.server_error": NOT_PAID,
-    "fail.server_error_temporary": TRIED_THRICE,
+    "fail.server_error_temporary": FAILED_THREE_TIMES,
     "refuse.invalid_vpa": REFUSED,
     "refuse.amount_limit": REFUSED,
-    "refuse.mode": SET_ASIDE,
-    "refuse.inactive": REFUSED_THRICE,
-    "refuse.account_number": SET_ASIDE,
-    "refuse.insufficient_funds": REFUSED_THRICE,
-    "refuse.ip": OURS_TO_MEND,
-    "refuse.url": OURS_TO_MEND,
+    "refuse.mode": ON_HOLD,
+    "refuse.inactive": REFUSED_THREE_TIMES,
+    "refuse.account_number": ON_HOLD,
+    "refuse.insufficient_funds": REFUSED_THREE_TIMES,
+    "refuse.ip": OUR_ACCOUNT_REFUSED,
+    "refuse.url": OUR_ACCOUNT_REFUSED,
     "refuse.fund_account": Outcome("failed", payouts=0, keys=0, refunds=1),
     "drop": PAID,
     "drop.before": PAID,
@@ -93,7 +98,7 @@ EXPECTED = {
     "500": PAID,
     "500.after": PAID,
     # Sent four times, then looked up: absent is not failed, so the coins stay held.
-    "500.always": Outcome("processing", 0, 1, 0, waits_for="confirming", asked=5),
+    "500.always": Outcome("processing", 0, 1, 0, waits_for="confirming", calls=5),
     "500.fund_account": PAID,
     "429": PAID,
     "401": PAID,
@@ -113,8 +118,8 @@ EXPECTED = {
 
 
 @dataclass(slots=True)
-class Told:
-    """What became of one scenario: by the API, and by the provider."""
+class Result:
+    """The result of one scenario, from the API and from the provider."""
 
     item: dict[str, Any]
     balance: int
@@ -126,60 +131,62 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def results(shared: System) -> Iterator[dict[str, Told]]:
-    """All at once, each for a user and a UPI id of its own; looked at when nothing moves any more."""
-    users = {name: shared.user(HAS) for name in SCENARIOS}
+def results(shared: System) -> Iterator[dict[str, Result]]:
+    """Run all scenarios at once, each with its own user and UPI id; read the results when nothing moves."""
+    users = {name: shared.user(BALANCE_COINS) for name in SCENARIOS}
     with ThreadPoolExecutor(8) as threads:
-        asked = {name: threads.submit(shared.withdraw, users[name], _upi_id(name), COINS) for name in users}
-    ids = {name: one.result() for name, one in asked.items()}
+        futures = {name: threads.submit(shared.withdraw, users[name], _upi_id(name), COINS) for name in users}
+    ids = {name: future.result() for name, future in futures.items()}
     deadline = time.monotonic() + FINAL_SECONDS
     for name, withdrawal_id in ids.items():
-        with suppress(TimeoutError):  # that scenario's own test says what it found instead
-            wait_until(lambda: _rests(shared, name, withdrawal_id), deadline - time.monotonic())  # noqa: B023
-    wait_until(lambda: _hooks_rest(shared), FINAL_SECONDS)
-    yield _look(shared, users, ids)
-    waiting = re.findall(r"Waiting for a person: (.*)", shared.check())
-    set_aside = {ids[name] for name, wanted in EXPECTED.items() if wanted is SET_ASIDE}
-    assert set(", ".join(waiting).split(", ")) == set_aside
+        with suppress(TimeoutError):  # the test of that scenario reports the difference
+            wait_until(lambda: _is_settled(shared, name, withdrawal_id), deadline - time.monotonic())  # noqa: B023
+    wait_until(lambda: _webhooks_ended(shared), FINAL_SECONDS)
+    yield _read_results(shared, users, ids)
+    on_hold = re.findall(r"On hold, waiting for a decision: (.*)", shared.check())
+    expected = {ids[name] for name, outcome in EXPECTED.items() if outcome is ON_HOLD}
+    assert set(", ".join(on_hold).split(", ")) == expected
 
 
 def _upi_id(name: str) -> str:
     return f"{name}-table@sim"
 
 
-def _rests(system: System, name: str, withdrawal_id: str) -> bool:
-    wanted = EXPECTED[name]
+def _is_settled(system: System, name: str, withdrawal_id: str) -> bool:
+    expected = EXPECTED[name]
     item = system.status(withdrawal_id)
-    if (item["status"], item["status_reason"]) != (wanted.status, wanted.waits_for or item["status_reason"]):
+    if (item["status"], item["status_reason"]) != (
+        expected.status,
+        expected.waits_for or item["status_reason"],
+    ):
         return False
-    return not wanted.asked or _asked(system, withdrawal_id) >= wanted.asked
+    return not expected.calls or _number_of_calls(system, withdrawal_id) >= expected.calls
 
 
-def _asked(system: System, withdrawal_id: str) -> int:
-    """How often the provider was asked about a withdrawal: sent, looked up or polled."""
-    about = {key for key, one in system.keys().items() if one == withdrawal_id}
-    about |= {payout["id"] for payout in system.payouts_of(withdrawal_id)}
+def _number_of_calls(system: System, withdrawal_id: str) -> int:
+    """The number of calls about a withdrawal: sends, look-ups and polls."""
+    ids = {key for key, owner in system.keys().items() if owner == withdrawal_id}
+    ids |= {payout["id"] for payout in system.payouts_of(withdrawal_id)}
     calls = system.provider.get("calls")["items"]
-    return sum(
-        any(word in f"{c['path']} {c['query']} {c['idempotency_key']}" for word in about) for c in calls
-    )
+    return sum(any(id_ in f"{c['path']} {c['query']} {c['idempotency_key']}" for id_ in ids) for c in calls)
 
 
-def _hooks_rest(system: System) -> bool:
+def _webhooks_ended(system: System) -> bool:
     under_way = {"waiting", "retrying"}
     return not any(hook["state"] in under_way for hook in system.provider.get("webhooks")["items"])
 
 
-def _look(system: System, users: dict[str, str], ids: dict[str, str]) -> dict[str, Told]:
+def _read_results(system: System, users: dict[str, str], ids: dict[str, str]) -> dict[str, Result]:
     keys = system.keys()
     calls = system.provider.get("calls")["items"]
-    payouts, hooks = system.provider.payouts(), system.provider.get("webhooks")["items"]
-    told = {}
+    payouts = system.provider.payouts()
+    hooks = system.provider.get("webhooks")["items"]
+    results = {}
     for name, withdrawal_id in ids.items():
         mine = [payout for payout in payouts if payout["vpa"] == _upi_id(name)]
         payout_ids = {payout["id"] for payout in mine}
         sent = {c["idempotency_key"] for c in calls if c["path"] == "/v1/payouts" and c["method"] == "POST"}
-        told[name] = Told(
+        results[name] = Result(
             item=system.status(withdrawal_id),
             balance=system.balance(users[name]),
             refunds=system.refunds(users[name]),
@@ -188,75 +195,80 @@ def _look(system: System, users: dict[str, str], ids: dict[str, str]) -> dict[st
             polls=sum(c["path"].removeprefix("/v1/payouts/") in payout_ids for c in calls),
             deliveries=[hook for hook in hooks if hook["payout_id"] in payout_ids],
         )
-    return told
+    return results
 
 
 def test_every_scenario_of_the_table_has_an_expected_outcome() -> None:
-    assert set(EXPECTED) == set(SCENARIOS), "write down in EXPECTED how a new scenario must end"
+    assert set(EXPECTED) == set(SCENARIOS), "add the expected outcome of a new scenario to EXPECTED"
 
 
 @pytest.mark.failure(18)
 @pytest.mark.parametrize("name", EXPECTED)
-def test_every_scenario_ends_as_it_must(results: dict[str, Told], name: str) -> None:
-    told, wanted = results[name], EXPECTED[name]
-    found = (told.item["status"], len(told.payouts), len(told.keys), told.refunds)
-    assert found == (wanted.status, wanted.payouts, wanted.keys, wanted.refunds), told
-    assert told.balance == (HAS if wanted.refunds else HAS - COINS)
-    assert {payout["idempotency_key"] for payout in told.payouts} <= told.keys
-    assert all(payout["amount"] == 5000 for payout in told.payouts)
-    if wanted.status == "completed":
-        assert told.item["utr"] == told.payouts[0]["utr"]
-        assert told.item["completed_at"]
-    assert bool(told.item["failure_reason"]) == (wanted.status == "failed")
+def test_each_provider_scenario_ends_in_its_expected_outcome(results: dict[str, Result], name: str) -> None:
+    result = results[name]
+    expected = EXPECTED[name]
+    outcome = (result.item["status"], len(result.payouts), len(result.keys), result.refunds)
+    assert outcome == (expected.status, expected.payouts, expected.keys, expected.refunds), result
+    assert result.balance == (BALANCE_COINS if expected.refunds else BALANCE_COINS - COINS)
+    assert {payout["idempotency_key"] for payout in result.payouts} <= result.keys
+    assert all(payout["amount"] == 5000 for payout in result.payouts)
+    if expected.status == "completed":
+        assert result.item["utr"] == result.payouts[0]["utr"]
+        assert result.item["completed_at"]
+    assert bool(result.item["failure_reason"]) == (expected.status == "failed")
 
 
 @pytest.mark.failure(11)
 @pytest.mark.parametrize("name", [name for name, outcome in EXPECTED.items() if outcome.waits_for])
-def test_what_is_not_known_is_held_and_says_why_and_until_when(results: dict[str, Told], name: str) -> None:
+def test_an_unknown_result_holds_the_coins_and_shows_a_reason_and_a_time(
+    results: dict[str, Result], name: str
+) -> None:
     item = results[name].item
     assert item["status_reason"] == EXPECTED[name].waits_for
     assert item["status_message"]
     assert item["expected_by"] > item["created_at"]
     assert (item["completed_at"], item["failure_reason"]) == (None, None)
-    assert (results[name].refunds, results[name].balance) == (0, HAS - COINS)
+    assert (results[name].refunds, results[name].balance) == (0, BALANCE_COINS - COINS)
 
 
 @pytest.mark.failure(12)
 @pytest.mark.parametrize("name", ["hook.lost", "cancelled"])
-def test_without_a_webhook_polling_finds_the_end(results: dict[str, Told], name: str) -> None:
-    told = results[name]
+def test_without_webhooks_polling_finds_the_result(results: dict[str, Result], name: str) -> None:
+    result = results[name]
     assert "delivered" not in {
         hook["state"]
-        for hook in told.deliveries
+        for hook in result.deliveries
         if hook["event"] in ("payout.processed", "payout.updated", "payout.cancelled")
     }
-    assert told.polls >= 1
-    assert told.item["status"] == EXPECTED[name].status
+    assert result.polls >= 1
+    assert result.item["status"] == EXPECTED[name].status
 
 
 @pytest.mark.failure(8)
 @pytest.mark.parametrize(("name", "copies"), [("hook.twice", 2), ("hook.many", 10)])
-def test_every_copy_of_a_webhook_is_accepted_and_works_once(
-    results: dict[str, Told], name: str, copies: int
+def test_every_copy_of_a_webhook_is_accepted_and_applied_once(
+    results: dict[str, Result], name: str, copies: int
 ) -> None:
-    told = results[name]
-    times = Counter(hook["event_id"] for hook in told.deliveries)
+    result = results[name]
+    times = Counter(hook["event_id"] for hook in result.deliveries)
     assert len(times) >= 3
     assert set(times.values()) == {copies}
-    assert {(hook["state"], hook["last_status"], hook["attempts"]) for hook in told.deliveries} == {
+    assert {(hook["state"], hook["last_status"], hook["attempts"]) for hook in result.deliveries} == {
         ("delivered", 200, 1)
     }
 
 
 @pytest.mark.failure(9, 13)
 @pytest.mark.parametrize("name", ["hook.disorder", "hook.early", "hook.oldsecret", "hook.late"])
-def test_odd_but_genuine_webhooks_are_accepted_at_once(results: dict[str, Told], name: str) -> None:
+def test_unusual_but_genuine_webhooks_are_accepted_on_first_delivery(
+    results: dict[str, Result], name: str
+) -> None:
     deliveries = results[name].deliveries
     assert {"payout.initiated", "payout.processed"} <= {hook["event"] for hook in deliveries}
     assert {(hook["last_status"], hook["attempts"]) for hook in deliveries} == {(200, 1)}
 
 
-def test_a_webhook_is_accepted_once_its_signature_is_right(results: dict[str, Told]) -> None:
+def test_a_webhook_is_accepted_when_it_comes_again_with_a_valid_signature(results: dict[str, Result]) -> None:
     deliveries = results["hook.badsign"].deliveries
     assert deliveries
     assert {(hook["state"], hook["last_status"], hook["attempts"]) for hook in deliveries} == {
@@ -265,7 +277,7 @@ def test_a_webhook_is_accepted_once_its_signature_is_right(results: dict[str, To
 
 
 @pytest.mark.failure(13)
-def test_a_forged_webhook_moves_nothing(shared: System) -> None:
+def test_a_forged_webhook_changes_nothing(shared: System) -> None:
     user_id = shared.user()
     withdrawal_id = shared.withdraw(user_id, "never-forged@sim")
     wait_until(lambda: shared.payouts_of(withdrawal_id), FINAL_SECONDS)
@@ -280,15 +292,17 @@ def test_a_forged_webhook_moves_nothing(shared: System) -> None:
     }
     answer = requests.post(shared.url + "webhook/", data=body, headers=headers, timeout=10)
     assert answer.status_code in (400, 401, 403)
-    before = _asked(shared, withdrawal_id)
-    wait_until(lambda: _asked(shared, withdrawal_id) > before, FINAL_SECONDS)  # looked at once more since
+    before = _number_of_calls(shared, withdrawal_id)
+    wait_until(
+        lambda: _number_of_calls(shared, withdrawal_id) > before, FINAL_SECONDS
+    )  # queried once more since
     assert shared.status(withdrawal_id)["status"] == "processing"
     assert (shared.refunds(user_id), shared.balance(user_id)) == (0, 1500)
 
 
 @pytest.mark.failure(10)
-def test_a_payout_reversed_after_it_completed_gives_the_coins_back_once(shared: System) -> None:
-    """The bank sends the money back days later: the one way out of `completed`."""
+def test_a_payout_reversed_after_completion_refunds_the_coins_once(shared: System) -> None:
+    """The bank returns the money days later: the only transition from `completed`."""
     user_id = shared.user()
     withdrawal_id = shared.withdraw(user_id, "success-reversed@sim")
     assert shared.wait_for(withdrawal_id) == "completed"
@@ -297,7 +311,7 @@ def test_a_payout_reversed_after_it_completed_gives_the_coins_back_once(shared: 
     shared.provider.post(f"payouts/{payout_id}/status", {"status": "reversed"})
     assert shared.wait_for(withdrawal_id, "failed") == "failed"
     shared.provider.post("webhooks/replay", {"payout_id": payout_id})
-    wait_until(lambda: _hooks_rest(shared), FINAL_SECONDS)
+    wait_until(lambda: _webhooks_ended(shared), FINAL_SECONDS)
     assert shared.status(withdrawal_id)["failure_reason"]
     assert (shared.refunds(user_id), shared.balance(user_id)) == (1, 2000)
     assert len(shared.payouts_of(withdrawal_id)) == 1

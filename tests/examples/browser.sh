@@ -1,6 +1,6 @@
 #!/bin/sh
-# Is there a Chromium for the tests of the panel and the React form? As root, Debian's own is installed; nothing else is touched.
-# Never fails: without it those tests are skipped, and in CI they say what is missing.
+# Find a Chromium for the tests of the panel and the React form. As root, install Debian's; change nothing else.
+# Never fails: without it those tests are skipped, and in CI they report what is missing.
 for name in chromium chromium-browser google-chrome; do
   command -v "$name" >/dev/null && exit 0
 done

@@ -1,4 +1,4 @@
-/** Calls one method of the JavaScript client and prints what came of it as JSON, for tests/examples/clients.py. */
+/** Calls one method of the JavaScript client and prints the result as JSON, for tests/examples/clients.py. */
 import { CoinPayouts } from "../../examples/js/coin-payouts.mjs";
 
 const { url, key, maxTries, method, args } = JSON.parse(process.argv[2]);
@@ -7,7 +7,7 @@ try {
   let result = client[method](...args);
   if (result[Symbol.asyncIterator]) {
     const all = [];
-    for await (const one of result) all.push(one);
+    for await (const item of result) all.push(item);
     result = all;
   }
   console.log(JSON.stringify({ result: await result }));

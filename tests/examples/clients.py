@@ -1,4 +1,4 @@
-"""Both clients behind one face, so that the same truths hold for both."""
+"""Both clients behind one interface, so that the same tests run for both."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ SECONDS = 60
 
 
 def python_module() -> ModuleType:
-    """examples/python/coin_payouts.py."""
+    """The module examples/python/coin_payouts.py."""
     path = ROOT / "examples" / "python" / "coin_payouts.py"
     spec = importlib.util.spec_from_file_location("coin_payouts", path)
     assert spec and spec.loader
@@ -32,7 +32,7 @@ coin_payouts = python_module()
 
 @dataclass
 class Failure(Exception):
-    """What a client raised: its class's name and what it tells."""
+    """An error that a client raised: the name of its class, and its fields."""
 
     name: str
     code: str
@@ -42,7 +42,7 @@ class Failure(Exception):
 
 
 class Mistake(Exception):
-    """What a client says of a call that is wrong in itself. (Each language has its own class for it.)"""
+    """The error of a client for an invalid call. (Each language has its own class for it.)"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def in_python(url: str, key: str, max_tries: int = 6) -> Client:
     def call(method: str, *args: Any, **options: Any) -> Any:
         try:
             result = getattr(client, method)(*args, **options)
-            return [_fields(one) for one in result] if method in ("history", "follow") else _fields(result)
+            return [_fields(item) for item in result] if method in ("history", "follow") else _fields(result)
         except coin_payouts.PayoutsError as error:
             after = getattr(error, "retry_after", None)
             raise Failure(type(error).__name__, error.code, error.http_status, error.extra, after) from error
@@ -94,20 +94,24 @@ def in_node(node: str, url: str, key: str, max_tries: int = 6) -> Client:
     def call(method: str, *args: Any, **options: Any) -> Any:
         camel = {"idempotency_key": "idempotencyKey", "page_size": "pageSize"}
         given = [*args, {camel.get(name, name): value for name, value in options.items()}]
-        what = {"url": url, "key": key, "maxTries": max_tries, "method": method, "args": given}
+        request = {"url": url, "key": key, "maxTries": max_tries, "method": method, "args": given}
         done = subprocess.run(
-            [node, str(CALL), json.dumps(what)], capture_output=True, text=True, timeout=SECONDS, check=False
+            [node, str(CALL), json.dumps(request)],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-        if "error" in told:
-            error = told["error"]
+        output = json.loads(done.stdout)
+        if "error" in output:
+            error = output["error"]
             if "code" not in error:
                 assert error["name"] == "TypeError", error["message"]
                 raise Mistake(error["message"])
             after = error.get("retryAfterMs")
             seconds = None if after is None else after / 1000
             raise Failure(error["name"], error["code"], error["status"], error["extra"], seconds)
-        return told["result"]
+        return output["result"]
 
     return Client(call)

@@ -1,4 +1,4 @@
-"""The examples against the real system, as an app's developer runs them."""
+"""The examples against the real system, as the developer of an app runs them."""
 
 import fcntl
 import os
@@ -13,9 +13,9 @@ import pytest
 
 from sandbox.services import free_port
 from sandbox.stack import ROOT, Stack
-from tests.browser import absent
 from tests.e2e.system import System
 from tests.examples.wire import Wire, wire_to
+from tests.support.browser import skip_or_fail
 
 REACT = ROOT / "examples" / "react"
 NODE_MAJOR = 20
@@ -29,19 +29,19 @@ TOKENS = {
 
 @pytest.fixture(scope="package")
 def node() -> str:
-    """Node, of the version that the examples need or newer."""
-    found = shutil.which("node")
-    if found is None or shutil.which("npm") is None:
-        absent("There is no Node with npm, so the examples in JavaScript are not tested")
-    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(told.removeprefix("v").split(".")[0]) < NODE_MAJOR:
-        absent(f"Node is {told.strip()}, and the examples need {NODE_MAJOR}")
-    return found
+    """The path of Node, if it has at least the version that the examples need."""
+    path = shutil.which("node")
+    if path is None or shutil.which("npm") is None:
+        skip_or_fail("There is no Node with npm, so the examples in JavaScript are not tested")
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.removeprefix("v").split(".")[0]) < NODE_MAJOR:
+        skip_or_fail(f"Node is {version.strip()}, and the examples need {NODE_MAJOR}")
+    return path
 
 
 @pytest.fixture(scope="package")
 def built(node: str) -> Path:
-    """The React form, installed and built; by one process of the tests at a time."""
+    """The React form, installed and built, by one test process at a time."""
     with (REACT / "package-lock.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(["make", "examples"], cwd=ROOT, capture_output=True, text=True, timeout=110)
@@ -51,13 +51,13 @@ def built(node: str) -> Path:
 
 @pytest.fixture(scope="package")
 def page_port() -> int:
-    """Where the page is served: the API must know it as an origin before it starts."""
+    """The port of the page; the API needs its origin at the start."""
     return free_port()
 
 
 @pytest.fixture(scope="package")
 def system(page_port: int) -> Iterator[System]:
-    """The whole stack, with users' tokens and the page's origin; each test uses users of its own."""
+    """The whole stack, with user tokens and the origin of the page; each test uses its own users."""
     settings = TOKENS | {
         "CANCEL_WINDOW_SECONDS": WINDOW_SECONDS,
         "CORS_ORIGINS": f"http://localhost:{page_port}",
@@ -70,8 +70,8 @@ def system(page_port: int) -> Iterator[System]:
 
 
 @contextmanager
-def nobody_pays(system: System) -> Iterator[None]:
-    """The worker stands still: what can be cancelled stays so, however slowly a busy machine comes to it."""
+def worker_paused(system: System) -> Iterator[None]:
+    """Suspend the worker, so that withdrawals can still be cancelled, however slow the machine is."""
     group = system.stack.parts["worker"].pid
     assert group is not None
     os.killpg(group, signal.SIGSTOP)
@@ -83,6 +83,6 @@ def nobody_pays(system: System) -> Iterator[None]:
 
 @pytest.fixture
 def wire(system: System) -> Iterator[Wire]:
-    """What lies between the client and the API."""
+    """A proxy between the client and the API."""
     with wire_to(system.info["api"]) as wire:
         yield wire

@@ -1,4 +1,4 @@
-"""docs/integration.md, followed from its top to its end: every command, every JSON, and the page in a browser."""
+"""docs/integration.md, followed from start to end: every command, every JSON, and the page in a browser."""
 
 import json
 import os
@@ -18,29 +18,32 @@ import pytest
 import requests
 from playwright.sync_api import Browser, expect
 
-from api import problems
+from api import error_responses
 from sandbox.processes import wait_until
 from sandbox.services import free_port
-from sandbox.stack import ROOT
+from tests.support.paths import ROOT, files
 
 GUIDE = (ROOT / "docs" / "integration.md").read_text()
 BLOCK = re.compile(r"^```(\w+) ?(\w*)\n(.*?)^```$", re.S | re.M)
 CURL_AS_USER = 'curl -s "{api}/api/razorpay/wallet/?user_id=user123" -H "Authorization: Bearer {token}"'
-READY_SECONDS, RUN_SECONDS, ARRIVE_SECONDS, END_SECONDS = 60, 100, 30, 30
+READY_SECONDS = 60
+RUN_SECONDS = 100
+ARRIVE_SECONDS = 30
+END_SECONDS = 30
 PAGE_MS = 30_000
-# Quicker than people would like it.
-WAITS = {
-    # The window stays as it is: within it the guide looks at what can still be cancelled.
+# Shorter waits than the guide shows.
+QUICKER = {
+    # The cancel window stays: the guide shows a withdrawal that can still be cancelled.
     "CANCEL_WINDOW_SECONDS=5": "CANCEL_WINDOW_SECONDS=5 --set SWEEP_SECONDS=0.5 --set SIM_SPEED=5",
 }
-# What is another at each run: only that it is there, and its type, can be compared.
+# Values that differ in each run: only their presence and type are compared.
 VARYING = {"withdrawal_id", "id", "created_at", "changed_at", "timestamp", "expected_by", "request_id", "utr",
            "iat", "exp"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the guide: its language, what is said about it, its text."""
+    """A code block of the guide: its language, the word after it, its text."""
 
     language: str
     kind: str
@@ -49,22 +52,22 @@ class Block:
 
 def blocks() -> list[Block]:
     quick = GUIDE
-    for shown, quicker in WAITS.items():
+    for shown, quicker in QUICKER.items():
         assert shown in quick
         quick = quick.replace(shown, quicker)
-    return [Block(*found) for found in BLOCK.findall(quick)]
+    return [Block(*groups) for groups in BLOCK.findall(quick)]
 
 
-def alike(shown: Any, answered: Any, name: str = "") -> None:
-    """The same names in the same order, and the same values where they do not vary."""
+def assert_matches(shown: Any, answered: Any, name: str = "") -> None:
+    """Assert the same names in the same order, and the same values unless they vary."""
     if isinstance(shown, dict):
         assert list(shown) == list(answered), name
         for key, value in shown.items():
-            alike(value, answered[key], key)
+            assert_matches(value, answered[key], key)
     elif isinstance(shown, list):
         assert len(shown) == len(answered), name
-        for one, other in zip(shown, answered, strict=True):
-            alike(one, other, name)
+        for expected, actual in zip(shown, answered, strict=True):
+            assert_matches(expected, actual, name)
     elif name in VARYING:
         assert type(shown) is type(answered), name
     else:
@@ -72,17 +75,18 @@ def alike(shown: Any, answered: Any, name: str = "") -> None:
 
 
 class Reader:
-    """Somebody who follows the guide in a fresh clone, with terminals."""
+    """A reader who follows the guide in a fresh clone, with several terminals."""
 
     def __init__(self, clone: Path, ports: dict[str, int]) -> None:
-        self.clone, self._ports = clone, ports
+        self.clone = clone
+        self._ports = ports
         self._state = clone.parent / "environment"
         self._state.write_text("")
         self._staying: list[subprocess.Popen[bytes]] = []
         self.answer = ""
 
     def follow(self, block: Block) -> None:
-        """Do what the block says."""
+        """Run the block."""
         if block.kind == "stays":
             self._stay(block.text)
         elif block.language == "sh":
@@ -98,7 +102,7 @@ class Reader:
             )
 
     def run(self, text: str) -> str:
-        """In the second terminal, which remembers its variables."""
+        """Run in the second terminal, which keeps its variables."""
         script = f"set -e; . {self._state}\n{self._here(text)}\nexport -p > {self._state}\n"
         done = self._bash(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, err = done.communicate(timeout=RUN_SECONDS)
@@ -110,7 +114,7 @@ class Reader:
         return self.run(f"{program} {name}")
 
     def _stay(self, text: str) -> None:
-        """In a terminal of its own, which knows nothing of the others."""
+        """Run in a new terminal, without the variables of the others."""
         with (self.clone.parent / f"terminal{len(self._staying)}").open("wb") as output:
             process = self._bash(self._here(text), stdout=output, stderr=output)
         self._staying.append(process)
@@ -125,7 +129,7 @@ class Reader:
         return lambda: _answers(f"http://localhost:{port}/")
 
     def _here(self, text: str) -> str:
-        """The same on ports that are free."""
+        """Replace the ports by free ones."""
         for port, free in self._ports.items():
             text = re.sub(rf"(?<=[:=\s]){port}\b", str(free), text)
         return text
@@ -146,13 +150,13 @@ class Reader:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
 
-    # --- what the prose says to do
+    # --- the steps that the text describes
 
     def port(self, of: str) -> str:
         return f"http://localhost:{self._ports[of]}"
 
     def pay_in_the_page(self, browser: Browser) -> None:
-        """Ask for 500 coins in the form, and watch it until it is paid."""
+        """Request 500 coins in the form and wait until they are paid."""
         page = browser.new_page()
         page.goto(self.port("5173"))
         page.get_by_role("textbox", name="Coins").fill("500")
@@ -165,12 +169,12 @@ class Reader:
         page.close()
 
     def claims(self) -> dict[str, Any]:
-        """Those of the token that the page gets."""
+        """The claims of the token that the page gets."""
         token = requests.post(self.port("5173") + "/session", timeout=10).json()["token"]
         return dict(jwt.decode(token, options={"verify_signature": False}))
 
-    def arrived(self, status: str) -> list[dict[str, Any]]:
-        """The withdrawals that webhooks brought to this status, as the receiver keeps them."""
+    def received(self, status: str) -> list[dict[str, Any]]:
+        """The withdrawals that the receiver stored with this status."""
         with closing(sqlite3.connect(self.clone / "withdrawals.db")) as connection:
             rows = connection.execute("SELECT event FROM withdrawals WHERE status = ?", [status]).fetchall()
         return [json.loads(row[0]) for row in rows]
@@ -198,49 +202,50 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         reader.leave()
 
 
-@pytest.mark.timeout(300)  # eight programs one after the other, as a person starts them
-def test_whoever_follows_the_guide_pays_from_everywhere_and_is_told(
+@pytest.mark.exhaustive
+@pytest.mark.timeout(300)  # eight programs, one after the other
+def test_following_the_guide_pays_from_each_client_and_receives_webhooks(
     reader: Reader, built: Path, node: str, browser: Browser
 ) -> None:
     shown = {block.kind: json.loads(block.text) for block in blocks() if block.language == "json"}
-    paid = taken = 0
+    paid = requested = 0
     for block in blocks():
         if block.kind == "answer":
-            alike(json.loads(block.text), json.loads(reader.answer))
+            assert_matches(json.loads(block.text), json.loads(reader.answer))
         elif block.language != "json":
             reader.follow(block)
             paid += reader.answer.count("completed: paid, bank reference ")
-            taken += reader.answer.startswith("taken ")
+            requested += reader.answer.startswith("requested ")
         if "serve.mjs" in block.text:
             reader.pay_in_the_page(browser)
-            alike(shown["token"], reader.claims())
+            assert_matches(shown["token"], reader.claims())
         if "jwt.encode" in block.text:
-            told = reader.run(CURL_AS_USER.format(token=reader.answer.strip(), api=reader.port("8000")))
-            assert json.loads(told)["data"]["user_id"] == "user123"
-    assert stat.S_IMODE((reader.clone / "sandbox.env").stat().st_mode) == 0o600, "it has every secret"
-    assert (paid, taken) == (3, 2)  # Python, Node, and Python again with a webhook; the two snippets
+            wallet = reader.run(CURL_AS_USER.format(token=reader.answer.strip(), api=reader.port("8000")))
+            assert json.loads(wallet)["data"]["user_id"] == "user123"
+    assert stat.S_IMODE((reader.clone / "sandbox.env").stat().st_mode) == 0o600, "it contains every secret"
+    assert (paid, requested) == (3, 2)  # Python, Node, and Python again with a webhook; the two snippets
     assert reader.answer.splitlines()[-2:] == [
         "failed: This UPI id does not exist. Please check it.",
         "exit status 1",
     ]
-    wait_until(lambda: reader.arrived("failed"), ARRIVE_SECONDS)
-    [told] = reader.arrived("completed")
-    alike(shown["webhook"]["data"], told)
-    assert shown["webhook"]["type"] == f"withdrawal.{told['status']}"
+    wait_until(lambda: reader.received("failed"), ARRIVE_SECONDS)
+    [stored] = reader.received("completed")
+    assert_matches(shown["webhook"]["data"], stored)
+    assert shown["webhook"]["type"] == f"withdrawal.{stored['status']}"
 
 
-def test_every_code_of_an_error_is_in_the_table() -> None:
+def test_the_guide_lists_every_error_code() -> None:
     table = GUIDE.split("## 9.")[1].split("## 10.")[0]
-    told = set(re.findall(r"`([a-z_]+)`", "\n".join(re.findall(r"^\| \d.*? \| (.*?) \|", table, re.M))))
-    rooms = [*(ROOT / "api").glob("*.py")]
-    rooms += [ROOT / "shared" / "withdrawals" / f"{name}.py" for name in ("reading", "requesting", "terms")]
-    rooms += [ROOT / "shared" / f"{name}.py" for name in ("fields", "wallet", "idempotency", "db")]
-    code = "\n".join(path.read_text() for path in rooms)
+    listed = set(re.findall(r"`([a-z_]+)`", "\n".join(re.findall(r"^\| \d.*? \| (.*?) \|", table, re.M))))
+    withdrawal_files = [f"shared/withdrawals/{name}.py" for name in ("queries", "request", "request_rules")]
+    other_files = ("shared/text/fields.py", "shared/coins/wallet.py", "shared/access/idempotency.py")
+    sources = files("api/*.py", *withdrawal_files, *other_files, "shared/db/transactions.py")
+    code = "\n".join(path.read_text() for path in sources)
     known = set(re.findall(r'code="(\w+)"', code)) | {
-        words[2] for words in (*problems.WORDS.values(), problems.INTERNAL)
+        error[2] for error in (*error_responses.HTTP_ERRORS.values(), error_responses.INTERNAL_ERROR)
     }
-    assert known - told == {"too_many_webhooks"}, "RazorpayX alone is told so"
-    assert told <= known
+    assert known - listed == {"too_many_webhooks"}, "only RazorpayX gets this one"
+    assert listed <= known
 
 
 def test_every_upi_id_of_the_guide_names_a_scenario_of_the_simulator() -> None:

@@ -1,4 +1,4 @@
-"""The React form in a real browser, against the running system: as users see it, by labels and keyboard."""
+"""The React form in a real browser against the running system, by labels and keyboard."""
 
 import os
 import re
@@ -13,19 +13,22 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from sandbox.processes import wait_until
 from tests.e2e.system import System
-from tests.examples.conftest import REACT, TOKENS, nobody_pays
+from tests.examples.conftest import REACT, TOKENS, worker_paused
 from tests.examples.wire import LOST, Wire
 
-pytestmark = pytest.mark.timeout(300)  # whichever comes first waits until the form is built
-
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.timeout(300),
+]  # the first test waits until the form is built
 UPI = "user@okhdfcbank"
-SEEN_MS, END_MS = 30_000, 30_000
+SEEN_MS = 30_000
+END_MS = 30_000
 Open = Callable[[str], Page]
 
 
 @contextmanager
 def served(node: str, port: int, api: str, user_id: str) -> Iterator[str]:
-    """The app's own backend, for one user; its address."""
+    """Run the app's backend for one user; yields its address."""
     environment = os.environ | TOKENS | {"PAYOUTS_URL": api, "PORT": str(port), "DEMO_USER": user_id}
     process = subprocess.Popen(
         [node, "serve.mjs"], cwd=REACT, env=environment, stdout=subprocess.PIPE, text=True
@@ -42,14 +45,14 @@ def served(node: str, port: int, api: str, user_id: str) -> Iterator[str]:
 def open_page(
     browser: Browser, built: Path, node: str, page_port: int, wire: Wire, request: pytest.FixtureRequest
 ) -> Iterator[Open]:
-    """Opens the page as this user. It speaks to the API over the wire, from its own origin."""
+    """Open the page as a user. It calls the API through the recording proxy, from its own origin."""
     context = browser.new_context(viewport={"width": 700, "height": 900})
     page = context.new_page()
-    broken: list[str] = []
-    page.on("pageerror", lambda error: broken.append(str(error)))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     servers = []
 
-    def opened(user_id: str) -> Page:
+    def open_as(user_id: str) -> Page:
         server = served(node, page_port, wire.url, user_id)
         servers.append(server)
         page.goto(server.__enter__())
@@ -57,8 +60,8 @@ def open_page(
         return page
 
     try:
-        yield opened
-        assert broken == []
+        yield open_as
+        assert errors == []
     finally:
         context.close()
         for server in servers:
@@ -83,34 +86,34 @@ def expect_withdrawal(page: Page, status: str, text: str | re.Pattern[str], time
     expect(item).to_contain_text(text, timeout=timeout)
 
 
-def expect_fault(page: Page, label: str, words: str) -> None:
-    """The field is marked, says why, and has the keyboard."""
-    asked = field(page, label)
-    expect(asked).to_have_attribute("aria-invalid", "true", timeout=SEEN_MS)
-    expect(asked).to_have_accessible_description(re.compile(re.escape(words)))
-    expect(asked).to_be_focused()
+def expect_fault(page: Page, label: str, message: str) -> None:
+    """Expect the field to be invalid, described and focused."""
+    invalid = field(page, label)
+    expect(invalid).to_have_attribute("aria-invalid", "true", timeout=SEEN_MS)
+    expect(invalid).to_have_accessible_description(re.compile(re.escape(message)))
+    expect(invalid).to_be_focused()
 
 
-def test_paid_and_not_paid_are_seen_as_they_happen(
+def test_the_page_shows_paid_and_failed_withdrawals_as_they_happen(
     open_page: Open, wire: Wire, system: System, tmp_path: Path
 ) -> None:
     user_id = system.user(2000)
     page = open_page(user_id)
     expect(page.get_by_test_id("balance")).to_have_text("You have 2,000 coins (₹200.00)")
-    # By keyboard alone.
+    # By keyboard only.
     field(page, "Coins").focus()
     page.keyboard.type("500")
     page.keyboard.press("Tab")
     page.keyboard.type(f" {UPI} ")
     expect(page.get_by_role("button", name="Withdraw ₹50.00")).to_be_visible()
-    with nobody_pays(system):
+    with worker_paused(system):
         page.keyboard.press("Enter")
         expect_withdrawal(page, "pending", "You can still cancel")
     expect(page.get_by_test_id("balance")).to_have_text("You have 1,500 coins (₹150.00)")
     fill(page, "100", "fail.beneficiary_vpa_invalid@sim")
     submit(page)
-    news = page.get_by_role("status")
-    expect(news).to_contain_text(re.compile("completed|failed"), timeout=END_MS)
+    status = page.get_by_role("status")
+    expect(status).to_contain_text(re.compile("completed|failed"), timeout=END_MS)
     expect_withdrawal(page, "completed", re.compile(r"500 coins · ₹50\.00.*UTR\) is \w+", re.S), END_MS)
     expect_withdrawal(
         page, "failed", "This UPI id does not exist. Please check it. Your coins are back.", END_MS
@@ -124,13 +127,13 @@ def test_paid_and_not_paid_are_seen_as_they_happen(
     system.assert_paid_once(completed)
 
 
-def test_a_double_click_asks_once_and_cancel_gives_the_coins_back(
+def test_a_double_click_requests_once_and_cancel_refunds_the_coins(
     open_page: Open, wire: Wire, system: System
 ) -> None:
     user_id = system.user(2000)
     page = open_page(user_id)
     fill(page, "300", UPI)
-    with nobody_pays(system):
+    with worker_paused(system):
         page.get_by_role("button", name="Withdraw").dblclick()
         expect_withdrawal(page, "pending", "300 coins")
         page.get_by_role("button", name=f"Cancel 300 coins to {UPI}").dblclick()
@@ -140,52 +143,54 @@ def test_a_double_click_asks_once_and_cancel_gives_the_coins_back(
     assert [item["status"] for item in system.history(user_id)] == ["cancelled"]
 
 
-def test_a_cancel_after_another_one_says_so(open_page: Open, wire: Wire, system: System) -> None:
+def test_cancelling_a_cancelled_withdrawal_shows_that_it_is_cancelled(
+    open_page: Open, wire: Wire, system: System
+) -> None:
     user_id = system.user(2000)
     page = open_page(user_id)
     fill(page, "300", UPI)
     submit(page)
     expect_withdrawal(page, "pending", "300 coins")
-    page.route("**/withdraw/history/**", lambda _: None)  # the page has not seen it yet
+    page.route("**/withdraw/history/**", lambda _: None)  # the page does not refresh
     system.cancel(system.history(user_id)[0]["id"])  # on the user's other device
     page.get_by_role("button", name=f"Cancel 300 coins to {UPI}").click()
-    expect(page.get_by_role("alert")).to_have_text("It was cancelled already.", timeout=SEEN_MS)
+    expect(page.get_by_role("alert")).to_have_text("It is already cancelled.", timeout=SEEN_MS)
 
 
-def test_what_cannot_be_asked_for_is_said_before_it_is_sent(
+def test_invalid_input_is_reported_before_anything_is_sent(
     open_page: Open, wire: Wire, system: System
 ) -> None:
     page = open_page(system.user(2000))
-    for coins, upi_id, label, words in [
+    for coins, upi_id, label, message in [
         ("", UPI, "Coins", "Enter a whole number of coins."),
         ("12.5", UPI, "Coins", "Enter a whole number of coins."),
         ("99", UPI, "Coins", "Minimum withdrawal is 100 coins."),
         ("2001", UPI, "Coins", "You have 2,000 coins."),
-        *(("100", wrong, "UPI id", "Enter a UPI id such as user@okhdfcbank.")
-          for wrong in ("invalid-upi", "username#bank", "@bank", "user@", "a@b")),
+        *(("100", invalid, "UPI id", "Enter a UPI id such as user@okhdfcbank.")
+          for invalid in ("invalid-upi", "username#bank", "@bank", "user@", "a@b")),
     ]:  # fmt: skip
         fill(page, coins, upi_id)
         submit(page)
-        expect_fault(page, label, words)
+        expect_fault(page, label, message)
     assert wire.posts == []
 
 
-def test_what_the_api_refuses_is_said_at_its_field(open_page: Open, wire: Wire, system: System) -> None:
+def test_an_error_of_the_api_is_shown_at_its_field(open_page: Open, wire: Wire, system: System) -> None:
     user_id = system.user(2000)
     page = open_page(user_id)
     system.withdraw(user_id, coins=1900)  # on the user's other device
     fill(page, "500", UPI)
     submit(page)
     expect_fault(page, "Coins", "Insufficient coin balance")
-    # Mended, it is another wish, with another key.
+    # The corrected request has another key.
     field(page, "Coins").fill("100")
     submit(page)
-    expect(page.get_by_role("status")).to_contain_text("Taken: 100 coins", timeout=SEEN_MS)
+    expect(page.get_by_role("status")).to_contain_text("Withdrawal requested: 100 coins", timeout=SEEN_MS)
     assert len(set(wire.keys())) == 2
     assert system.balance(user_id) == 0
 
 
-def test_a_lost_answer_outlives_the_page_and_is_sent_again_under_its_key(
+def test_an_unanswered_request_survives_a_reload_and_is_retried_with_its_key(
     open_page: Open, wire: Wire, system: System
 ) -> None:
     user_id = system.user(2000)
@@ -199,13 +204,13 @@ def test_a_lost_answer_outlives_the_page_and_is_sent_again_under_its_key(
     expect(field(page, "Coins")).not_to_be_editable()
     wire.fates.clear()
     page.get_by_role("button", name="Send again").click()
-    expect(page.get_by_role("status")).to_contain_text("Taken: 500 coins", timeout=SEEN_MS)
+    expect(page.get_by_role("status")).to_contain_text("Withdrawal requested: 500 coins", timeout=SEEN_MS)
     expect(field(page, "UPI id")).to_be_editable()
     assert len(wire.posts) >= 2 and len(set(wire.keys())) == 1
     assert len(system.history(user_id)) == 1
 
 
-def test_the_page_has_no_key_and_its_token_is_good_for_its_user_alone(
+def test_the_page_has_no_api_key_and_its_token_is_valid_for_its_user_only(
     built: Path, node: str, page_port: int, system: System
 ) -> None:
     user_id, other = system.user(2000), system.user(2000)
@@ -215,15 +220,15 @@ def test_the_page_has_no_key_and_its_token_is_good_for_its_user_alone(
         assert "connect-src 'self' " + system.info["api"] in page.headers["Content-Security-Policy"]
         assert requests.get(f"{address}/serve.mjs", timeout=10).status_code == 404
     bearer = {"Authorization": f"Bearer {session['token']}"}
-    asked = [
-        requests.get(f"{system.url}wallet/", params={"user_id": one}, headers=bearer, timeout=10).status_code
-        for one in (user_id, other)
+    statuses = [
+        requests.get(f"{system.url}wallet/", params={"user_id": id_}, headers=bearer, timeout=10).status_code
+        for id_ in (user_id, other)
     ]
-    assert asked == [200, 403]
+    assert statuses == [200, 403]
     assert system.info["api_key"] not in (built / "dist" / "main.js").read_text()
 
 
-def test_the_types_that_the_javascript_tells_are_true(built: Path) -> None:
+def test_the_declared_javascript_types_are_correct(built: Path) -> None:
     done = subprocess.run(
         ["npm", "run", "--silent", "check"], cwd=built, capture_output=True, text=True, timeout=60
     )

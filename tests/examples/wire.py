@@ -1,4 +1,4 @@
-"""The wire between an app and the API, on which answers get lost. What passes is written down."""
+"""A recording proxy between an app and the API that can lose or replace responses."""
 
 import json
 import threading
@@ -13,30 +13,30 @@ from typing import Any
 import requests
 
 ANSWER_SECONDS = 15
-PASSED_ON = ("authorization", "content-type", "idempotency-key", "origin")
+FORWARDED_HEADERS = ("authorization", "content-type", "idempotency-key", "origin")
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of one POST: `lost` goes on, and its answer is not brought back; the others end here."""
+    """What happens to one POST: LOST is forwarded and its response dropped; others are answered here."""
 
     status: int
-    code: str | None = None  # None: not an answer of the API
+    code: str | None = None  # None: not a response of the API
     retry_after: str | None = None
-    is_ours: bool = True  # False: a gateway's own JSON, which has a code too
-    content_length: str | None = None  # one more, beside the true one
+    is_ours: bool = True  # False: JSON of a gateway, which has a code too
+    content_length: str | None = None  # a second, wrong one
 
     def headers(self) -> dict[str, str]:
-        told = {"Retry-After": self.retry_after, "Content-Length": self.content_length}
-        return {name: value for name, value in told.items() if value}
+        headers = {"Retry-After": self.retry_after, "Content-Length": self.content_length}
+        return {name: value for name, value in headers.items() if value}
 
     def body(self) -> bytes:
         if self.code is None:
             return b"<html>Bad gateway</html>"
         if not self.is_ours:
             return json.dumps({"code": self.code, "message": "no Route matched"}).encode()
-        told = {"success": False, "error": "No", "details": "Not now", "code": self.code, "request_id": "r"}
-        return json.dumps(told).encode()
+        body = {"success": False, "error": "No", "details": "Not now", "code": self.code, "request_id": "r"}
+        return json.dumps(body).encode()
 
 
 LOST = Fate(0)
@@ -50,8 +50,8 @@ NO_ROUTE = Fate(404, "route_not_found", is_ours=False)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A POST that came by, at a second of the monotonic clock."""
+class Post:
+    """A recorded POST, with its time by the monotonic clock in seconds."""
 
     at: float
     path: str
@@ -60,52 +60,52 @@ class Seen:
 
 
 class Wire:
-    """Stands before the API at `target`. The next POSTs meet the `fates`, in order; what comes then passes."""
+    """A proxy before the API at `target`. `fates` apply to the next POSTs in order; later ones are forwarded."""
 
     def __init__(self, target: str) -> None:
         self._target = target
         self.fates: deque[Fate] = deque()
-        self.posts: list[Seen] = []
+        self.posts: list[Post] = []
         wire = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                wire._bring(self, b"")
+                wire._forward(self, b"")
 
             def do_OPTIONS(self) -> None:
-                wire._bring(self, b"")
+                wire._forward(self, b"")
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 key = self.headers["Idempotency-Key"]
-                wire.posts.append(Seen(time.monotonic(), self.path, key, json.loads(body)))
-                wire._bring(self, body, wire.fates.popleft() if wire.fates else None)
+                wire.posts.append(Post(time.monotonic(), self.path, key, json.loads(body)))
+                wire._forward(self, body, wire.fates.popleft() if wire.fates else None)
 
             def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def keys(self) -> list[str | None]:
-        """The idempotency keys of what came by."""
+        """The idempotency keys of the recorded POSTs."""
         return [post.key for post in self.posts]
 
-    def _bring(self, near: BaseHTTPRequestHandler, body: bytes, fate: Fate | None = None) -> None:
+    def _forward(self, near: BaseHTTPRequestHandler, body: bytes, fate: Fate | None = None) -> None:
         if fate is not None and fate != LOST:
             return self._answer(near, fate.status, fate.headers(), fate.body())
-        headers = {name: value for name, value in near.headers.items() if _is_passed_on(name)}
+        headers = {name: value for name, value in near.headers.items() if _is_forwarded(name)}
         far = requests.request(
             near.command, self._target + near.path, data=body or None, headers=headers, timeout=ANSWER_SECONDS
         )
         if fate == LOST:
-            near.close_connection = True  # it is done, and nobody is told
+            near.close_connection = True  # the request ran; the client gets no response
             return None
-        length = ("content-length", "transfer-encoding", "connection", "date", "server")
-        kept = {name: value for name, value in far.headers.items() if name.lower() not in length}
+        dropped = ("content-length", "transfer-encoding", "connection", "date", "server")
+        kept = {name: value for name, value in far.headers.items() if name.lower() not in dropped}
         return self._answer(near, far.status_code, kept, far.content)
 
     @staticmethod
@@ -118,8 +118,8 @@ class Wire:
         near.wfile.write(body)
 
 
-def _is_passed_on(name: str) -> bool:
-    return name.lower() in PASSED_ON or name.lower().startswith("access-control-")
+def _is_forwarded(name: str) -> bool:
+    return name.lower() in FORWARDED_HEADERS or name.lower().startswith("access-control-")
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def system(browser: Browser) -> Iterator[System]:
         "REVIEW_ABOVE_COINS": "1000",
     }
     with Stack(settings, provider_speed=5.0, flower=False) as stack:
-        token = {"PAYOUTS_OPERATOR_TOKEN": secrets.token_hex(24)}  # a shell of his own
+        token = {"PAYOUTS_OPERATOR_TOKEN": secrets.token_hex(24)}  # a shell of its own
         ravi = stack.env | token | {"SANDBOX_OPERATOR": f"ravi:{PASSWORD}:operator"}
         command = [sys.executable, "-m", "sandbox.admit"]
         subprocess.run(command, cwd=ROOT, env=ravi, check=True, timeout=30)
@@ -37,34 +37,34 @@ def system(browser: Browser) -> Iterator[System]:
 
 @pytest.fixture
 def opened(browser: Browser, system: System) -> Iterator[Opened]:
-    """Opens the panel in a browser of its own; at the end no page may have complained."""
-    complaints: list[str] = []
+    """Open the panel in a new browser; at the end, no page may have reported an error."""
+    errors: list[str] = []
     contexts = []
 
-    def at_the_door(scheme: str = "light", *, scripts: bool = True) -> Page:
+    def open_panel(scheme: str = "light", *, scripts: bool = True) -> Page:
         context = browser.new_context(viewport=SIZE, color_scheme=scheme, java_script_enabled=scripts)
         contexts.append(context)
         page = context.new_page()
         page.on(
             "console",
-            lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None,
+            lambda message: errors.append(message.text) if message.type in ("error", "warning") else None,
         )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
             "requestfailed",
-            lambda failed: complaints.append(failed.url) if "export" not in failed.url else None,
+            lambda failed: errors.append(failed.url) if "export" not in failed.url else None,
         )
         page.goto(system.info["admin"])
         return page
 
-    yield at_the_door
+    yield open_panel
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert errors == []
 
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures go: `SCREENSHOTS=docs/img make test ARGS=tests/panel` makes those of the guide anew."""
+    """The folder of screenshots: `SCREENSHOTS=docs/img make test ARGS=tests/panel` retakes those of the guide."""
     given = os.environ.get("SCREENSHOTS")
     return Path(given).absolute() if given else tmp_path_factory.mktemp("shots")

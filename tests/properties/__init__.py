@@ -1,1 +1,1 @@
-"""The verbs in any order, against a small model: see `test_verbs.py`."""
+"""All actions in any order, checked against a small model: see `test_verbs.py`."""

@@ -7,7 +7,7 @@ import { WithdrawForm } from "./WithdrawForm.jsx";
 
 /** @typedef {import("../../js/coin-payouts.mjs").Withdrawal} Withdrawal */
 
-/** What a screen reader says when a withdrawal has moved. @param {Withdrawal} withdrawal */
+/** The text that a screen reader announces when a status changes. @param {Withdrawal} withdrawal */
 const announcement = ({ amount, upi_id, status, failure_reason }) =>
   [`${asCoins(amount)} to ${upi_id}: ${status}.`, failure_reason].filter(Boolean).join(" ");
 
@@ -29,7 +29,7 @@ export function App({ payouts, userId }) {
       <p role="status" aria-live="polite" className="news">
         {news}
       </p>
-      {isStale && <p className="stale">What you see may be old: we cannot reach our server now. It is refreshed by itself.</p>}
+      {isStale && <p className="stale">This may be out of date: we cannot reach our server now. We keep trying.</p>}
       <History payouts={payouts} list={list} showOlder={showOlder} onCancelled={refresh} />
     </main>
   );

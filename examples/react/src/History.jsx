@@ -65,7 +65,7 @@ function Item({ payouts, withdrawal, onCancelled }) {
   );
 }
 
-/** Why it waits and until when, how it was paid, or why it was not. @param {{withdrawal: Withdrawal}} props */
+/** Why it waits and until when, how it was paid, or why it failed. @param {{withdrawal: Withdrawal}} props */
 function Story({ withdrawal: { status, status_message, expected_by, failure_reason, utr } }) {
   if (status === "completed") return <p className="story">Paid. Your bank's reference (UTR) is {utr ?? "on its way"}.</p>;
   if (status === "failed") return <p className="story">{failure_reason} Your coins are back.</p>;
@@ -77,13 +77,13 @@ function Story({ withdrawal: { status, status_message, expected_by, failure_reas
   );
 }
 
-/** Why it was not cancelled. @param {unknown} error */
+/** The reason why it was not cancelled. @param {unknown} error */
 function whyNot(error) {
   if (!(error instanceof Refused)) return "No answer yet. Please try again.";
   if (error.code !== "cannot_cancel") return `${error.error}.`;
-  if (error.extra.current_status === "cancelled") return "It was cancelled already.";
-  if (error.extra.current_status === "failed") return "It has failed already.";
-  return "Too late: the payment has begun.";
+  if (error.extra.current_status === "cancelled") return "It is already cancelled.";
+  if (error.extra.current_status === "failed") return "It has already failed.";
+  return "Too late: the payment has started.";
 }
 
 /** @param {{payouts: CoinPayouts, withdrawal: Withdrawal, onCancelled: () => void}} props */
@@ -98,7 +98,7 @@ function Cancel({ payouts, withdrawal: { id, amount, upi_id }, onCancelled }) {
     try {
       await payouts.cancel(id);
     } catch (error) {
-      setProblem(whyNot(error)); // what it is now comes with the next look
+      setProblem(whyNot(error)); // the next poll shows its current state
     }
     setIsCancelling(false);
     onCancelled();

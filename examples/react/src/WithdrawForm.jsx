@@ -2,28 +2,28 @@ import { useRef, useState } from "react";
 
 import { NoAccess, Refused } from "../../js/coin-payouts.mjs";
 import { asCoins, asRupees, coinsOf, faultsOf, faultsOfRefusal, MIN_COINS, worth } from "./rules.js";
-import { forgetWish, keptWish, makeWish } from "./wish.js";
+import { clearPendingRequest, loadPendingRequest, createPendingRequest } from "./pendingRequest.js";
 
 const NOT_ANSWERED =
-  "We have no answer yet. Your withdrawal may have been taken; sending it again does not take it twice.";
+  "We have no answer yet. We may have received your withdrawal. If you send it again, you still withdraw only once.";
 
 /**
  * @param {object} props
  * @param {import("../../js/coin-payouts.mjs").CoinPayouts} props.payouts
  * @param {string} props.userId
- * @param {number | null} props.available  the user's coins, where known
+ * @param {number | null} props.available  the user's coins, if known
  * @param {() => void} props.onTaken
  * @param {(news: string) => void} props.onNews
  */
 export function WithdrawForm({ payouts, userId, available, onTaken, onNews }) {
-  // A wish from before the page was closed, still without an answer, comes first.
-  const [wish, setWish] = useState(() => keptWish(userId));
-  const [amount, setAmount] = useState(wish ? String(wish.amount) : "");
-  const [upiId, setUpiId] = useState(wish?.upiId ?? "");
+  // A request without an answer, from before the page was closed, comes first.
+  const [pendingRequest, setPendingRequest] = useState(() => loadPendingRequest(userId));
+  const [amount, setAmount] = useState(pendingRequest ? String(pendingRequest.amount) : "");
+  const [upiId, setUpiId] = useState(pendingRequest?.upiId ?? "");
   const [faults, setFaults] = useState(/** @type {import("./rules.js").Faults} */ ({}));
-  const [problem, setProblem] = useState(wish ? NOT_ANSWERED : "");
+  const [problem, setProblem] = useState(pendingRequest ? NOT_ANSWERED : "");
   const [isSending, setIsSending] = useState(false);
-  const inFlight = useRef(false); // set at once, where a state is set with the next drawing: for double clicks
+  const inFlight = useRef(false); // for double clicks: it is set at once, unlike a state, which is set at the next render
   const amountField = useRef(/** @type {HTMLInputElement | null} */ (null));
   const upiField = useRef(/** @type {HTMLInputElement | null} */ (null));
 
@@ -31,28 +31,28 @@ export function WithdrawForm({ payouts, userId, available, onTaken, onNews }) {
   async function submit(event) {
     event.preventDefault();
     if (inFlight.current) return;
-    const found = wish ? {} : faultsOf(amount, upiId, available);
+    const found = pendingRequest ? {} : faultsOf(amount, upiId, available);
     show(found);
     if (found.amount || found.upiId) return;
     inFlight.current = true;
     setIsSending(true);
     try {
-      await send(wish ?? makeWish(userId, Number(coinsOf(amount)), upiId.trim()));
+      await send(pendingRequest ?? createPendingRequest(userId, Number(coinsOf(amount)), upiId.trim()));
     } finally {
       inFlight.current = false;
       setIsSending(false);
     }
   }
 
-  /** @param {import("./wish.js").Wish} sent */
+  /** @param {import("./pendingRequest.js").PendingRequest} sent */
   async function send(sent) {
-    setWish(sent);
+    setPendingRequest(sent);
     setProblem("");
     try {
       const taken = await payouts.withdraw(userId, sent.amount, sent.upiId, { idempotencyKey: sent.key });
       answered();
       setAmount("");
-      onNews(`Taken: ${asCoins(taken.amount)}, ${asRupees(taken.rupees_amount)} to ${taken.upi_id}.`);
+      onNews(`Withdrawal requested: ${asCoins(taken.amount)}, ${asRupees(taken.rupees_amount)} to ${taken.upi_id}.`);
       onTaken();
     } catch (error) {
       if (error instanceof Refused) {
@@ -61,7 +61,7 @@ export function WithdrawForm({ payouts, userId, available, onTaken, onNews }) {
         show(told ?? {});
         if (!told) setProblem(error.details);
       } else if (error instanceof NoAccess) {
-        setProblem("Please sign in again. Then send it once more; it is not taken twice.");
+        setProblem("Please sign in again, then send it again. You still withdraw only once.");
       } else {
         setProblem(NOT_ANSWERED);
       }
@@ -69,11 +69,11 @@ export function WithdrawForm({ payouts, userId, available, onTaken, onNews }) {
   }
 
   function answered() {
-    forgetWish(userId);
-    setWish(null);
+    clearPendingRequest(userId);
+    setPendingRequest(null);
   }
 
-  /** Show faults and go to the first. @param {import("./rules.js").Faults} found */
+  /** Show the faults and focus the first field. @param {import("./rules.js").Faults} found */
   function show(found) {
     setFaults(found);
     if (found.amount) amountField.current?.focus();
@@ -81,7 +81,7 @@ export function WithdrawForm({ payouts, userId, available, onTaken, onNews }) {
   }
 
   const coins = coinsOf(amount);
-  const label = wish ? "Send again" : coins ? `Withdraw ${worth(coins)}` : "Withdraw";
+  const label = pendingRequest ? "Send again" : coins ? `Withdraw ${worth(coins)}` : "Withdraw";
   return (
     <form onSubmit={submit} noValidate aria-label="Withdraw" aria-busy={isSending}>
       <Field
@@ -92,7 +92,7 @@ export function WithdrawForm({ payouts, userId, available, onTaken, onNews }) {
         ref={amountField}
         value={amount}
         onChange={setAmount}
-        isLocked={wish !== null}
+        isLocked={pendingRequest !== null}
         inputMode="numeric"
       />
       <Field
@@ -103,11 +103,11 @@ export function WithdrawForm({ payouts, userId, available, onTaken, onNews }) {
         ref={upiField}
         value={upiId}
         onChange={setUpiId}
-        isLocked={wish !== null}
+        isLocked={pendingRequest !== null}
         inputMode="email"
       />
       {problem && <p role="alert">{problem}</p>}
-      {/* Not disabled while it sends: a disabled button loses the keyboard's focus. */}
+      {/* Not disabled while it sends, because a disabled button loses the keyboard focus. */}
       <button type="submit" aria-disabled={isSending}>
         {isSending ? "Sending …" : label}
       </button>

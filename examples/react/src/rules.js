@@ -1,4 +1,4 @@
-/** What may be asked for, as the API checks it: so a user reads it before anything is sent. */
+/** The API's validation rules, so that a user sees a mistake before anything is sent. */
 
 export const MIN_COINS = 100;
 export const MAX_COINS = 100_000;
@@ -16,7 +16,7 @@ export const asCoins = (coins) => `${coinFormat.format(coins)} ${coins === 1 ? "
 /** @param {number} coins */
 export const worth = (coins) => asRupees(coins * RUPEES_PER_COIN);
 
-/** The whole number of coins that was typed, or null. @param {string} text */
+/** Return the whole number of coins that was typed, or null. @param {string} text */
 export function coinsOf(text) {
   return /^\d{1,12}$/.test(text.trim()) ? Number(text.trim()) : null;
 }
@@ -24,7 +24,7 @@ export function coinsOf(text) {
 /** @typedef {{amount?: string, upiId?: string}} Faults */
 
 /**
- * What is wrong with what was typed; empty when nothing is.
+ * Return what is wrong with the input; empty if nothing is.
  * @param {string} amount  @param {string} upiId  @param {number | null} available
  * @returns {Faults}
  */
@@ -44,9 +44,9 @@ export function faultsOf(amount, upiId, available) {
 }
 
 /**
- * Where to show what the API refused. Its own rules are the ones that count: they may differ from ours.
+ * Return the field that the API's refusal is about. The API's rules count: they may differ from ours.
  * @param {import("../../js/coin-payouts.mjs").Refused} refusal
- * @returns {Faults | null}  null: it belongs to no field
+ * @returns {Faults | null}  null if it is about no field
  */
 export function faultsOfRefusal({ code, error, details }) {
   if (code === "invalid_upi") return { upiId: details };

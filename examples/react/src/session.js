@@ -1,10 +1,10 @@
 /**
- * Who the user is, told by our own backend. The browser never has the app's key: it has a token that is good for
- * this user alone, and for minutes.
+ * The user's session, from our own backend. The browser never has the app's key: it has a token that works only for
+ * this user, and only for minutes.
  */
 import { CoinPayouts, TryLater } from "../../js/coin-payouts.mjs";
 
-const EARLY_MS = 30_000; // a token that ends while it travels is refused
+const EARLY_MS = 30_000; // a token that expires on its way is refused
 
 /** @returns {Promise<{payouts: CoinPayouts, userId: string}>} */
 export async function openSession() {

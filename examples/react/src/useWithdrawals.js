@@ -8,18 +8,18 @@ import { FINAL } from "../../js/coin-payouts.mjs";
 
 const PAGE = 20;
 const FIRST_LOOK_MS = 1000;
-const LONGEST_LOOK_MS = 30_000; // a bank may take days: nobody needs to know to the second
+const LONGEST_LOOK_MS = 30_000; // a bank may take days, so no one needs the result to the second
 
 /** @param {Map<string, Withdrawal>} known */
 const newestFirst = (known) =>
   [...known.values()].sort((a, b) => Date.parse(b.created_at) - Date.parse(a.created_at) || (a.id < b.id ? 1 : -1));
 
-/** What changes when a withdrawal does. @param {Withdrawal | undefined} one */
+/** Return a text that changes whenever the withdrawal changes. @param {Withdrawal | undefined} one */
 const state = (one) => one && [one.status, one.status_reason, one.expected_by].join();
 
 /**
  * @param {CoinPayouts} payouts  @param {string} userId
- * @param {(moved: Withdrawal[]) => void} onMoved  told of those that were shown before and have a new status
+ * @param {(moved: Withdrawal[]) => void} onMoved  called with withdrawals that were shown before and have a new status
  */
 export function useWithdrawals(payouts, userId, onMoved) {
   const known = useRef(/** @type {Map<string, Withdrawal>} */ (new Map()));
@@ -28,7 +28,7 @@ export function useWithdrawals(payouts, userId, onMoved) {
   const [coins, setCoins] = useState(/** @type {number | null} */ (null));
   const [isStale, setIsStale] = useState(false);
 
-  /** Keep what was read; whether anything is new. */
+  /** Store what was read; true if anything is new. */
   const keep = useCallback(
     (/** @type {Withdrawal[]} */ read) => {
       const changed = read.filter((one) => state(known.current.get(one.id)) !== state(one));
@@ -41,7 +41,7 @@ export function useWithdrawals(payouts, userId, onMoved) {
     [onMoved],
   );
 
-  /** Read what may have changed; whether anything did. */
+  /** Read what may have changed; true if anything did. */
   const refresh = useCallback(async () => {
     const wasEmpty = known.current.size === 0;
     try {
@@ -55,7 +55,7 @@ export function useWithdrawals(payouts, userId, onMoved) {
       setIsStale(false);
       return isNew;
     } catch {
-      setIsStale(true); // what is shown was true; the next look comes by itself
+      setIsStale(true); // the page shows the last known state; the next poll follows by itself
       return false;
     }
   }, [payouts, userId, keep]);
@@ -80,10 +80,10 @@ export function useWithdrawals(payouts, userId, onMoved) {
     const look = async () => {
       const looking = timer;
       if (!document.hidden) wait = (await refresh()) ? FIRST_LOOK_MS : Math.min(wait * 1.5, LONGEST_LOOK_MS);
-      if (timer === looking) lookLater(); // not when this has ended meanwhile
+      if (timer === looking) lookLater(); // unless the effect has ended in the meantime
     };
     lookLater();
-    // Who comes back to the page sees what is, also what a bank sent back after days.
+    // A user who returns to the page sees the current state, including money that a bank returned after days.
     const onReturn = () => document.hidden || refresh();
     document.addEventListener("visibilitychange", onReturn);
     return () => {

@@ -7,7 +7,7 @@ revision = "0016"
 down_revision = "0015"
 
 # What the caller gave, and for what: a withdrawal of its own has the key as it is, an item of a batch its place
-# behind it, a row of an import its reference (requesting.py, api/batches.py, importing/wishes.py). Not STRICT:
+# behind it, a row of an import its reference (request.py, api/batches.py, importing/parse.py). Not STRICT:
 # so they are inlined, and an update of a withdrawal calls nothing for its index.
 FUNCTIONS = (
     """

@@ -8,7 +8,8 @@ down_revision = "0017"
 
 
 def upgrade() -> None:
-    now, zero = sa.text("now()"), sa.text("0")
+    now = sa.text("now()")
+    zero = sa.text("0")
     op.add_column("pace", sa.Column("calls", sa.BigInteger(), server_default=zero, nullable=False))
     op.add_column(
         "pace", sa.Column("sampled_at", sa.DateTime(timezone=True), server_default=now, nullable=False)

@@ -1,4 +1,4 @@
-"""When RazorpayX first refused a withdrawal's own request as it refuses wrong settings."""
+"""When the provider first refused a withdrawal's own request as it refuses wrong settings."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -10,7 +10,7 @@ down_revision = "0020"
 JSON = postgresql.JSONB(astext_type=sa.Text())
 TIME = sa.DateTime(timezone=True)
 
-# table -> its key, the columns that are no evidence, the secrets of which a hash is kept (shared/evidence.py)
+# table -> its key, the columns that are no evidence, the secrets of which a hash is kept (shared/proof/evidence.py)
 KEPT = {
     "adjustments": ("id", "", ""),
     "resolutions": ("id", "", ""),

@@ -36,7 +36,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_hints_due", "hints", ["due_at"], postgresql_where=sa.text("due_at IS NOT NULL"))
     op.create_index("ix_hints_withdrawal", "hints", ["withdrawal_id"])
-    # The turns of questions that webhooks provoke (pace.py).
+    # The turns of questions that webhooks provoke (rate_limit.py).
     op.execute("INSERT INTO pace (name) VALUES ('hints')")
 
 

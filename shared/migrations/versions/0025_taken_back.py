@@ -6,7 +6,8 @@ from alembic import op
 revision = "0025"
 down_revision = "0024"
 
-BEFORE, NOW = "'go_on', 'paid', 'refund'", "'give_back', 'go_on', 'paid', 'refund', 'take_back'"
+BEFORE = "'go_on', 'paid', 'refund'"
+NOW = "'give_back', 'go_on', 'paid', 'refund', 'take_back'"
 CORRECTIONS = "decision IN ('give_back', 'take_back')"
 # Python asks first. Here it cannot be past asking: one withdrawal, its user, all of its coins or none of them,
 # and the decision of two people about just that. Its row is locked: two corrections come one after the other.

@@ -6,10 +6,11 @@ from alembic import op
 revision = "0026"
 down_revision = "0025"
 
-INDEX, KEY = "uq_one_live_destination", ["user_id", "upi_id", "known_to"]
+INDEX = "uq_one_live_destination"
+KEY = ["user_id", "upi_id", "known_to"]
 RULES = (
-    # Another identity of ours has rows of its own. One ends in the transaction that writes down that RazorpayX
-    # refused a payout to just this fund account.
+    # Another identity of ours has rows of its own. One ends in the transaction that writes down that the
+    # provider refused a payout to just this fund account.
     """
     CREATE FUNCTION refuse_other_payee() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN

@@ -1,17 +1,15 @@
-"""Mail: users are told how their withdrawals ended, operators of new exception records.
+"""Mail: users learn how their withdrawals ended, operators learn of new exception records.
 
-    follow                           a mail for each user's news            users.py, recipients.py
-                                     one for many records, each minute      operators.py
-    claim  send  record              one mail's next try                    sending.py
-    take_turn                        many of them over one connection       turns.py
-    letter                           the words                              letters.py, templates/
-    Server                           the wire to SMTP_HOST                  smtp.py
-    give_up  retry  forget_old       what people and the clock do with it   keeping.py
+    create_mails                     a mail for each withdrawal that ended     user_mails.py, recipients.py
+                                     one a minute for new exception records    operator_mails.py
+    claim  send  record              one attempt                               send.py
+    take_turn                        several attempts over one connection      dispatcher.py
+    compose                          the text                                  texts.py, templates/
+    SmtpClient                       the connection to SMTP_HOST               smtp.py
+    retry  give_up_expired  delete_old    operators and the schedule           mails.py
 
-All of it happens after the fact: what pays knows nothing of it, and never waits for it. By design each mail
-goes out once: the database takes one row for an event and a recipient. It may arrive twice in one case: the
-server took it, and we died, or lost its answer, before that was written down. Then it goes out again, for a
-user who was not told of his money is worse off than one who was told twice, and under the same Message-ID,
-by which servers and mail programs drop the second. A server that twice gives no answer to a whole mail does
-not get it a third time.
+Each mail is sent once: the database accepts one row for an event and a recipient. There is one exception. If
+the server accepted a mail and we crashed, or lost its reply, before recording that, we send it again under
+the same Message-ID, by which servers and mail programs drop the duplicate: a user who never hears about their
+money is worse off than one who hears twice. After a second attempt without a reply we give up.
 """

@@ -1,35 +1,38 @@
-"""Whom a mail goes to, and what is no address. Names and addresses come from apps, and may be anything."""
+"""Recipients' addresses and names. Apps supply both, so they may contain anything."""
 
 import re
 import unicodedata
 
 from email_validator import EmailNotValidError, validate_email
 
-MAX_NAME = 60
-# A name is letters and what joins them; with digits, slashes or a dot inside it could be read as a link.
+MAX_NAME_CHARACTERS = 60
+# A name consists of letters and these; a digit, a slash or a dot inside a word might be read as a link.
 JOINERS = frozenset(" '’-")
-BEFORE_DOT = re.compile(r"\.(?! )")
+DOT_INSIDE_WORD = re.compile(r"\.(?! )")
 
 
-def address_of(written: str) -> str:
-    """The address as it goes to a server, the domain in ASCII. Raises ValueError that says why it is none."""
+def parse_address(text: str) -> str:
+    """The address as servers expect it, its domain in ASCII. Raises ValueError with the reason."""
     try:
-        found = validate_email(written.strip(), check_deliverability=False)
+        email = validate_email(text.strip(), check_deliverability=False)
     except EmailNotValidError as error:
-        raise ValueError(f"no address: {error}"[:300]) from None
-    return found.ascii_email or f"{found.local_part}@{found.ascii_domain}"
+        raise ValueError(f"not an email address: {error}"[:300]) from None
+    return email.ascii_email or f"{email.local_part}@{email.ascii_domain}"
 
 
-def name_of(written: str | None) -> str | None:
-    """The name as a mail may greet it, or None when it had better not."""
-    name = " ".join(unicodedata.normalize("NFC", written or "").split())
-    if not 0 < len(name) <= MAX_NAME or BEFORE_DOT.search(name + " "):
+def greeting_name(text: str | None) -> str | None:
+    """The name to greet with; None if it does not look like one."""
+    name = " ".join(unicodedata.normalize("NFC", text or "").split())
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS or DOT_INSIDE_WORD.search(name + " "):
         return None
-    is_name = all(sign in JOINERS or sign == "." or unicodedata.category(sign)[0] in "LM" for sign in name)
+    is_name = all(
+        character in JOINERS or character == "." or unicodedata.category(character)[0] in "LM"
+        for character in name
+    )
     return name if is_name else None
 
 
-def one_line(text: str | None, most: int = 200) -> str:
-    """What people wrote, as one line without signs that cannot be seen."""
-    seen = "".join(sign if sign.isprintable() else " " for sign in text or "")
-    return " ".join(seen.split())[:most]
+def one_line(text: str | None, max_characters: int = 200) -> str:
+    """Text from others on one line, without unprintable characters."""
+    printable = "".join(character if character.isprintable() else " " for character in text or "")
+    return " ".join(printable.split())[:max_characters]

@@ -1,6 +1,6 @@
-"""The wire to SMTP_HOST: one connection for many mails, encrypted and bounded in time as a whole.
+"""The connection to SMTP_HOST: one for many mails, encrypted, and bounded in time as a whole.
 
-A mail counts as sent when the server has said yes to all of it, and not before.
+A mail counts as sent when the server has replied yes to all of it, and not before.
 """
 
 import smtplib
@@ -12,160 +12,169 @@ from email.message import EmailMessage
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from shared.notifications import lines
-from shared.notifications.addresses import Target, look_up
-from shared.notifications.mail.letters import domain, sender_address
+from shared.net import sockets
+from shared.net.addresses import Target, resolve
+from shared.notifications import outbox
 from shared.notifications.mail.recipients import one_line
+from shared.notifications.mail.texts import domain, sender_address
 from shared.settings import settings
-from shared.settings.mailing import USUAL_PORTS
+from shared.settings.mail import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-GOODBYE_SECONDS = 1.0
+QUIT_SECONDS = 1.0
 
 
 class Fault(StrEnum):
-    """Whose fault it is that a mail was not taken, and so what to do about it."""
+    """Why a mail was not accepted, which decides what to do next."""
 
-    SERVER = "server"  # it takes nothing from us now: no mail's fault
-    LATER = "later"  # not this mail now
-    UNSURE = "unsure"  # it was said in full, and no answer came: it may have been taken
-    NEVER = "never"  # this mail is refused for good
+    SERVER = "server"  # the server accepts nothing from us now: no fault of this mail
+    TEMPORARY = "later"  # it does not accept this mail now
+    UNCONFIRMED = "unsure"  # the whole mail was sent and no reply came: it may have been accepted
+    PERMANENT = "never"  # it refuses this mail for good
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What came of one try. `error` says in a few words why not; None: the server took it."""
+class SendResult(outbox.SendResult):
+    """The result of sending one mail."""
 
-    error: str | None
     fault: Fault | None = None
 
+    @property
+    def ends_turn(self) -> bool:
+        """A recipient who is refused must not keep others waiting."""
+        return self.error is not None and self.fault is not Fault.PERMANENT
 
-class _Protocol(smtplib.SMTP):
-    """The library's, on a line that is there already, and with no look-up of our own name."""
 
-    def __init__(self, line: socket.socket, host: str, port: int) -> None:
-        self._line = line
-        self.is_said = False  # the last word was the end of a mail
+class _SmtpOverSocket(smtplib.SMTP):
+    """smtplib's client on a socket that is already connected, without a look-up of our own host name."""
+
+    def __init__(self, sock: socket.socket, host: str, port: int) -> None:
+        self._connected_socket = sock
+        self.is_mail_complete = False  # the last thing sent was the end of a mail
         super().__init__(host, port, local_hostname=domain())
 
     def send(self, s: "ReadableBuffer | str") -> None:
-        """The library's; remembers whether a mail was said to its end."""
-        self.is_said = False  # what cannot even be begun was not said, whatever was said before it
+        """smtplib's; remembers whether a mail was sent to its end."""
+        self.is_mail_complete = False  # also if sending fails at once, whatever was sent before
         super().send(s)
-        self.is_said = isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
+        self.is_mail_complete = isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
 
     def _get_socket(self, *_: object) -> socket.socket:
-        return self._line
+        return self._connected_socket
 
 
-class Server:
-    """SMTP_HOST, reached when the first mail goes out. Raises nothing for the wire."""
+class SmtpClient:
+    """Connects to SMTP_HOST with the first mail. Network errors become a result, not an exception."""
 
     def __init__(self) -> None:
-        self._protocol: _Protocol | None = None
-        self._line: socket.socket | None = None
+        self._smtp: _SmtpOverSocket | None = None
+        self._socket: socket.socket | None = None
 
-    def send(self, mail: EmailMessage, recipient: str) -> Told:
-        """Hand over one mail, within MAIL_SECONDS."""
+    def send(self, mail: EmailMessage, recipient: str) -> SendResult:
+        """Send one mail within MAIL_SECONDS."""
         deadline = time.monotonic() + settings().mail_seconds
-        with lines.hung_up_at(deadline, self._line_now):
-            told = self._send(mail, recipient, deadline)
-        if told.fault in (Fault.SERVER, Fault.LATER, Fault.UNSURE):
+        with sockets.hang_up_at(deadline, self._current_socket):
+            result = self._connect_and_send(mail, recipient, deadline)
+        if result.fault in (Fault.SERVER, Fault.TEMPORARY, Fault.UNCONFIRMED):
             self.close()
-        return told
+        return result
 
     def close(self) -> None:
-        """Hang up. What was taken is taken: nobody waits for a goodbye."""
+        """Hang up without waiting for a reply: what was accepted is accepted."""
         with suppress(OSError):
-            if self._protocol is not None and self._protocol.sock is not None:
-                self._protocol.sock.settimeout(GOODBYE_SECONDS)
-                self._protocol.sock.sendall(b"QUIT\r\n")
+            if self._smtp is not None and self._smtp.sock is not None:
+                self._smtp.sock.settimeout(QUIT_SECONDS)
+                self._smtp.sock.sendall(b"QUIT\r\n")
         with suppress(OSError):
-            if self._protocol is not None:
-                self._protocol.close()
-            if self._line is not None:
-                self._line.close()
-        self._protocol = self._line = None
+            if self._smtp is not None:
+                self._smtp.close()
+            if self._socket is not None:
+                self._socket.close()
+        self._smtp = self._socket = None
 
-    def _line_now(self) -> socket.socket | None:
-        return getattr(self._protocol, "sock", None) or self._line
+    def _current_socket(self) -> socket.socket | None:
+        return getattr(self._smtp, "sock", None) or self._socket
 
-    def _send(self, mail: EmailMessage, recipient: str, deadline: float) -> Told:
+    def _connect_and_send(self, mail: EmailMessage, recipient: str, deadline: float) -> SendResult:
         try:
-            protocol = self._protocol or self._connected(deadline)
-        except (lines.TooSlow, OSError, smtplib.SMTPException, ValueError) as error:
-            return Told(_words(error, deadline), Fault.SERVER)
-        return self._handed_over(protocol, mail, recipient, deadline)
+            smtp = self._smtp or self._connect(deadline)
+        except (sockets.DeadlineExceeded, OSError, smtplib.SMTPException, ValueError) as error:
+            return SendResult(_describe_error(error, deadline), Fault.SERVER)
+        return self._send_mail(smtp, mail, recipient, deadline)
 
-    def _handed_over(self, protocol: _Protocol, mail: EmailMessage, recipient: str, deadline: float) -> Told:
+    def _send_mail(
+        self, smtp: _SmtpOverSocket, mail: EmailMessage, recipient: str, deadline: float
+    ) -> SendResult:
         try:
-            self._bound(deadline)
-            protocol.send_message(mail, sender_address(), [recipient])
-            return Told(None)
+            self._set_timeout(deadline)
+            smtp.send_message(mail, sender_address(), [recipient])
+            return SendResult(None)
         except smtplib.SMTPRecipientsRefused as error:
-            return _judged(*error.recipients[recipient])
+            return _classify(*error.recipients[recipient])
         except smtplib.SMTPSenderRefused as error:
-            return Told(_said(error.smtp_code, error.smtp_error), Fault.SERVER)
+            return SendResult(_reply_text(error.smtp_code, error.smtp_error), Fault.SERVER)
         except smtplib.SMTPDataError as error:
-            return _judged(error.smtp_code, error.smtp_error)
+            return _classify(error.smtp_code, error.smtp_error)
         except smtplib.SMTPNotSupportedError:
-            return Told("the server takes no address with letters like these", Fault.NEVER)
-        except (lines.TooSlow, OSError, smtplib.SMTPException, ValueError) as error:
-            return Told(_words(error, deadline), Fault.UNSURE if protocol.is_said else Fault.LATER)
+            return SendResult("the server does not support the characters of this address", Fault.PERMANENT)
+        except (sockets.DeadlineExceeded, OSError, smtplib.SMTPException, ValueError) as error:
+            fault = Fault.UNCONFIRMED if smtp.is_mail_complete else Fault.TEMPORARY
+            return SendResult(_describe_error(error, deadline), fault)
 
-    def _connected(self, deadline: float) -> _Protocol:
-        here = settings()
-        assert here.smtp_host, "mail is on"
-        target = Target(
-            here.smtp_tls == "implicit", here.smtp_host, here.smtp_port or USUAL_PORTS[here.smtp_tls], ""
-        )
-        patience = min(here.notify_connect_seconds, lines.left(deadline))
-        addresses = look_up(target, allow_private=True, seconds=patience)
-        self._line = lines.connected(target, addresses, deadline)
+    def _connect(self, deadline: float) -> _SmtpOverSocket:
+        mail_settings = settings()
+        assert mail_settings.smtp_host, "mail is enabled"
+        port = mail_settings.smtp_port or DEFAULT_PORTS[mail_settings.smtp_tls]
+        target = Target(mail_settings.smtp_tls == "implicit", mail_settings.smtp_host, port, "")
+        connect_seconds = min(mail_settings.notify_connect_seconds, sockets.seconds_left(deadline))
+        addresses = resolve(target, allow_private=True, seconds=connect_seconds)
+        self._socket = sockets.connect(target, addresses, deadline, mail_settings.notify_connect_seconds)
         if target.is_secure:
-            self._line = lines.encrypted(self._line, target.host, deadline)
-        self._bound(deadline)
-        self._protocol = _Protocol(self._line, target.host, target.port)
-        if here.smtp_tls == "starttls":
-            self._bound(deadline)
-            self._protocol.starttls(context=lines.trust())  # without it we say nothing more
-        if here.smtp_user and here.smtp_password:
-            self._bound(deadline)
-            self._protocol.login(here.smtp_user, here.smtp_password.get_secret_value())
-        self._protocol.ehlo_or_helo_if_needed()
-        return self._protocol
+            self._socket = sockets.wrap_tls(self._socket, target.host, deadline)
+        self._set_timeout(deadline)
+        self._smtp = _SmtpOverSocket(self._socket, target.host, target.port)
+        if mail_settings.smtp_tls == "starttls":
+            self._set_timeout(deadline)
+            self._smtp.starttls(
+                context=sockets.tls_context()
+            )  # raises if the server cannot: no mail in clear
+        if mail_settings.smtp_user and mail_settings.smtp_password:
+            self._set_timeout(deadline)
+            self._smtp.login(mail_settings.smtp_user, mail_settings.smtp_password.get_secret_value())
+        self._smtp.ehlo_or_helo_if_needed()
+        return self._smtp
 
-    def _bound(self, deadline: float) -> None:
-        line = self._line_now()
-        if line is not None:
-            line.settimeout(lines.left(deadline))
+    def _set_timeout(self, deadline: float) -> None:
+        sock = self._current_socket()
+        if sock is not None:
+            sock.settimeout(sockets.seconds_left(deadline))
 
 
-def _judged(code: int, words: bytes | str) -> Told:
-    """What the server said about this mail: later, or never (RFC 5321 §4.2.1, RFC 3463).
+def _classify(code: int, reply: bytes | str) -> SendResult:
+    """The server's reply about this mail: temporary or permanent (RFC 5321 §4.2.1, RFC 3463).
 
-    Never is only what the recipient or the mail itself is refused for. That we are not trusted (5.7) is
-    ours to mend, and a mailbox that is full (5.2.2) becomes empty: both may be taken tomorrow.
+    Only what concerns the recipient or the mail itself is permanent. Two 5xx replies are temporary: that the
+    server does not trust us (5.7) is ours to fix, and a full mailbox (5.2.2) gets emptied.
     """
-    said = _said(code, words)
+    error = _reply_text(code, reply)
     if code == 421:
-        return Told(said, Fault.SERVER)  # it closes
-    status = said.split(" ")[1]
-    is_later = code < 500 or code == 552 or status.startswith("5.7.") or status == "5.2.2"
-    return Told(said, Fault.LATER if is_later else Fault.NEVER)
+        return SendResult(error, Fault.SERVER)  # the server closes the connection
+    status = error.split(" ")[1]
+    is_temporary = code < 500 or code == 552 or status.startswith("5.7.") or status == "5.2.2"
+    return SendResult(error, Fault.TEMPORARY if is_temporary else Fault.PERMANENT)
 
 
-def _said(code: int, words: bytes | str) -> str:
-    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
-    return f"{code} {one_line(text)}"[:200]  # no NUL for the database, and nothing that a terminal obeys
+def _reply_text(code: int, reply: bytes | str) -> str:
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+    return f"{code} {one_line(text)}"[:200]  # PostgreSQL refuses NUL, and a terminal obeys escape sequences
 
 
-def _words(error: Exception, deadline: float) -> str:
-    # Whoever hung up, we ourselves perhaps: because time was up.
-    if isinstance(error, lines.TooSlow) or time.monotonic() >= deadline:
+def _describe_error(error: Exception, deadline: float) -> str:
+    # After the deadline it was most likely our own watchdog that hung up.
+    if isinstance(error, sockets.DeadlineExceeded) or time.monotonic() >= deadline:
         return f"no answer within {settings().mail_seconds:g} s"
     if isinstance(error, smtplib.SMTPResponseException):
-        return _said(error.smtp_code, error.smtp_error)
-    return lines.words(error)
+        return _reply_text(error.smtp_code, error.smtp_error)
+    return sockets.describe_error(error)

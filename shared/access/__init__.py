@@ -1,0 +1,1 @@
+"""API keys of apps, and idempotency keys of their requests."""

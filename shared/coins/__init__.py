@@ -1,0 +1,1 @@
+"""Coins: wallets with their journal, and manual credits and adjustments."""

@@ -1,0 +1,1 @@
+"""How people and Prometheus see the running system: gauges, overview, timeline, totals, watchdog."""

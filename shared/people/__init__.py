@@ -1,0 +1,1 @@
+"""Operators: their accounts, the audit log, exception records, and the maker-checker rules."""

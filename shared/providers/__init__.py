@@ -1,0 +1,1 @@
+"""Payout providers: what all of them share, and one folder for each."""

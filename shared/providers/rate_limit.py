@@ -1,0 +1,161 @@
+"""The rate limit of calls to the provider: all workers together take slots, at most so many per second.
+
+The provider allows 5 to 10 calls a second and answers 429 above that (provider reference §6). The slots are
+one row of the database (table `pace`) and not in Redis, so that wiping Redis causes no burst, and there is
+one clock. After a 429 nevertheless, all workers back off: the next slot moves into the future (`back_off`).
+Each provider has its own row, named by its code (`Provider.code`).
+"""
+
+import random
+import time
+from contextlib import suppress
+
+from sqlalchemy import ColumnElement, bindparam, exists, func, text
+from sqlalchemy.orm import Session
+
+from shared.db.transactions import autocommit, map_db_errors
+from shared.errors import Unavailable
+from shared.models import RateLimit
+from shared.settings import settings
+
+# A call leaves a little after its slot begins, and the delay varies. Each slot is this much longer than its
+# share of a second, so that no second has one call too many. This costs a thirtieth of the rate.
+SLOT_MARGIN = 1.035
+# A call that leaves later than this after its slot begins delays the next slots, by one slot at most.
+LATE_TOLERANCE_SECONDS = 0.015
+# Slots are assigned only this far ahead, because an assigned slot can no longer be delayed.
+MAX_AHEAD_SECONDS = 0.4
+# No slot is ever this far ahead, not even after a 429 (`pace_hold_seconds` is much shorter). One that is
+# comes from a wrong clock and is ignored.
+IMPLAUSIBLE_SECONDS = 90
+# How long to back off after a 429 without a Retry-After.
+DEFAULT_BACK_OFF_SECONDS = 1.0
+# While the next slot is further ahead than this, nothing is claimed: the threads have webhooks to apply, and
+# what is not claimed can still be cancelled.
+BACKLOG_SECONDS = 5
+
+TAKE_SLOT = text("""
+    UPDATE pace SET calls = calls + 1, next_at = make_interval(secs => :slot) + CASE
+            WHEN next_at > clock_timestamp() + make_interval(secs => :implausible) THEN clock_timestamp()
+            ELSE greatest(next_at, clock_timestamp()) END
+    WHERE name = :name AND (next_at < clock_timestamp() + make_interval(secs => :ahead)
+        OR next_at > clock_timestamp() + make_interval(secs => :implausible))
+    RETURNING extract(epoch FROM next_at - clock_timestamp()) - :slot AS seconds
+""")
+DELAY_SLOTS = text("UPDATE pace SET next_at = next_at + make_interval(secs => :late) WHERE name = :name")
+# Queries that webhooks cause have slots of their own, so that a flood of forged webhooks cannot use up the
+# calls.
+HINT_SHARE = 4  # their slots are this many times as long: a quarter of the rate
+HINT_BURST = 20
+MAX_HINTS_AHEAD_SECONDS = 600
+TAKE_HINT_SLOT = text("""
+    UPDATE pace SET next_at = make_interval(secs => :slot) + CASE
+            WHEN next_at > now() + make_interval(secs => :implausible) THEN now()
+            ELSE greatest(next_at, now() - make_interval(secs => :slot * :burst)) END
+    WHERE name = 'hints' AND (next_at < now() + make_interval(secs => :ahead)
+        OR next_at > now() + make_interval(secs => :implausible))
+    RETURNING greatest(extract(epoch FROM next_at - now()) - :slot, 0) AS seconds
+""")
+BACK_OFF = text("""
+    UPDATE pace SET next_at = clock_timestamp() + make_interval(secs => :seconds)
+    WHERE name = :name AND (next_at < clock_timestamp() + make_interval(secs => :seconds)
+        OR next_at > clock_timestamp() + make_interval(secs => :implausible))
+""")
+SAMPLE_SECONDS = 30  # how often the call rate is measured
+MEASURE_RATE = text("""
+    WITH measured AS (
+        UPDATE pace SET sampled_at = now(), sampled_calls = calls,
+               per_second = (calls - sampled_calls) / extract(epoch FROM now() - sampled_at)
+        WHERE name = :name AND sampled_at <= now() - make_interval(secs => :sample)
+        RETURNING per_second)
+    SELECT coalesce((SELECT per_second FROM measured), (SELECT per_second FROM pace WHERE name = :name), 0)
+""")
+
+
+def calls_per_second(provider_code: str) -> float:
+    """Return how many calls per second all workers together have recently made. Raises Unavailable."""
+    values = {"name": provider_code, "sample": SAMPLE_SECONDS}
+    with map_db_errors(), autocommit() as connection:
+        return float(connection.execute(MEASURE_RATE, values).scalar_one())
+
+
+def wait_for_slot(provider_code: str, timeout_seconds: float) -> float | None:
+    """Wait for a slot in which one call to the provider may begin; returns its time on the monotonic clock.
+
+    None after the timeout. It holds no transaction and no connection while it waits. Raises Unavailable:
+    without the database no worker calls.
+    """
+    give_up_at = time.monotonic() + timeout_seconds
+    while (slot_at := _take_slot(provider_code)) is None:
+        if time.monotonic() > give_up_at:
+            return None
+        time.sleep(MAX_AHEAD_SECONDS * random.uniform(0.2, 0.5))  # noqa: S311  no secret
+    time.sleep(max(0.0, slot_at - time.monotonic()))
+    return slot_at
+
+
+def delay_slots_if_late(provider_code: str, slot_at: float) -> None:
+    """Delay the unassigned slots if the call of this slot has just left late.
+
+    The delay is one slot at most: however late a call is, it takes the place of one other.
+    """
+    late = min(time.monotonic() - slot_at - LATE_TOLERANCE_SECONDS, _slot_seconds())
+    if late > 0:
+        # Without the database, no other worker takes a slot either.
+        with suppress(Unavailable), map_db_errors(), autocommit() as connection:
+            connection.execute(DELAY_SLOTS, {"name": provider_code, "late": late})
+
+
+def back_off(provider_code: str, retry_after_seconds: float | None) -> None:
+    """Make all workers back off after a 429, for as long as Retry-After says, within bounds.
+
+    The provider limits the account, so without this every other worker would continue into its own 429.
+    """
+    requested = DEFAULT_BACK_OFF_SECONDS if retry_after_seconds is None else retry_after_seconds
+    seconds = min(requested, settings().pace_hold_seconds)
+    with suppress(Unavailable), map_db_errors(), autocommit() as connection:
+        connection.execute(
+            BACK_OFF, {"name": provider_code, "seconds": seconds, "implausible": _implausible_seconds()}
+        )
+
+
+def is_backed_up(provider_code: str) -> ColumnElement[bool]:
+    """True if the next slot is so far ahead that nothing should be claimed; needs `backlog_bounds()`."""
+    soon, implausible = (
+        func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name)) for name in ("soon", "implausible")
+    )
+    ours = RateLimit.name == provider_code
+    return exists().where(
+        ours, RateLimit.next_at > func.now() + soon, RateLimit.next_at <= func.now() + implausible
+    )
+
+
+def backlog_bounds() -> dict[str, float]:
+    """Return the bounds of `is_backed_up` in seconds. At a low rate, each slot is far ahead."""
+    return {"soon": BACKLOG_SECONDS + 2 * _slot_seconds(), "implausible": _implausible_seconds()}
+
+
+def take_hint_slot(session: Session) -> float | None:
+    """Take a slot for a query that a webhook caused; returns the seconds until it, None if too many wait."""
+    slot = _slot_seconds() * HINT_SHARE
+    ahead = MAX_HINTS_AHEAD_SECONDS + slot
+    values = {"slot": slot, "burst": HINT_BURST, "ahead": ahead, "implausible": 2 * ahead}
+    seconds = session.scalar(TAKE_HINT_SLOT, values)
+    return None if seconds is None else float(seconds)
+
+
+def _take_slot(provider_code: str) -> float | None:
+    """Take the next slot; returns its time on the monotonic clock, None if all near slots are assigned."""
+    values = {"name": provider_code, "slot": _slot_seconds(), "ahead": MAX_AHEAD_SECONDS}
+    values["implausible"] = _implausible_seconds()
+    with map_db_errors(), autocommit() as connection:
+        seconds = connection.execute(TAKE_SLOT, values).scalar()
+    return None if seconds is None else time.monotonic() + float(seconds)
+
+
+def _implausible_seconds() -> float:
+    return IMPLAUSIBLE_SECONDS + 2 * _slot_seconds()
+
+
+def _slot_seconds() -> float:
+    return SLOT_MARGIN / settings().payouts_per_second

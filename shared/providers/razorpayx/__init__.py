@@ -1,0 +1,1 @@
+"""RazorpayX. Only this folder knows its API. Facts: docs/reference/razorpayx.md."""

@@ -1,1 +1,0 @@
-"""RazorpayX: what it says (`answers`, `reasons`) and how to ask it (`client`)."""

@@ -1,0 +1,1 @@
+"""Text that people send or read: fields, names, UPI ids, UTRs, CSV cells, invisible characters."""

@@ -1,0 +1,327 @@
+"""The worker's part, second half: record the answer to a step in one transaction.
+
+`_apply_answer` tests the strongest evidence first: a report, however it arrived; then what is known already;
+last a missing answer, which never ends an attempt.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.orm import Session
+
+from shared.db.transactions import on_commit, transaction
+from shared.errors import Unavailable
+from shared.ids import parse_id
+from shared.models import PayoutAttempt, Withdrawal, WithdrawalEvent
+from shared.providers.answers import ALIVE, Accepted, Answer, Found, Prepared, Refused, Throttled
+from shared.providers.failures import POLICIES
+from shared.providers.registry import provider
+from shared.providers.steps import LookUp, Poll, Prepare, Send, Step
+from shared.settings import settings
+from shared.states import OPEN, UNSETTLED, AttemptState, Reason
+from shared.telemetry import metrics
+from shared.withdrawals import attempts, effects, hints, pauses, payees, rechecks, transitions
+from shared.withdrawals.apply_report import apply_report
+
+# The provider counts a payout that is absent for an hour as failed (provider reference §3). Look-ups without
+# an answer do not count: after an hour of those, an operator is notified and nothing is refunded.
+UNANSWERED_SECONDS = 3600
+MIN_ABSENT_REPLIES = 6  # a minimum of look-ups too: a clock that jumps an hour must not end an attempt
+MAX_WAIT_SECONDS = 600
+ERROR_RETRY_SECONDS = 300
+ERRORS_BEFORE_HOLD = 3
+
+WAIT_REASONS = {
+    "refuses_us": Reason.PROVIDER_REFUSES_US,
+    "refuses_request": Reason.PROVIDER_REFUSES_US,
+    "paced": Reason.PACED,
+}
+
+log = structlog.get_logger()
+
+WITHDRAWAL_LOCKED = select(Withdrawal).where(Withdrawal.id == bindparam("withdrawal_id")).with_for_update()
+ATTEMPT_BY_ID = select(PayoutAttempt).where(PayoutAttempt.id == bindparam("attempt_id"))
+
+
+def record_answer(step: Step, answer: Answer) -> Step | None:
+    """Record the answer to a step; returns the next step if one follows at once. Raises Unavailable."""
+    with transaction() as session:
+        on_commit(session, partial(_count_answer, step, answer))
+        withdrawal = session.scalars(WITHDRAWAL_LOCKED, {"withdrawal_id": step.withdrawal_id}).one()
+        if isinstance(step, Prepare):
+            return _record_preparation(session, withdrawal, step, answer)
+        attempt = session.scalars(ATTEMPT_BY_ID, {"attempt_id": step.attempt_id}).one()
+        _record_on_attempt(session, withdrawal, attempt, step, answer)
+        if isinstance(step, Send):
+            # Last, here and everywhere: the wallet is locked before the circuit breaker.
+            pauses.update_breakers_from_answer(session, withdrawal, answer)
+        return None
+
+
+def _count_answer(step: Step, answer: Answer) -> None:
+    match answer:
+        case Throttled(cause=cause):
+            reason = str(cause)
+        case Refused(reason=code):
+            reason = metrics.known_or_other(code, POLICIES)
+        case Accepted(report=report):
+            reason = metrics.known_or_other(report.reason, POLICIES)
+        case _:
+            reason = ""
+    metrics.ANSWERS.labels(type(step).__name__.lower(), type(answer).__name__.lower(), reason).inc()
+
+
+def guard(key: str, step: Callable[[UUID], None]) -> None:
+    """Run `step` for the withdrawal whose id a message carries; if it raises, postpone the withdrawal.
+
+    Raises what `step` raises. Unavailable postpones nothing: the database could not record it.
+    """
+    withdrawal_id = parse_id(key)
+    if withdrawal_id is None:
+        log.error("[PAYOUT] message without a valid id", key=key[:50])
+        return
+    try:
+        step(withdrawal_id)
+    except Unavailable:
+        raise
+    except Exception as error:
+        postpone_after_error(withdrawal_id, error)
+        raise
+
+
+def postpone_after_error(withdrawal_id: UUID, error: Exception) -> None:
+    """Record that a step raised, which is our fault, and retry it later, so that it does not block the queue.
+
+    After ERRORS_BEFORE_HOLD errors an operator is notified.
+    """
+    with transaction() as session:
+        withdrawal = session.get(Withdrawal, withdrawal_id, with_for_update=True)
+        if withdrawal is None or withdrawal.status not in OPEN:
+            return
+        withdrawal.due_at = func.now() + timedelta(seconds=ERROR_RETRY_SECONDS)
+        text = f"{type(error).__name__}: {error}"[:500]
+        transitions.record(session, withdrawal, transitions.WORKER_ERROR, actor="worker", error=text)
+        if _event_count(session, withdrawal, transitions.WORKER_ERROR) >= ERRORS_BEFORE_HOLD:
+            transitions.hold(session, withdrawal, transitions.WORKER_ERROR, actor="worker", error=text)
+
+
+def _record_preparation(
+    session: Session, withdrawal: Withdrawal, step: Prepare, answer: Answer
+) -> Step | None:
+    if isinstance(answer, Prepared):
+        payees.save_destination(session, step, answer)
+    if withdrawal.version != step.version:
+        return None  # it was cancelled, or another worker has claimed it since
+    if isinstance(answer, Prepared):
+        return attempts.begin(session, withdrawal)
+    if isinstance(answer, Refused):
+        # The provider does not accept this payee. Nothing was sent, so the coins go back.
+        _fail_unsent(session, withdrawal, answer)
+        pauses.update_breakers_from_answer(session, withdrawal, answer)
+        return None
+    # Nothing was sent. The wait doubles each time.
+    seconds = settings().throttle_seconds * 2 ** min(_event_count(session, withdrawal, "not_prepared"), 10)
+    description = getattr(answer, "description", None)
+    transitions.record(session, withdrawal, "not_prepared", actor="reply", description=description)
+    _wait_for_provider(withdrawal, answer, seconds=seconds)
+    pauses.update_breakers_from_answer(session, withdrawal, answer)
+    return None
+
+
+def _event_count(session: Session, withdrawal: Withdrawal, reason: str) -> int:
+    matches = (WithdrawalEvent.withdrawal_id == withdrawal.id) & (WithdrawalEvent.reason == reason)
+    return session.scalar(select(func.count()).select_from(WithdrawalEvent).where(matches)) or 0
+
+
+def _fail_unsent(session: Session, withdrawal: Withdrawal, answer: Refused) -> None:
+    effects.fail(session, withdrawal, actor="reply", reason=answer.reason, description=answer.description)
+
+
+def _record_on_attempt(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    step: Send | LookUp | Poll,
+    answer: Answer,
+) -> None:
+    before = _snapshot(withdrawal, attempt)
+    _apply_answer(session, withdrawal, attempt, step, answer)
+    if isinstance(step, Poll):
+        rechecks.schedule_next(session, withdrawal, attempt, step, answered=isinstance(answer, Accepted))
+    if not isinstance(step, Send) and step.hint_count is not None:
+        changed = _snapshot(withdrawal, attempt) != before
+        hints.record_query(session, step, _reported_status(answer), changed=changed)
+    if isinstance(step, Send) and attempt.state == AttemptState.SENDING and attempt.sends == step.sends:
+        # The call is over and its answer was a contradiction, which changes no attempt. No worker is sending
+        # it any more, so it is looked up, and operators may decide.
+        attempt.state = AttemptState.UNKNOWN
+        attempt.in_doubt = True
+
+
+def _snapshot(withdrawal: Withdrawal, attempt: PayoutAttempt) -> tuple[Any, ...]:
+    known = (attempt.state, attempt.payout_id, attempt.provider_status, attempt.utr, attempt.unconfirmed)
+    return withdrawal.status, withdrawal.hold, *known
+
+
+def _reported_status(answer: Answer) -> str | None:
+    """Return the payout status in an answer: `none` if there is no payout, None without an answer."""
+    reports = [answer.report] if isinstance(answer, Accepted) else getattr(answer, "reports", None)
+    if reports is None:
+        return None
+    return str(reports[0].status) if reports else "none"
+
+
+def _apply_answer(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    step: Send | LookUp | Poll,
+    answer: Answer,
+) -> None:
+    channel = {Send: "reply", LookUp: "lookup", Poll: "poll"}[type(step)]
+    if isinstance(answer, Accepted):
+        apply_report(session, answer.report, channel)
+    elif isinstance(answer, Found) and len(answer.reports) > 1:
+        _hold_two_payouts(session, withdrawal, attempt, answer)
+    elif isinstance(answer, Found) and answer.reports:
+        apply_report(session, answer.reports[0], channel)
+    elif not isinstance(step, Send) and step.hint_count is not None:
+        # A query for a hint is not one of the scheduled look-ups, so it does not count towards the absence.
+        transitions.record(
+            session, withdrawal, "asked:no_payout", actor=channel, **_evidence(attempt, answer)
+        )
+    elif isinstance(step, Poll):
+        _record_failed_poll(session, withdrawal, attempt, step, answer)
+    elif attempt.state not in UNSETTLED or _is_overtaken(session, withdrawal, attempt, step):
+        transitions.record(session, withdrawal, "too_late", actor=channel, **_evidence(attempt, answer))
+    elif isinstance(step, LookUp):
+        _record_absence(session, withdrawal, attempt, answer)
+    elif isinstance(answer, Refused):
+        _record_refusal(session, withdrawal, attempt, answer)
+    elif isinstance(answer, Throttled):
+        _record_throttling(session, withdrawal, attempt, answer)
+    else:
+        _record_no_answer(session, withdrawal, attempt, answer)
+
+
+def _record_failed_poll(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Poll, answer: Answer
+) -> None:
+    """Leave the attempt as it is and poll again later."""
+    transitions.record(session, withdrawal, "polled:no_answer", actor="poll", **_evidence(attempt, answer))
+    if attempt.queries == step.queries and attempt.state == AttemptState.ACCEPTED:
+        withdrawal.due_at = func.now() + timedelta(seconds=effects.seconds_to_next_poll(attempt))
+
+
+def _is_overtaken(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Send | LookUp
+) -> bool:
+    """True if another worker has continued since the claim: a missing answer then proves nothing."""
+    if isinstance(step, Send):
+        return attempt.sends != step.sends or attempt.state != AttemptState.SENDING
+    # A look-up that outlasted its lease, or another send, cannot show that a payout is absent now.
+    in_time = session.scalar(select(func.now() <= withdrawal.due_at))
+    return attempt.queries != step.queries or attempt.state != AttemptState.UNKNOWN or not in_time
+
+
+def _evidence(attempt: PayoutAttempt, answer: Answer) -> dict[str, Any]:
+    return {
+        "attempt_id": str(attempt.id),
+        "answer": type(answer).__name__,
+        "description": getattr(answer, "description", None),
+        "http_status": getattr(answer, "http_status", None),
+    }
+
+
+def _record_refusal(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Refused
+) -> None:
+    if attempt.in_doubt:
+        # This send was refused, but the outcome of an earlier one is unknown: it may still be paid.
+        _record_no_answer(session, withdrawal, attempt, answer)
+        return
+    attempt.state = AttemptState.REFUSED
+    attempt.answered_at = attempt.ended_at = func.now()
+    attempt.status_details = {"reason": answer.reason, "description": answer.description}
+    if answer.reason == "fund_account_invalid":
+        payees.end_destination(session, withdrawal, attempt)
+    effects.end_or_retry(
+        session, withdrawal, attempt, actor="reply", reason=answer.reason, description=answer.description
+    )
+
+
+def _record_throttling(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Throttled
+) -> None:
+    attempt.state = AttemptState.THROTTLED
+    attempt.throttles += 1
+    _wait_for_provider(
+        withdrawal, answer, seconds=settings().throttle_seconds * 2 ** min(attempt.throttles - 1, 10)
+    )
+    reason = f"throttled:{answer.cause}"
+    transitions.record(session, withdrawal, reason, actor="reply", **_evidence(attempt, answer))
+
+
+def _record_no_answer(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer
+) -> None:
+    attempt.state = AttemptState.UNKNOWN
+    attempt.in_doubt = True
+    resend_seconds = settings().resend_seconds
+    resends = attempts.resends(attempt)
+    seconds = resend_seconds[resends] if resends < len(resend_seconds) else settings().lookup_seconds
+    transitions.reschedule(withdrawal, Reason.CONFIRMING, seconds)
+    transitions.record(session, withdrawal, "unanswered", actor="reply", **_evidence(attempt, answer))
+
+
+def _hold_two_payouts(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Found
+) -> None:
+    """Hold a withdrawal with several payouts under one reference: operators decide which one counts."""
+    payouts = [{"payout_id": report.payout_id, "status": report.status} for report in answer.reports]
+    evidence = {"attempt_id": str(attempt.id), "payouts": payouts}
+    transitions.hold(session, withdrawal, "two_payouts", actor="lookup", **evidence)
+    if any(report.outcome in ALIVE for report in answer.reports):
+        effects.freeze_if_refunded(session, withdrawal)
+
+
+def _record_absence(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, answer: Answer) -> None:
+    """Record a look-up without a payout: absent for an hour means "not paid" (provider reference §3)."""
+    transitions.reschedule(withdrawal, Reason.CONFIRMING, settings().lookup_seconds)
+    evidence = _evidence(attempt, answer)
+    if not isinstance(answer, Found) or attempt.sent_as != provider().identity():
+        # No answer, or an answer for another identity, which never had this payout.
+        attempt.absent_since = None
+        attempt.absent_replies = 0
+        transitions.record(session, withdrawal, "looked_up:no_answer", actor="lookup", **evidence)
+        if attempts.is_older(session, attempt.created_at, UNANSWERED_SECONDS):
+            transitions.hold(session, withdrawal, transitions.UNANSWERED, actor="lookup", **evidence)
+        return
+    transitions.record(session, withdrawal, "looked_up:none", actor="lookup", **evidence)
+    attempt.absent_since = attempt.absent_since or session.scalar(select(func.now()))
+    attempt.absent_replies += 1
+    long_enough = attempts.is_older(session, attempt.absent_since, settings().absent_seconds)
+    if (
+        long_enough
+        and attempt.absent_replies >= MIN_ABSENT_REPLIES
+        and not transitions.is_on_hold(withdrawal)
+    ):
+        attempt.state = AttemptState.REFUSED
+        attempt.ended_at = func.now()
+        effects.fail(session, withdrawal, actor="lookup", reason="never_arrived", **evidence)
+
+
+def _wait_for_provider(withdrawal: Withdrawal, answer: Answer, *, seconds: float) -> None:
+    """Wait `seconds`, within bounds, or as long as the provider's Retry-After says."""
+    retry_after = getattr(answer, "retry_after_seconds", None) or 0
+    seconds = max(settings().throttle_seconds, min(seconds, MAX_WAIT_SECONDS), retry_after)
+    cause = answer.cause if isinstance(answer, Throttled) else "busy"
+    reason = WAIT_REASONS.get(cause, Reason.PROVIDER_BUSY)
+    # With jitter, so that throttled payouts do not all return at once.
+    transitions.reschedule(withdrawal, reason, seconds * random.uniform(1.0, 1.25))  # noqa: S311  no secret
