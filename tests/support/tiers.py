@@ -8,8 +8,8 @@
 named on the command line run with all of their tests.
 """
 
+import hashlib
 import subprocess
-import zlib
 from collections.abc import Sequence
 from functools import cache
 from typing import TypeVar
@@ -57,8 +57,7 @@ def is_chosen(path: str, node_id: str, fixtures: Sequence[str], *, is_exhaustive
         return not is_exhaustive and (SERVICES.isdisjoint(fixtures) or path in LIFE)
     test_share, file_share = divmod(_share(), FILE_SHARES)
     return not is_exhaustive or (
-        zlib.crc32(path.encode()) % FILE_SHARES == file_share
-        and zlib.crc32(node_id.encode()) % TEST_SHARES == test_share
+        _spread(path, FILE_SHARES) == file_share and _spread(node_id, TEST_SHARES) == test_share
     )
 
 
@@ -68,6 +67,11 @@ def cases_of_this_run(cases: Sequence[T]) -> list[T]:
         return list(cases)
     middle = cases[1:-1]
     return [cases[0], *middle[_share() :: FILE_SHARES * TEST_SHARES], cases[-1]]
+
+
+def _spread(name: str, shares: int) -> int:
+    """Return a share for this name, the same in every process. (CRC-32 puts similar names into one share.)"""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()) % shares
 
 
 @cache
