@@ -36,7 +36,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 # Tests that share a running system stay in one process: it takes a dozen CPU seconds to start.
 SYSTEMS = {"tests/panel": "system", "tests/examples": "system", "tests/e2e": "shared or fresh"}
-# The longest groups come first, so that both processes end at the same time. Two groups of one folder that start a
+# The longest groups come first, so that all processes end at the same time. Two groups of one folder that start a
 # system do not follow each other, because a folder's systems run until its last test.
 FIRST = (
     "tests/e2e fresh",

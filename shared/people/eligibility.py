@@ -6,8 +6,8 @@ A decision calls these inside its transaction, after it has locked what the deci
     maker = eligibility.require_maker(session, actor, subject)
     checker = eligibility.require_checker(session, actor, subject, maker=proposal.proposed_by)
 
-Both return the actor as it is recorded (`operator:asha`), and lock the operators' rows FOR SHARE: an operator
-who is disabled at the same time is disabled before or after the decision, never during it. The checker
+Both return the actor as it is recorded (`operator:asha`), and lock the operators' rows FOR SHARE, so an
+operator cannot be disabled during the decision. The checker
 
     is a known (`unknown_operator`), enabled (`operator_disabled`) operator with the role (`role_needed`)
     is not the maker, and does not share an app account, e-mail address or phone with them (`same_person`)

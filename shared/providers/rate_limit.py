@@ -31,7 +31,7 @@ IMPLAUSIBLE_SECONDS = 90
 # How long to back off after a 429 without a Retry-After.
 DEFAULT_BACK_OFF_SECONDS = 1.0
 # While the next slot is further ahead than this, nothing is claimed: the threads have webhooks to apply, and
-# what is not claimed can still be cancelled.
+# users can still cancel a withdrawal that is not claimed.
 BACKLOG_SECONDS = 5
 
 TAKE_SLOT = text("""

@@ -11,7 +11,7 @@ from shared.settings.types import DelaysSeconds
 class PayoutSettings(BaseSettings):
     """Withdrawals and their payouts."""
 
-    # --- what may be withdrawn
+    # --- limits of a withdrawal
     coin_value_paise: int = Field(10, ge=1, description="Value of one coin, in paise")
     min_withdrawal_coins: int = Field(100, ge=1, description="Minimum withdrawal, in coins")
     max_withdrawal_coins: int = Field(100_000, ge=1, description="Maximum withdrawal, in coins")
