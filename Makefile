@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 REACT := examples/react
+# Some images forbid bytecode files. Then each of the processes that the tests start compiles everything again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo check quick test test-all examples browser chaos calm lint openapi env lock clean
 

@@ -96,7 +96,7 @@ class EmptyDatabases:
             ).connect()
         try:
             yield kept
-            kept.rollback()
+            kept.commit()  # psycopg forgets its prepared statements when it rolls back
             self._connections[name] = kept
         except BaseException:
             kept.close()

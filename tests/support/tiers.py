@@ -23,6 +23,7 @@ ALL = "all"
 # of every twelfth file: the tests of a file often share a system, whose start costs more than they do.
 FILE_SHARES = 12
 TEST_SHARES = 3
+SHARES = FILE_SHARES * TEST_SHARES
 SERVICES = {"databases", "redis_url", "simulator_process"}  # fixtures that start a server
 # Tests of the modules and of the house rules. The other folders start whole systems.
 QUICK = ("tests/shared", "tests/api", "tests/cli", "tests/worker", "tests/test_house.py")
@@ -55,18 +56,23 @@ def is_chosen(path: str, node_id: str, fixtures: Sequence[str], *, is_exhaustive
         return True
     if _tier == CHECK:
         return not is_exhaustive and (SERVICES.isdisjoint(fixtures) or path in LIFE)
-    test_share, file_share = divmod(_share(), FILE_SHARES)
-    return not is_exhaustive or (
-        _spread(path, FILE_SHARES) == file_share and _spread(node_id, TEST_SHARES) == test_share
-    )
+    return not is_exhaustive or is_in_share(path, node_id, _share())
+
+
+def is_in_share(path: str, node_id: str, share: int) -> bool:
+    """True if this exhaustive test belongs to the share, one of SHARES."""
+    test_share, file_share = divmod(share, FILE_SHARES)
+    return _spread(path, FILE_SHARES) == file_share and _spread(node_id, TEST_SHARES) == test_share
 
 
 def cases_of_this_run(cases: Sequence[T]) -> list[T]:
     """Return the cases of an exhaustive test that this run includes; always the first and the last."""
-    if _tier == ALL:
-        return list(cases)
-    middle = cases[1:-1]
-    return [cases[0], *middle[_share() :: FILE_SHARES * TEST_SHARES], cases[-1]]
+    return list(cases) if _tier == ALL else cases_in_share(cases, _share())
+
+
+def cases_in_share(cases: Sequence[T], share: int) -> list[T]:
+    """Return the cases of one of SHARES, and the first and the last."""
+    return [cases[0], *cases[1:-1][share::SHARES], cases[-1]]
 
 
 def _spread(name: str, shares: int) -> int:
@@ -79,4 +85,4 @@ def _share() -> int:
     """Return the share of this run. It depends on the commit, so every machine tests the same one."""
     command = ["git", "rev-parse", "--short=8", "HEAD"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return int(result.stdout.strip() or "0", 16) % (FILE_SHARES * TEST_SHARES)
+    return int(result.stdout.strip() or "0", 16) % SHARES

@@ -7,6 +7,7 @@ from cli import main
 from shared.db.engines import engine
 from shared.proof import checks, sealing
 from tests.support.planted_faults import FOUND_BY_BOTH, FOUND_BY_FULL_CHECK, Plant, plant
+from tests.support.suspicions import QUERIES, SEALS, suspicions
 from tests.support.world import World
 
 ALL_PLANTS = (*FOUND_BY_BOTH, *FOUND_BY_FULL_CHECK)
@@ -28,6 +29,9 @@ def test_a_planted_fault_is_found(small_world: World, planted: Plant) -> None:
         plant(connection, planted)
     small_world.broken_on_purpose = True
     assert planted.invariant in [finding.check.invariant for finding in checks.run().findings]
+    with engine().begin() as connection:  # and the check after each test leads to that one
+        found = suspicions(connection)
+    assert (planted.invariant if planted.invariant in dict(QUERIES) else SEALS) in found
 
 
 def test_every_check_has_a_planted_fault() -> None:
