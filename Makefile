@@ -20,8 +20,8 @@ check: $(VENV)/installed  ## A minute: style, types, layers, and one withdrawal'
 quick: $(VENV)/installed  # the tests of `make check`; the plugin takes as long to load as the tests of a room
 	@$(BIN)/python -m pytest -p no:schemathesis --numprocesses 2 --tier check $(ARGS)
 
-test: $(VENV)/installed browser  ## Every truth once, and a share of the exhaustive tests
-	@$(BIN)/python -m pytest --tier test $(ARGS)
+test: $(VENV)/installed browser  ## Every truth once, and a share of the exhaustive tests; all tests of the files in ARGS
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-all: $(VENV)/installed browser  ## Everything: each line killed, each scenario, each page, chaos
 	@$(BIN)/python -m pytest --tier all $(ARGS)

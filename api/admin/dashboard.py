@@ -52,7 +52,7 @@ class Home(AdminIndexView):
                 "records": sum(facts.exceptions.values()),
             }
         return self.render(
-            "home.html",
+            "dashboard.html",
             title="Dashboard",
             facts=facts,
             boxes=dashboard_boxes.boxes(facts),
