@@ -1,5 +1,6 @@
 """Fixtures for all tests: a real PostgreSQL, a real Redis, and the simulator over HTTP."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -171,6 +172,16 @@ def client(world: World) -> FlaskClient:
     client = create_app().test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
     return client
+
+
+@pytest.fixture(autouse=True)
+def _open_log() -> None:
+    """A test that captures its output closes it afterwards. A handler that an application of that test installed
+    would then report an error with every line, on the output of a later test.
+    """
+    for handler in logging.getLogger().handlers[:]:
+        if getattr(getattr(handler, "stream", None), "closed", False):
+            logging.getLogger().removeHandler(handler)
 
 
 @pytest.fixture
