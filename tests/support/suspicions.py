@@ -1,6 +1,7 @@
 """`payouts check` in one statement, for the end of each of three thousand tests.
 
-It only says that something may be wrong; `payouts check` then says what. Forty statements take four times as long.
+It only says that something may be wrong; `payouts check` then says what. It takes a millisecond, and forty
+statements take nearly thirty.
 """
 
 from psycopg import sql
