@@ -86,10 +86,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     files(
         *tiers.LIFE, *(group.partition(" ")[0] for group in FIRST), *SYSTEMS
     )  # fails for a name that does not exist
-    left_out = [item for item in items if not _is_chosen(item)]
+    exhaustive: dict[str, list[str]] = {}
+    for item in filter(_is_exhaustive, items):
+        exhaustive.setdefault(_path_of(item), []).append(item.nodeid)
+    chosen = tiers.chosen_of(exhaustive)
+    left_out = [item for item in items if not _is_chosen(item, chosen)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _is_chosen(item)]
+        items[:] = [item for item in items if _is_chosen(item, chosen)]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
     if hasattr(config, "workerinput"):  # a single process keeps the order of the command line
@@ -97,11 +101,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: order.get(_group_of(item), len(order)))
 
 
-def _is_chosen(item: pytest.Item) -> bool:
-    path = item.path.relative_to(item.config.rootpath).as_posix()
-    is_exhaustive = item.get_closest_marker("exhaustive") is not None
-    fixtures = getattr(item, "fixturenames", ())
-    return tiers.is_chosen(path, item.nodeid, fixtures, is_exhaustive=is_exhaustive)
+def _is_exhaustive(item: pytest.Item) -> bool:
+    return item.get_closest_marker("exhaustive") is not None
+
+
+def _is_chosen(item: pytest.Item, chosen: set[str]) -> bool:
+    if _is_exhaustive(item):
+        return item.nodeid in chosen
+    return tiers.is_chosen(_path_of(item), getattr(item, "fixturenames", ()))
+
+
+def _path_of(item: pytest.Item) -> str:
+    return item.path.relative_to(item.config.rootpath).as_posix()
 
 
 def _group_of(item: pytest.Item) -> str:

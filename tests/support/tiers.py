@@ -8,9 +8,8 @@
 named on the command line run with all of their tests.
 """
 
-import hashlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -19,11 +18,10 @@ from tests.support.paths import ROOT
 CHECK = "check"
 TEST = "test"
 ALL = "all"
-# After about 36 commits, each exhaustive test has run in `make test`. A run includes a third of the exhaustive tests
-# of every twelfth file: the tests of a file often share a system, whose start costs more than they do.
-FILE_SHARES = 12
-TEST_SHARES = 3
-SHARES = FILE_SHARES * TEST_SHARES
+# A run includes a quarter of the exhaustive tests of one file: the tests of a file often share a system, whose start
+# costs more than they do. So each share takes about as long as any other, and in time each test is in one.
+FILE_PARTS = 4
+CASE_SHARES = 36
 SERVICES = {"databases", "redis_url", "simulator_process"}  # fixtures that start a server
 # Tests of the modules and of the house rules. The other folders start whole systems.
 QUICK = ("tests/shared", "tests/api", "tests/cli", "tests/worker", "tests/test_house.py")
@@ -50,39 +48,37 @@ def is_collected(path: str) -> bool:
     return path.startswith(QUICK) and not path.startswith(SLOW_TO_COLLECT)
 
 
-def is_chosen(path: str, node_id: str, fixtures: Sequence[str], *, is_exhaustive: bool) -> bool:
-    """True if this test belongs to the run."""
+def is_chosen(path: str, fixtures: Sequence[str]) -> bool:
+    """True if the run includes this test, which is not exhaustive."""
+    return _tier != CHECK or SERVICES.isdisjoint(fixtures) or path in LIFE
+
+
+def chosen_of(exhaustive: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the ids of the exhaustive tests that the run includes, of all of them by file."""
     if _tier == ALL:
-        return True
-    if _tier == CHECK:
-        return not is_exhaustive and (SERVICES.isdisjoint(fixtures) or path in LIFE)
-    return not is_exhaustive or is_in_share(path, node_id, _share())
+        return {test for tests in exhaustive.values() for test in tests}
+    return set() if _tier == CHECK or not exhaustive else set(in_share(exhaustive, _share()))
 
 
-def is_in_share(path: str, node_id: str, share: int) -> bool:
-    """True if this exhaustive test belongs to the share, one of SHARES."""
-    test_share, file_share = divmod(share, FILE_SHARES)
-    return _spread(path, FILE_SHARES) == file_share and _spread(node_id, TEST_SHARES) == test_share
+def in_share(exhaustive: Mapping[str, Sequence[str]], share: int) -> list[str]:
+    """Return the tests of one share. There are FILE_PARTS for each file; the numbers beyond begin again."""
+    part, place = divmod(share, len(exhaustive))
+    return sorted(exhaustive[sorted(exhaustive)[place]])[part % FILE_PARTS :: FILE_PARTS]
 
 
 def cases_of_this_run(cases: Sequence[T]) -> list[T]:
     """Return the cases of an exhaustive test that this run includes; always the first and the last."""
-    return list(cases) if _tier == ALL else cases_in_share(cases, _share())
+    return list(cases) if _tier == ALL else cases_in_share(cases, _share() % CASE_SHARES)
 
 
 def cases_in_share(cases: Sequence[T], share: int) -> list[T]:
-    """Return the cases of one of SHARES, and the first and the last."""
-    return [cases[0], *cases[1:-1][share::SHARES], cases[-1]]
-
-
-def _spread(name: str, shares: int) -> int:
-    """Return a share for this name, the same in every process. (CRC-32 puts similar names into one share.)"""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()) % shares
+    """Return the cases of one of CASE_SHARES, and the first and the last."""
+    return [cases[0], *cases[1:-1][share::CASE_SHARES], cases[-1]]
 
 
 @cache
 def _share() -> int:
-    """Return the share of this run. It depends on the commit, so every machine tests the same one."""
+    """Return the number of this run's share. It depends on the commit, so every machine tests the same one."""
     command = ["git", "rev-parse", "--short=8", "HEAD"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return int(result.stdout.strip() or "0", 16) % SHARES
+    return int(result.stdout.strip() or "0", 16)
