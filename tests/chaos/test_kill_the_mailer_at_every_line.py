@@ -12,6 +12,7 @@ import pytest
 
 from shared.notifications.mail import dispatcher, fan_out, operator_mails
 from tests.chaos.killing import Killer, in_child, moments
+from tests.support import tiers
 from tests.support.mail_steps import (
     add_user,
     cancel_withdrawal,
@@ -83,5 +84,8 @@ def test_a_mailer_killed_before_every_line_sends_each_mail_under_one_id(
             for event in re.findall(r"Withdrawal: (\S+)|amount differs: (number-\d+)$", text, re.M):
                 message_ids["".join(event)].add(letter.id)
         assert len(message_ids) == 2 * created and all(len(ids) == 1 for ids in message_ids.values())
-        assert len(server.letters) > len({letter.id for letter in server.letters}), "killed before the record"
+        if tiers.includes_every_case():
+            assert len(server.letters) > len({letter.id for letter in server.letters}), (
+                "killed before the record"
+            )
         assert {row.state for row in rows(world)} == {"sent"}

@@ -10,6 +10,7 @@ import pytest
 
 from shared.notifications.webhooks import dispatcher, fan_out
 from tests.chaos.killing import Killer, in_child, moments
+from tests.support import tiers
 from tests.support.receiver import webhook_receiver
 from tests.support.webhook_steps import add_endpoint, rows, run_until_done
 from tests.support.world import World
@@ -49,5 +50,6 @@ def test_a_notifier_killed_before_every_line_delivers_each_change_under_one_id(
         for message in app.messages:
             ids[message.verified(secret)["data"]["withdrawal_id"]].add(message.id)
         assert len(ids) == requested and all(len(same) == 1 for same in ids.values())
-        assert len(app.messages) > requested, "some were killed between send and record"
+        if tiers.includes_every_case():
+            assert len(app.messages) > requested, "some were killed between send and record"
         assert {row.state for row in rows(world)} == {"delivered"} and len(rows(world)) == requested
