@@ -14,7 +14,7 @@ from shared.queues.names import EVERY_QUEUE
 
 MIN_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 5.0
-BACKOFF_RESET_SECONDS = 30.0  # after this long without a failure, the backoff starts anew
+BACKOFF_RESET_SECONDS = 30.0  # after this long without a failure, the backoff starts over
 
 log = structlog.get_logger()
 

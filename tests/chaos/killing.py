@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from linecache import getline
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,8 @@ from tests.support import tiers
 from tests.support.paths import ROOT, files
 
 Line = tuple[str, int]
+# Of outbox.py: a process that is killed here has sent a message and not recorded it.
+BEFORE_THE_RECORD = "record(message, result)"
 
 
 class Recorder:
@@ -77,9 +80,12 @@ def in_child(work: Callable[[], object], trace: Recorder, seen_file: Path | None
 
 
 def moments(
-    work: Callable[[], object], directory: Path, *parts: str, at_least: int = 100
+    work: Callable[[], object], directory: Path, *parts: str, at_least: int = 100, always: str = ""
 ) -> list[tuple[Line, int]]:
-    """Every line of these files that the work runs: its first time, and its last if there are several."""
+    """Every line of these files that the work runs: its first time, and its last if there are several.
+
+    A run that includes only a share of them includes the line whose text is `always`.
+    """
     seen_file = directory / "lines"
     assert in_child(work, Recorder(*parts), seen_file)
     seen: Counter[Line] = pickle.loads(seen_file.read_bytes())
@@ -87,4 +93,7 @@ def moments(
         assert any(file.startswith(str(ROOT / part)) for file, _ in seen), f"the work runs no line of {part}"
     lines = [(line, time) for line, times in seen.items() for time in sorted({1, times})]
     assert len(lines) > at_least
-    return tiers.cases_of_this_run(lines)
+    chosen = tiers.cases_of_this_run(lines)
+    required = [moment for moment in lines if always and getline(*moment[0]).strip() == always]
+    assert required or not always, f"the work runs no line {always}"
+    return chosen + [moment for moment in required if moment not in chosen]

@@ -41,11 +41,6 @@ def choose(tier: str) -> None:
     _tier = tier
 
 
-def includes_every_case() -> bool:
-    """True if `cases_of_this_run` returns all cases."""
-    return _tier == ALL
-
-
 def is_collected(path: str) -> bool:
     """True if the run reads this file or folder: reading all of them takes as long as a quick run."""
     if _tier != CHECK or QUICK[0].startswith(path):

@@ -332,8 +332,6 @@ class World:
             str(row.id): str(row.withdrawal_id)
             for row in self.sql("SELECT id, withdrawal_id FROM payout_attempts")
         }
-        if not by_withdrawal:
-            return
         live = [
             by_withdrawal.get(p["reference_id"], p["reference_id"]) for p in self.simulator.live_payouts()
         ]
