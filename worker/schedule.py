@@ -15,6 +15,7 @@ def schedule() -> dict[str, dict[str, Any]]:
     mail = {"mail": {"task": messages.MAIL, "schedule": settings().notify_seconds}}
     return {
         "sweep": {"task": messages.SWEEP, "schedule": settings().sweep_seconds},
+        "mark_paced": {"task": messages.MARK_PACED, "schedule": settings().sweep_seconds},
         # Not once a day, because beat may be down at that hour: each run checks whether yesterday is
         # reconciled.
         "reconcile": {"task": messages.RECONCILE, "schedule": RECONCILE_SECONDS},

@@ -1,6 +1,4 @@
-"""The tasks. Each takes an id, may run twice, and reads from the row what there is to do."""
-
-from uuid import UUID
+"""The tasks. Each may run twice, and reads from the rows what there is to do."""
 
 from shared import withdrawals
 from shared.monitoring import housekeeping
@@ -11,7 +9,6 @@ from shared.notifications.webhooks import dispatcher as webhook_dispatcher
 from shared.notifications.webhooks import fan_out as webhook_fan_out
 from shared.proof import sealing
 from shared.providers.clients import client
-from shared.providers.port import ProviderClient
 from shared.queues import messages
 from shared.reconciliation.days import nightly
 from shared.withdrawals import inbox
@@ -19,30 +16,45 @@ from worker.app import celery
 
 
 @celery.task(name=messages.SUBMIT)
-def submit_withdrawal(withdrawal_id: str) -> None:
-    """Take a due withdrawal's next step: send its payout, send it again, or look it up."""
-    messages.clear_nudge_mark(withdrawal_id)
-    withdrawals.guard(withdrawal_id, lambda due_id: bring_on(due_id, client()))
+def submit_withdrawal(*ids: str) -> None:
+    """Take the next step of due withdrawals: send the payout, send it again, or look it up."""
+    messages.clear_nudge_marks(ids)
+    withdrawals.bring_on(ids, client())
+    withdrawals.refill(ids)
 
 
 @celery.task(name=messages.POLL)
-def poll_payout(withdrawal_id: str) -> None:
-    """Query an accepted payout's status: the same work, on its own queue so that it delays no payment."""
-    messages.clear_nudge_mark(withdrawal_id)
-    withdrawals.guard(withdrawal_id, lambda due_id: bring_on(due_id, client()))
+def poll_payout(*ids: str) -> None:
+    """Query the status of accepted payouts: the same work, on its own queue so that it delays no payment."""
+    messages.clear_nudge_marks(ids)
+    withdrawals.bring_on(ids, client())
 
 
 @celery.task(name=messages.APPLY)
-def apply_webhook(event_id: str) -> None:
-    """Apply a stored webhook."""
-    messages.clear_nudge_mark(event_id)
-    inbox.apply(event_id)
+def apply_webhook(*_: str) -> None:
+    """Apply the stored webhooks. (Messages of an older version name one.)"""
+    messages.clear_nudge_marks([messages.APPLY])
+    inbox.apply_due()
 
 
 @celery.task(name=messages.SWEEP)
 def sweep() -> None:
-    """Send a message for everything that is due."""
+    """Send messages for everything that is due."""
+    messages.clear_nudge_marks([messages.SWEEP])
     withdrawals.sweep()
+
+
+@celery.task(name=messages.SWEEP_SENDS)
+def sweep_sends() -> None:
+    """Send messages for withdrawals that have just fallen due."""
+    messages.clear_nudge_marks([messages.SWEEP_SENDS])
+    withdrawals.sweep_sends()
+
+
+@celery.task(name=messages.MARK_PACED)
+def mark_paced() -> None:
+    """Give what waits for the rate limit its reason and expected time."""
+    withdrawals.mark_as_paced()
 
 
 @celery.task(name=messages.WATCH)
@@ -79,7 +91,7 @@ def notify() -> None:
 @celery.task(name=messages.DELIVER)
 def deliver(slot: str) -> None:
     """Deliver to one endpoint for a turn; the rest waits for the next turn."""
-    messages.clear_nudge_mark(slot)
+    messages.clear_nudge_marks([slot])
     webhook_dispatcher.take_turn(slot)
 
 
@@ -93,13 +105,5 @@ def mail() -> None:
 @celery.task(name=messages.SEND_MAIL)
 def send_mail(slot: str) -> None:
     """Send mail for a turn; the rest waits for the next turn."""
-    messages.clear_nudge_mark(slot)
+    messages.clear_nudge_marks([slot])
     mail_dispatcher.take_turn(slot)
-
-
-def bring_on(withdrawal_id: UUID, provider: ProviderClient) -> None:
-    """Take a withdrawal's next step: claim, call, record. A crash at any line loses nothing."""
-    step = withdrawals.claim(withdrawal_id)
-    while step is not None:
-        answer = provider.perform(step)
-        step = withdrawals.record_answer(step, answer)

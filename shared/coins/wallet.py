@@ -8,6 +8,7 @@ from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from shared.db.batches import require_alone
 from shared.errors import BadRequest, Conflict, NotFound
 from shared.models import Adjustment, CoinTransaction, Wallet, Withdrawal
 from shared.people import audit
@@ -68,6 +69,7 @@ def refund(session: Session, withdrawal: Withdrawal, reason: str, actor: str) ->
     The caller has just ended the withdrawal in this transaction. The database refuses a second refund, and a
     refund while a payout may still succeed.
     """
+    require_alone(session)
     balance = session.execute(
         update(Wallet)
         .where(Wallet.user_id == withdrawal.user_id)
@@ -167,6 +169,8 @@ def adjust(session: Session, adjustment: Adjustment, actor: str) -> int:
 
 def find(session: Session, user_id: str, *, lock: bool = False) -> Wallet:
     """Return a user's wallet. Raises NotFound."""
+    if lock:
+        require_alone(session)
     wallet = session.get(Wallet, user_id, with_for_update=lock, populate_existing=lock)
     if wallet is None:
         raise NotFound("User account not found", "No wallet exists for this user", code="wallet_not_found")

@@ -85,8 +85,10 @@ def _configure_connections(
         return connection
 
     @event.listens_for(engine, "checkin")
-    def _record_idle(_connection: Any, record: Any) -> None:
+    def _record_idle(connection: Any, record: Any) -> None:
         record.info["idle_since"] = time.monotonic()
+        if connection is not None and connection.autocommit:
+            connection.autocommit = False  # a batch began its transaction by itself (batches.py)
 
     @event.listens_for(engine, "checkout")
     def _replace_dead(connection: Any, record: Any, _fairy: Any) -> None:
@@ -100,12 +102,17 @@ def was_full() -> bool:
     return time.monotonic() < _full_at + FULL_RETRY_SECONDS
 
 
-def _inspect_error(context: ExceptionContext) -> None:
-    """React to the SQLSTATE of every error: discard read-only connections, remember a full disk."""
+def note_error(error: BaseException | None) -> bool:
+    """Remember a full disk. Return True if the connection must be replaced: the server became read-only, as
+    after a failover, and the pool must connect to the new primary.
+    """
     global _full_at  # noqa: PLW0603  one fact for the whole process
-    code = getattr(context.original_exception, "sqlstate", None) or ""
-    if code == READ_ONLY_STATE:
-        # The server became read-only, as after a failover: the pool must connect to the new primary.
-        context.is_disconnect = True
+    code = getattr(error, "sqlstate", None) or ""
     if code.startswith(FULL_STATES) and code != TOO_MANY_CONNECTIONS_STATE:
         _full_at = time.monotonic()
+    return code == READ_ONLY_STATE
+
+
+def _inspect_error(context: ExceptionContext) -> None:
+    if note_error(context.original_exception):
+        context.is_disconnect = True

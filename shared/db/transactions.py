@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from shared.db.engines import FULL_RETRY_SECONDS, FULL_STATES, TOO_MANY_CONNECTIONS_STATE, engine
 from shared.errors import Unavailable
@@ -18,6 +19,7 @@ AWAY_STATES = ("08", "57P", "53300", "25006")  # not reachable; 25006: read-only
 BUSY_STATES = ("55P03", "57014", "40P01", "40001")  # lock or statement timeout, deadlock, serialization
 MISSING_RIGHT_STATE = "42501"
 ON_COMMIT = "on_commit"
+NOW = "now"
 
 
 @contextmanager
@@ -33,6 +35,22 @@ def transaction() -> Iterator[Session]:
 def on_commit(session: Session, callback: Callable[[], None]) -> None:
     """Call `callback` after the session's transaction commits, and never otherwise. It must not raise."""
     session.info.setdefault(ON_COMMIT, []).append(callback)
+
+
+def now(session: Session) -> datetime:
+    """Return the time at which the transaction began, by the database's clock."""
+    if NOW not in session.info:
+        with session.no_autoflush:  # in the middle of a change, which is not to be written yet
+            session.info[NOW] = session.scalar(select(func.now()))
+    moment: datetime = session.info[NOW]
+    return moment
+
+
+def now_for(row: object) -> datetime:
+    """Return `now` of the transaction in which this row was loaded."""
+    session = object_session(row)
+    assert session is not None, "rows are changed in the transaction that loaded them"
+    return now(session)
 
 
 @contextmanager

@@ -85,6 +85,13 @@ class Withdrawal(Base):
         # The target of the journal's foreign key: a line has its withdrawal's user and coins.
         UniqueConstraint("id", "user_id", "coins_amount"),
         Index("ix_withdrawals_due", "due_at", postgresql_where=text(one_of("status", OPEN))),
+        # For the sweep: what was begun goes first, and each user's first few go before the rest.
+        Index(
+            "ix_withdrawals_begun",
+            "due_at",
+            postgresql_where=text("status = 'processing' OR status_reason = 'preparing'"),
+        ),
+        Index("ix_withdrawals_turn", "user_id", "due_at", postgresql_where=text(one_of("status", OPEN))),
         Index(
             "ix_withdrawals_awaiting",
             "created_at",

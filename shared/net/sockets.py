@@ -1,5 +1,7 @@
 """Connections to servers that are not ours: to one of several addresses, encrypted, and bounded in time."""
 
+import heapq
+import os
 import socket
 import ssl
 import threading
@@ -7,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 
 import certifi
 
@@ -37,16 +40,66 @@ def wrap_tls(sock: socket.socket, host: str, deadline: float) -> socket.socket:
     return sock
 
 
+class _Watchdog(threading.Thread):
+    """Shuts connections down at their deadlines: one thread for all calls of the process."""
+
+    def __init__(self) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._calls: list[tuple[float, int, Callable[[], socket.socket | None]]] = []  # a heap
+        self._running: set[int] = set()
+        self._numbers = count()
+        self._earlier = threading.Condition()
+
+    def watch(self, deadline: float, get_socket: Callable[[], socket.socket | None]) -> int:
+        """Watch a call until `forget` is called with the number that is returned."""
+        with self._earlier:
+            number = next(self._numbers)
+            self._running.add(number)
+            heapq.heappush(self._calls, (deadline, number, get_socket))
+            if self._calls[0][1] == number:
+                self._earlier.notify()
+            return number
+
+    def forget(self, number: int) -> None:
+        """The call has ended. Afterwards its connection is not shut down: the next call may use it."""
+        with self._earlier:
+            self._running.discard(number)
+
+    def run(self) -> None:
+        """Watch, forever."""
+        while True:
+            with self._earlier:
+                while self._calls and self._calls[0][1] not in self._running:
+                    heapq.heappop(self._calls)
+                seconds = self._calls[0][0] - time.monotonic() if self._calls else None
+                if seconds is None or seconds > 0:
+                    self._earlier.wait(seconds)
+                    continue
+                _, number, get_socket = heapq.heappop(self._calls)
+                self._running.discard(number)
+                _hang_up(get_socket())
+
+
+@cache
+def _watchdog() -> _Watchdog:
+    watchdog = _Watchdog()
+    watchdog.start()
+    return watchdog
+
+
+# A child has none of its parent's threads.
+os.register_at_fork(after_in_child=_watchdog.cache_clear)
+
+
 @contextmanager
 def hang_up_at(deadline: float, get_socket: Callable[[], socket.socket | None]) -> Iterator[None]:
     """Shut the connection down at the deadline: a peer that drips bytes outlasts the timeout of each read."""
-    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), lambda: _hang_up(get_socket()))
-    watchdog.daemon = True
-    watchdog.start()
+    watchdog = _watchdog()
+    number = watchdog.watch(deadline, get_socket)
     try:
         yield
     finally:
-        watchdog.cancel()
+        watchdog.forget(number)
 
 
 @cache

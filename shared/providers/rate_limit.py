@@ -6,9 +6,12 @@ one clock. After a 429 nevertheless, all workers back off: the next slot moves i
 Each provider has its own row, named by its code (`Provider.code`).
 """
 
+import os
 import random
+import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, bindparam, exists, func, text
 from sqlalchemy.orm import Session
@@ -34,13 +37,22 @@ DEFAULT_BACK_OFF_SECONDS = 1.0
 # users can still cancel a withdrawal that is not claimed.
 BACKLOG_SECONDS = 5
 
-TAKE_SLOT = text("""
-    UPDATE pace SET calls = calls + 1, next_at = make_interval(secs => :slot) + CASE
-            WHEN next_at > clock_timestamp() + make_interval(secs => :implausible) THEN clock_timestamp()
-            ELSE greatest(next_at, clock_timestamp()) END
-    WHERE name = :name AND (next_at < clock_timestamp() + make_interval(secs => :ahead)
-        OR next_at > clock_timestamp() + make_interval(secs => :implausible))
-    RETURNING extract(epoch FROM next_at - clock_timestamp()) - :slot AS seconds
+# The row is locked before the clock is read, and both before the slots are counted.
+TAKE_SLOTS = text("""
+    WITH pace_row AS MATERIALIZED (SELECT next_at FROM pace WHERE name = :name FOR UPDATE),
+    moment AS MATERIALIZED (SELECT clock_timestamp() AS at, next_at FROM pace_row),
+    free AS MATERIALIZED
+        (SELECT at, CASE WHEN next_at > at + make_interval(secs => :implausible) THEN at
+                         ELSE greatest(next_at + make_interval(secs => :late), at) END AS first
+         FROM moment),
+    taken AS MATERIALIZED
+        (SELECT at, first,
+                least(:number, ceil(extract(epoch FROM at - first) / :slot + :ahead / :slot)) AS number
+         FROM free WHERE first < at + make_interval(secs => :ahead))
+    UPDATE pace SET calls = calls + taken.number::bigint,
+                    next_at = taken.first + make_interval(secs => taken.number * :slot)
+    FROM taken WHERE name = :name
+    RETURNING CAST(taken.number AS integer) AS number, extract(epoch FROM taken.first - taken.at) AS seconds
 """)
 DELAY_SLOTS = text("UPDATE pace SET next_at = next_at + make_interval(secs => :late) WHERE name = :name")
 # Queries that webhooks cause have slots of their own, so that a flood of forged webhooks cannot use up the
@@ -86,7 +98,7 @@ def wait_for_slot(provider_code: str, timeout_seconds: float) -> float | None:
     without the database no worker calls.
     """
     give_up_at = time.monotonic() + timeout_seconds
-    while (slot_at := _take_slot(provider_code)) is None:
+    while (slot_at := _counter.take_slot(provider_code)) is None:
         if time.monotonic() > give_up_at:
             return None
         time.sleep(MAX_AHEAD_SECONDS * random.uniform(0.2, 0.5))  # noqa: S311  no secret
@@ -99,11 +111,9 @@ def delay_slots_if_late(provider_code: str, slot_at: float) -> None:
 
     The delay is one slot at most: however late a call is, it takes the place of one other.
     """
-    late = min(time.monotonic() - slot_at - LATE_TOLERANCE_SECONDS, _slot_seconds())
-    if late > 0:
-        # Without the database, no other worker takes a slot either.
-        with suppress(Unavailable), map_db_errors(), autocommit() as connection:
-            connection.execute(DELAY_SLOTS, {"name": provider_code, "late": late})
+    late_seconds = min(time.monotonic() - slot_at - LATE_TOLERANCE_SECONDS, _slot_seconds())
+    if late_seconds > 0:
+        _counter.delay(provider_code, late_seconds)
 
 
 def back_off(provider_code: str, retry_after_seconds: float | None) -> None:
@@ -122,7 +132,7 @@ def back_off(provider_code: str, retry_after_seconds: float | None) -> None:
 def is_backed_up(provider_code: str) -> ColumnElement[bool]:
     """True if the next slot is so far ahead that nothing should be claimed; needs `backlog_bounds()`."""
     soon, implausible = (
-        func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name)) for name in ("soon", "implausible")
+        func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, None)) for name in ("soon", "implausible")
     )
     ours = RateLimit.name == provider_code
     return exists().where(
@@ -144,13 +154,96 @@ def take_hint_slot(session: Session) -> float | None:
     return None if seconds is None else float(seconds)
 
 
-def _take_slot(provider_code: str) -> float | None:
-    """Take the next slot; returns its time on the monotonic clock, None if all near slots are assigned."""
-    values = {"name": provider_code, "slot": _slot_seconds(), "ahead": MAX_AHEAD_SECONDS}
-    values["implausible"] = _implausible_seconds()
+class _Counter:
+    """Where the threads of this process queue for slots: the first one takes slots for all who wait.
+
+    Otherwise each of thirty calls at once would send its own statement for the same row.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[_Ticket] = []
+        self._late_seconds = 0.0
+        self._adding = threading.Lock()
+        self._serving = threading.Lock()
+
+    def take_slot(self, provider_code: str) -> float | None:
+        """Return the time of a slot on the monotonic clock; None if all near slots are assigned."""
+        ticket = _Ticket()
+        with self._adding:
+            self._waiting.append(ticket)
+        with self._serving:
+            if not ticket.is_served:
+                self._serve(provider_code)
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.slot_at
+
+    def delay(self, provider_code: str, seconds: float) -> None:
+        """Delay the slots that are not assigned yet, together with what other threads add meanwhile."""
+        with self._adding:
+            self._late_seconds += seconds
+        if self._serving.acquire(blocking=False):
+            try:
+                self._serve(provider_code)
+            finally:
+                self._serving.release()
+
+    def _serve(self, provider_code: str) -> None:
+        with self._adding:
+            tickets = self._waiting
+            self._waiting = []
+            late_seconds = self._late_seconds
+            self._late_seconds = 0.0
+        error: Exception | None = None
+        slots: list[float] = []
+        try:
+            slots = _take_slots(provider_code, len(tickets), late_seconds)
+        except Exception as failure:  # each of them raises it
+            error = failure
+        if tickets and not slots:
+            with self._adding:
+                self._late_seconds += late_seconds  # nothing was delayed: no slot was free
+        for number, ticket in enumerate(tickets):
+            ticket.slot_at = slots[number] if number < len(slots) else None
+            ticket.error = error
+            ticket.is_served = True
+
+
+@dataclass(slots=True)
+class _Ticket:
+    is_served: bool = False
+    slot_at: float | None = None
+    error: Exception | None = None
+
+
+_counter = _Counter()
+
+
+def _reset_counter() -> None:
+    global _counter  # noqa: PLW0603  a child has its own, without its parent's threads and locks
+    _counter = _Counter()
+
+
+os.register_at_fork(after_in_child=_reset_counter)
+
+
+def _take_slots(provider_code: str, number: int, late_seconds: float) -> list[float]:
+    """Delay the free slots, then take up to so many; returns their times on the monotonic clock.
+
+    None if all near slots are taken.
+    """
+    slot = _slot_seconds()
+    values = {"name": provider_code, "slot": slot, "ahead": MAX_AHEAD_SECONDS, "number": number}
+    values |= {"late": late_seconds, "implausible": _implausible_seconds()}
     with map_db_errors(), autocommit() as connection:
-        seconds = connection.execute(TAKE_SLOT, values).scalar()
-    return None if seconds is None else time.monotonic() + float(seconds)
+        if not number:
+            connection.execute(DELAY_SLOTS, values)
+            return []
+        row = connection.execute(TAKE_SLOTS, values).one_or_none()
+    if row is None:
+        return []
+    first = time.monotonic() + float(row.seconds)
+    return [first + place * slot for place in range(row.number)]
 
 
 def _implausible_seconds() -> float:

@@ -5,15 +5,16 @@ worker records, another worker has overtaken it: its answer still counts, but a 
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Register the payee with the provider. `version` is the row's: if it has changed, the step is void."""
+    """Register the payee with the provider. If the row's `due_at` is no longer `leased_until`, it is void."""
 
     withdrawal_id: UUID
-    version: int
+    leased_until: datetime
     user_id: str
     name: str | None
     upi_id: str

@@ -1,4 +1,7 @@
-"""Messages to the workers. A message is a nudge that carries an id; a lost one costs time, not money."""
+"""Messages to the workers. A message is a nudge for one row or many; a lost one costs time, not money.
+
+Requests and webhooks do not send their own: `soon.py` sends one message for all that come within a moment.
+"""
 
 import time
 from collections.abc import Iterable
@@ -20,6 +23,8 @@ SUBMIT = "submit_withdrawal"
 POLL = "poll_payout"
 APPLY = "apply_webhook"
 SWEEP = "sweep"
+SWEEP_SENDS = "sweep_sends"
+MARK_PACED = "mark_paced"
 WATCH = "watch"
 SEAL = "seal"
 RECONCILE = "reconcile"
@@ -34,6 +39,8 @@ QUEUE_OF = {
     POLL: POLLS,
     APPLY: WEBHOOKS,
     SWEEP: SWEEPS,
+    SWEEP_SENDS: SWEEPS,
+    MARK_PACED: MAINTENANCE,
     WATCH: MAINTENANCE,
     SEAL: MAINTENANCE,
     RECONCILE: MAINTENANCE,
@@ -46,14 +53,13 @@ QUEUE_OF = {
 
 # A redelivery costs one read of the row, so this only has to exceed the longest delay that we use.
 VISIBILITY_TIMEOUT_SECONDS = 3600
-# One sweep serves all requests that fall due within this time, so a burst of requests sends few messages.
-SWEEP_GROUPING_SECONDS = 0.25
 # After a failure nothing is sent for this long, or every request would wait for a broker that is away.
 BROKER_BACKOFF_SECONDS = 2.0
 
+ONCE_MILLISECONDS = 1000  # how long a lost message of `nudge_once` keeps others from being sent
+
 log = structlog.get_logger()
 _backoff_until = 0.0
-_sweep_scheduled_until = 0.0
 
 
 def celery_settings() -> dict[str, Any]:
@@ -99,17 +105,19 @@ def sender() -> Celery:
     return celery
 
 
-def nudge(task: str, key: UUID | str, *, queue: str | None = None) -> bool:
-    """Tell a worker that `key` is due. Returns False, and logs it, if the broker is away: a sweep follows."""
-    return _send(task, [str(key)], queue=queue)
+def nudge(task: str, *keys: UUID | str, queue: str | None = None) -> bool:
+    """Tell a worker that these keys are due. False, and logged, if the broker is away: a sweep follows."""
+    return _send(task, [str(key) for key in keys], queue=queue)
 
 
-def nudge_new(task: str, keys: Iterable[UUID | str], *, limit: int, queue: str | None = None) -> list[str]:
-    """Nudge the first `limit` keys without a waiting message; returns those keys. Raises redis.RedisError.
+def nudge_new(
+    task: str, keys: Iterable[UUID | str], *, limit: int, size: int = 1, queue: str | None = None
+) -> list[str]:
+    """Nudge the first `limit` keys without a waiting message, `size` in a message; returns those keys.
 
     A mark in Redis records that a message waits. The worker that takes the message clears it
-    (`clear_nudge_mark`); the mark of a lost message expires. A lost mark costs a message that finds nothing
-    due.
+    (`clear_nudge_marks`); the mark of a lost message expires. A lost mark costs a message that finds nothing
+    due. Raises redis.RedisError.
     """
     names = [str(key) for key in keys]
     with redis_broker.map_redis_errors():
@@ -119,31 +127,32 @@ def nudge_new(task: str, keys: Iterable[UUID | str], *, limit: int, queue: str |
             for key in new:
                 pipe.set(_mark(key), 1, px=max(1, int(settings().lease_seconds / 3 * 1000)))
             pipe.execute()
-    return [key for key in new if nudge(task, key, queue=queue)]
+    sent: list[str] = []
+    for first in range(0, len(new), size):
+        batch = new[first : first + size]
+        if nudge(task, *batch, queue=queue):
+            sent += batch
+    return sent
 
 
-def clear_nudge_mark(key: str) -> None:
-    """Record that a worker took this key's message, so that the key can be nudged again."""
+def nudge_once(task: str) -> bool:
+    """Send this task's message unless one waits; the task clears its mark. False if the broker is away."""
+    try:
+        with redis_broker.map_redis_errors():
+            is_new = redis_broker.client().set(_mark(task), 1, nx=True, px=ONCE_MILLISECONDS)
+    except redis.RedisError:
+        return _send(task, [])  # logs it, and counts it as lost
+    return not is_new or _send(task, [])
+
+
+def clear_nudge_marks(keys: Iterable[str]) -> None:
+    """Record that a worker took the message of these keys, so that they can be nudged again."""
     with suppress(redis.RedisError), redis_broker.map_redis_errors():
-        redis_broker.client().delete(_mark(key))
+        redis_broker.client().delete(*(_mark(key) for key in keys))
 
 
 def _mark(key: str) -> str:
     return f"nudged:{key}"
-
-
-def nudge_sweep(*, in_seconds: float) -> None:
-    """Request a sweep for the moment when the row that was just written falls due.
-
-    A delayed message per withdrawal would wait in a worker's memory, out of order and lost if the worker
-    dies. So one message serves all that fall due about then; the sweep orders them.
-    """
-    global _sweep_scheduled_until  # noqa: PLW0603  one fact for the whole process
-    due = time.time() + in_seconds
-    if due <= _sweep_scheduled_until:
-        return
-    if _send(SWEEP, [], countdown=in_seconds + SWEEP_GROUPING_SECONDS):
-        _sweep_scheduled_until = due + SWEEP_GROUPING_SECONDS
 
 
 def _send(task: str, arguments: list[str], **options: Any) -> bool:

@@ -6,46 +6,45 @@ withdrawal for operators. A webhook is only a hint (`hints.py`): of all effects,
 payout that our own call named.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import Text, Uuid, or_, select
 from sqlalchemy.orm import Session
 
+from shared.db import batches
+from shared.db.batches import Query, any_of, columns, require_alone
 from shared.ids import parse_id
 from shared.models import PayoutAttempt, Withdrawal
 from shared.providers.answers import ALIVE, PayoutReport
 from shared.states import AttemptState, Status
-from shared.withdrawals import corrections, effects, paid_outside, transitions
+from shared.withdrawals import circuit_breakers, corrections, effects, paid_outside, transitions
 from shared.withdrawals.report_meaning import Effect, contradiction, meaning
 
 # Channels of our own calls, whose answers are evidence. A webhook is not (`hints.py`).
 OWN_CALLS = frozenset({"reply", "poll", "lookup", "reconciliation"})
 
-_matches_report = or_(
-    PayoutAttempt.id == bindparam("reference"), PayoutAttempt.payout_id == bindparam("payout_id")
+MATCHES_REPORT = or_(
+    PayoutAttempt.id == any_of("references", Uuid),
+    PayoutAttempt.payout_id == any_of("payout_ids", Text),
 )
-_by_reference_first = (PayoutAttempt.id == bindparam("reference")).desc().nulls_last()
-WITHDRAWAL_LOCKED = (
-    select(Withdrawal)
-    .where(
-        Withdrawal.id
-        == select(PayoutAttempt.withdrawal_id)
-        .where(_matches_report)
-        .order_by(_by_reference_first)
-        .limit(1)
-        .scalar_subquery()
+_reported = (
+    select(*columns(Withdrawal))
+    .where(Withdrawal.id.in_(select(PayoutAttempt.withdrawal_id).where(MATCHES_REPORT)))
+    .order_by(Withdrawal.id)
+)
+LOCK = Query(_reported.with_for_update())
+LOCK_FREE = Query(_reported.with_for_update(skip_locked=True))
+ATTEMPTS = Query(select(*columns(PayoutAttempt)).where(MATCHES_REPORT))
+ATTEMPTS_OF = Query(
+    select(PayoutAttempt.payout_id, PayoutAttempt.id).where(
+        PayoutAttempt.payout_id == any_of("payout_ids", Text)
     )
-    .with_for_update()
-    .execution_options(populate_existing=True)
 )
-MATCHING_ATTEMPT = (
-    select(PayoutAttempt)
-    .where(PayoutAttempt.withdrawal_id == bindparam("withdrawal_id"), _matches_report)
-    .order_by(_by_reference_first)
-    .limit(1)
-    .execution_options(populate_existing=True)
-)
+KNOWN = "payouts"
+Found = tuple[Withdrawal | None, PayoutAttempt | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,38 @@ class Assessment:
     contradiction: str | None = None
 
 
+def queries(reports: Iterable[PayoutReport]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the queries for what `assess` compares these reports with; `remember` keeps their rows."""
+    reports = list(reports)
+    utrs = sorted({report.utr for report in reports if report.utr})
+    payout_ids = sorted({report.payout_id for report in reports})
+    return [ATTEMPTS_OF(payout_ids=payout_ids), paid_outside.WITHDRAWALS_OF(utrs=utrs)]
+
+
+def remember(
+    session: Session,
+    reports: Iterable[PayoutReport],
+    attempts: Iterable[Sequence[Any]],
+    withdrawals: Iterable[Sequence[Any]],
+) -> None:
+    """Keep the rows of `queries` for this transaction."""
+    reports = list(reports)
+    session.info[KNOWN] = {
+        **{report.payout_id: None for report in reports},
+        **{row[0]: row[1] for row in attempts},
+    }
+    utrs = sorted({report.utr for report in reports if report.utr})
+    paid_outside.remember(session, utrs, withdrawals)
+
+
 def apply_report(session: Session, report: PayoutReport, channel: str) -> str:
     """Apply a report from one of our own calls, all or nothing, in the caller's transaction.
 
     Returns its Effect, or `unmatched` if no attempt has this reference or payout id.
     """
     assert channel in OWN_CALLS, "webhooks enter through hints.py"
-    withdrawal, attempt = find_attempt(session, report)
+    require_alone(session)  # it may be about another withdrawal, whose lock comes too late
+    ((withdrawal, attempt),), _ = find_attempts(session, [report])
     if withdrawal is None or attempt is None:
         return "unmatched"
     return apply_to_attempt(session, withdrawal, attempt, report, channel)
@@ -139,14 +163,48 @@ def _hold_conflict(
         effects.freeze_if_refunded(session, withdrawal)
 
 
-def find_attempt(session: Session, report: PayoutReport) -> tuple[Withdrawal | None, PayoutAttempt | None]:
-    """Return the attempt that the report is about, by our reference first, under its withdrawal's lock."""
-    reference = parse_id(report.reference_id) if report.reference_id else None
-    ids = {"reference": reference, "payout_id": report.payout_id}
-    withdrawal = session.scalar(WITHDRAWAL_LOCKED, ids)
-    if withdrawal is None:
-        return None, None
-    return withdrawal, session.scalars(MATCHING_ATTEMPT, {**ids, "withdrawal_id": withdrawal.id}).one()
+def ids_in(reports: Iterable[PayoutReport]) -> dict[str, Any]:
+    """Return the values for MATCHES_REPORT: our references and the payout ids in these reports."""
+    reports = list(reports)
+    references = {parse_id(report.reference_id or "") for report in reports}
+    return {
+        "references": [reference for reference in references if reference],
+        "payout_ids": sorted({report.payout_id for report in reports}),
+    }
+
+
+def find_attempts(
+    session: Session,
+    reports: Sequence[PayoutReport],
+    *more: tuple[str, dict[str, Any]],
+    skip_locked: bool = False,
+) -> tuple[list[Found], list[list[tuple[Any, ...]]]]:
+    """Return the attempt that each report is about, by our reference first, under its withdrawal's lock.
+
+    With `skip_locked`, an attempt whose withdrawal another transaction holds comes without it. Also runs
+    `more` queries and returns their rows.
+    """
+    ids = ids_in(reports)
+    withdrawals, rows, breakers, known_payouts, known_utrs, *others = batches.read(
+        session,
+        (LOCK_FREE if skip_locked else LOCK)(**ids),
+        ATTEMPTS(**ids),
+        circuit_breakers.READ_NOT_CLOSED(),
+        *queries(reports),
+        *more,
+    )
+    circuit_breakers.remember(session, breakers)
+    remember(session, reports, known_payouts, known_utrs)
+    locked = {row.id: row for row in batches.attach(session, Withdrawal, withdrawals)}
+    attempts = batches.attach(session, PayoutAttempt, rows)
+    by_id = {attempt.id: attempt for attempt in attempts}
+    by_payout_id = {attempt.payout_id: attempt for attempt in attempts}
+    found: list[Found] = []
+    for report in reports:
+        reference = parse_id(report.reference_id or "")
+        attempt = (by_id.get(reference) if reference else None) or by_payout_id.get(report.payout_id)
+        found.append((locked.get(attempt.withdrawal_id) if attempt else None, attempt))
+    return found, others
 
 
 def _mismatch(
@@ -162,11 +220,17 @@ def _mismatch(
     utr = report.utr or attempt.utr
     if utr and utr != withdrawal.utr and paid_outside.is_utr_of_another(session, withdrawal, utr):
         return paid_outside.UTR_OF_ANOTHER  # a UTR names one payment: operators find out which one
-    if attempt.payout_id is None:  # otherwise it is this attempt's, and the database keeps it unique
-        owner = session.scalar(select(PayoutAttempt.id).where(PayoutAttempt.payout_id == report.payout_id))
-        if owner is not None:
-            return "payout_of_another"
+    # If the attempt has a payout id, it is this one, and the database keeps it unique.
+    if attempt.payout_id is None and _attempt_of(session, report.payout_id) is not None:
+        return "payout_of_another"
     return None
+
+
+def _attempt_of(session: Session, payout_id: str) -> UUID | None:
+    known: dict[str, UUID | None] = session.info.get(KNOWN, {})
+    if payout_id in known:
+        return known[payout_id]
+    return session.scalar(select(PayoutAttempt.id).where(PayoutAttempt.payout_id == payout_id))
 
 
 def _is_completed_by_people(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> bool:

@@ -9,52 +9,43 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Text, func, select, update
 from sqlalchemy.orm import Session
 
 from shared import ids
-from shared.models import Destination, PayoutAttempt, Wallet, WebhookEvent, Withdrawal
+from shared.db import batches
+from shared.db.batches import Query, any_of, value
+from shared.db.transactions import now
+from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
 from shared.providers.registry import provider
 from shared.providers.steps import Prepare, Send, Step
 from shared.settings import settings
-from shared.states import UNSETTLED, AttemptState, Reason, ReviewReason, Status
-from shared.withdrawals import blocks, pauses, review, transitions
+from shared.states import AttemptState, Reason, Status
+from shared.withdrawals import pauses, review, transitions
+from shared.withdrawals.cases import Case
 
 WORKER = "worker"
 CONTRADICTED = f"{transitions.HELD}contradicted"
 # The provider forgets an idempotency key after some days and would then pay again: stop this long before.
 KEY_MARGIN_DAYS = 1
-UNSETTLED_ATTEMPT = select(PayoutAttempt).where(
-    PayoutAttempt.withdrawal_id == bindparam("withdrawal_id"), PayoutAttempt.state.in_(UNSETTLED)
-)
-# The payee as the provider knows them, and whether they were blocked or frozen since the request.
-PAYEE = (
-    select(Destination, Wallet.is_frozen, blocks.IS_BLOCKED.label("is_blocked"))
-    .select_from(Wallet)
-    .outerjoin(
-        Destination,
-        (Destination.user_id == Wallet.user_id)
-        & (Destination.upi_id == bindparam("upi_id"))
-        & (Destination.known_to == bindparam("known_to"))
-        & Destination.ended_at.is_(None),
-    )
-    .where(Wallet.user_id == bindparam("user_id"))
-)
-# Webhooks that named this reference before we knew it (after a restored backup) are applied now.
-REQUEUE_UNMATCHED = (
+# Webhooks that named these references before we knew them (after a restored backup) are applied now.
+REQUEUE_UNMATCHED = Query(
     update(WebhookEvent)
-    .where(WebhookEvent.outcome == "unmatched", WebhookEvent.reference_id == bindparam("reference"))
+    .where(
+        WebhookEvent.outcome == "unmatched",
+        WebhookEvent.reference_id == any_of("references", Text),
+    )
     .values(
         outcome=None,
         applied_at=None,
-        due_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease_seconds")),
+        due_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, value("lease_seconds")),
     )
-    .execution_options(synchronize_session=False)
 )
 
 
-def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
+def begin(session: Session, case: Case) -> Step | None:
     """Begin the first attempt, or a new one after a temporary failure; prepare the payee first if needed."""
+    withdrawal = case.withdrawal
     if transitions.is_on_hold(withdrawal):
         transitions.reschedule(withdrawal, Reason.ON_HOLD, transitions.HOLD_CHECK_SECONDS)
         return None
@@ -62,18 +53,19 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
         # A payout of it contradicted us once, so a new key may pay a second time, whatever people decided.
         transitions.hold(session, withdrawal, CONTRADICTED, actor=WORKER)
         return None
-    destination, forbidden = _payee(session, withdrawal)
-    if not _is_ready(session, withdrawal, forbidden):
+    if not _is_ready(session, case):
         return None
     if (breaker := pauses.pausing_breaker(session, withdrawal)) is not None:
         pauses.postpone(session, withdrawal, breaker)
         return None
-    if destination is None:
+    if case.fund_account_id is None:
         transitions.reschedule(withdrawal, Reason.PREPARING, settings().lease_seconds)
         transitions.record(session, withdrawal, "preparing", actor=WORKER)
-        name = session.get_one(Wallet, withdrawal.user_id).name
-        return Prepare(withdrawal.id, withdrawal.version, withdrawal.user_id, name, withdrawal.upi_id)
-    attempt = _new_attempt(session, withdrawal, destination)
+        assert withdrawal.due_at is not None
+        return Prepare(
+            withdrawal.id, withdrawal.due_at, withdrawal.user_id, case.user_name, withdrawal.upi_id
+        )
+    attempt = _new_attempt(session, withdrawal, case.fund_account_id)
     transitions.reschedule(withdrawal, Reason.SENDING, settings().lease_seconds)
     evidence: dict[str, Any] = {**request_evidence(attempt), "number": attempt.number}
     if withdrawal.status == Status.PENDING:
@@ -85,17 +77,20 @@ def begin(session: Session, withdrawal: Withdrawal) -> Step | None:
     return send_step(withdrawal, attempt)
 
 
-def unsettled_attempt(session: Session, withdrawal: Withdrawal) -> PayoutAttempt | None:
-    """Return the attempt that still needs work; there is at most one."""
-    return session.scalar(UNSETTLED_ATTEMPT, {"withdrawal_id": withdrawal.id})
+def requeue_unmatched(session: Session) -> None:
+    """Apply the webhooks that arrived before the session's new attempts, with the batch's `save`."""
+    references = [str(row.id) for row in session.new if isinstance(row, PayoutAttempt)]
+    if references:
+        batches.add_query(
+            session, REQUEUE_UNMATCHED(references=references, lease_seconds=settings().lease_seconds)
+        )
 
 
-def hold_if_forbidden(session: Session, withdrawal: Withdrawal) -> bool:
+def hold_if_forbidden(session: Session, case: Case) -> bool:
     """True if its payee or user was blocked after it was sent: hold it; it is then only looked up."""
-    forbidden = _payee(session, withdrawal)[1]
-    if forbidden:
-        transitions.hold(session, withdrawal, forbidden, actor=WORKER)
-    return forbidden is not None
+    if case.forbidden:
+        transitions.hold(session, case.withdrawal, case.forbidden, actor=WORKER)
+    return case.forbidden is not None
 
 
 def why_replaceable(withdrawal: Withdrawal, attempt: PayoutAttempt) -> str | None:
@@ -146,25 +141,16 @@ def request_evidence(attempt: PayoutAttempt) -> dict[str, Any]:
 
 def is_older(session: Session, moment: datetime | None, seconds: float) -> bool:
     """True if `moment` is at least this many seconds ago by the database's clock."""
-    return bool(session.scalar(select(func.now() - moment >= timedelta(seconds=seconds))))
+    return moment is not None and now(session) - moment >= timedelta(seconds=seconds)
 
 
-def _payee(session: Session, withdrawal: Withdrawal) -> tuple[Destination | None, ReviewReason | None]:
-    """Return the payee, if the provider knows them, and why they must not be paid, if a block forbids it."""
-    names = {"user_id": withdrawal.user_id, "upi_id": withdrawal.upi_id}
-    names["known_to"] = provider().identity()
-    row = session.execute(PAYEE, {**names, "subjects": blocks.block_subjects(withdrawal.upi_id)}).one()
-    destination, is_frozen, is_blocked = row
-    frozen = ReviewReason.WALLET_FROZEN if is_frozen else None
-    return destination, frozen or (ReviewReason.UPI_BLOCKED if is_blocked else None)
-
-
-def _is_ready(session: Session, withdrawal: Withdrawal, forbidden: ReviewReason | None) -> bool:
+def _is_ready(session: Session, case: Case) -> bool:
     """True if an attempt may begin: approved, not blocked, wait over. Otherwise hold or reschedule it."""
-    if forbidden and withdrawal.status == Status.PROCESSING:
-        transitions.hold(session, withdrawal, forbidden, actor=WORKER)
-    elif forbidden or withdrawal.awaits_approval:
-        review.await_approval(session, withdrawal, forbidden)
+    withdrawal = case.withdrawal
+    if case.forbidden and withdrawal.status == Status.PROCESSING:
+        transitions.hold(session, withdrawal, case.forbidden, actor=WORKER)
+    elif case.forbidden or withdrawal.awaits_approval:
+        review.await_approval(session, withdrawal, case.forbidden)
     elif (seconds := review.seconds_until_sendable(session, withdrawal)) > 0:
         transitions.reschedule(withdrawal, Reason.NEW_UPI_ID, seconds)
     else:
@@ -172,12 +158,12 @@ def _is_ready(session: Session, withdrawal: Withdrawal, forbidden: ReviewReason 
     return False
 
 
-def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destination) -> PayoutAttempt:
+def _new_attempt(session: Session, withdrawal: Withdrawal, fund_account_id: str) -> PayoutAttempt:
     number = _attempts_so_far(session, withdrawal) + 1
     attempt_id = ids.attempt_id(withdrawal.id, number)
     body = provider().payout_request(
         attempt_id=str(attempt_id),
-        fund_account_id=destination.fund_account_id,
+        fund_account_id=fund_account_id,
         amount_paise=withdrawal.amount_paise,
     )
     attempt = PayoutAttempt(
@@ -192,10 +178,6 @@ def _new_attempt(session: Session, withdrawal: Withdrawal, destination: Destinat
         sent_as=provider().identity(),
     )
     session.add(attempt)
-    session.flush()
-    session.execute(
-        REQUEUE_UNMATCHED, {"reference": str(attempt.id), "lease_seconds": settings().lease_seconds}
-    )
     return attempt
 
 

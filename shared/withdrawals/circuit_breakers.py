@@ -7,14 +7,18 @@ until one closes it. The system trips a breaker and probes it: once half-open (`
 the probe (`probe_id`). If it succeeds, the breaker closes; if it fails, the wait doubles.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import false, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from shared.db.batches import Query, require_alone
 from shared.errors import NotFound, Stale
 from shared.models import CircuitBreaker
 from shared.people import audit
@@ -25,16 +29,36 @@ NETWORK = "network"
 HANDLE = "handle:"
 SYSTEM = "system"
 
-_is_named = CircuitBreaker.name.in_(bindparam("names", expanding=True))
-_may_be_probed = CircuitBreaker.probe_at.is_not(None) & (
-    (CircuitBreaker.probe_at <= func.now()) | (CircuitBreaker.probe_id == bindparam("withdrawal_id"))
-)
-BREAKERS = select(CircuitBreaker.name, CircuitBreaker.is_on, _may_be_probed.label("may_be_probed")).where(
-    _is_named
-)
-UNHEALTHY = select(CircuitBreaker.name).where(_is_named, ~CircuitBreaker.is_on | (CircuitBreaker.strikes > 0))
+# All that are open or have counted failures, which are few, and the one for all payouts.
+NOT_CLOSED = select(
+    CircuitBreaker.name,
+    CircuitBreaker.is_on,
+    CircuitBreaker.strikes,
+    func.coalesce(CircuitBreaker.probe_at <= func.now(), false()),
+    CircuitBreaker.probe_id,
+).where((CircuitBreaker.name == PAYOUTS) | ~CircuitBreaker.is_on | (CircuitBreaker.strikes > 0))
+READ_NOT_CLOSED = Query(NOT_CLOSED)
+KNOWN = "breakers"
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A breaker as this transaction read it."""
+
+    name: str
+    is_on: bool
+    strikes: int
+    is_half_open: bool
+    probe_id: UUID | None
+
+
+def remember(session: Session, rows: Iterable[Sequence[Any]]) -> dict[str, State]:
+    """Keep the rows of READ_NOT_CLOSED for this transaction, until it changes a breaker."""
+    states = {row[0]: State(*row) for row in rows}
+    session.info[KNOWN] = states
+    return states
 
 
 def handle_breaker(upi_id: str) -> str:
@@ -52,21 +76,22 @@ def find_open(session: Session, upi_id: str, withdrawal_id: UUID, *, may_probe: 
 
     If it may be sent as a probe, it becomes the probe.
     """
-    names = breakers_for(upi_id)
-    rows = {b.name: b for b in session.execute(BREAKERS, {"names": names, "withdrawal_id": withdrawal_id})}
-    if PAYOUTS not in rows:
+    states = _states(session)
+    if PAYOUTS not in states:
         return PAYOUTS
-    open_breakers = [rows[name] for name in names if name in rows and not rows[name].is_on]
+    open_breakers = [
+        states[name] for name in breakers_for(upi_id) if name in states and not states[name].is_on
+    ]
     # A withdrawal that one breaker stops must not be the probe of another: the probe would be wasted, and a
     # few such withdrawals would keep all others from probing. Return the narrowest breaker, because closing a
     # wider one wakes only those that wait for it.
     for breaker in reversed(open_breakers):
-        if not (may_probe and breaker.may_be_probed):
-            return str(breaker.name)
+        if not (may_probe and (breaker.is_half_open or breaker.probe_id == withdrawal_id)):
+            return breaker.name
     # Always in this order, so that two probes cannot deadlock.
     for breaker in open_breakers:
         if not _claim_probe(session, breaker.name, withdrawal_id):
-            return str(breaker.name)
+            return breaker.name
     return None
 
 
@@ -130,7 +155,10 @@ def record_failure(session: Session, name: str, *, limit: int, reason: str, with
 
 def unhealthy_breakers(session: Session, names: tuple[str, ...]) -> list[str]:
     """Return those that are open or have counted failures, in the order given: nearly always none."""
-    return sorted(session.scalars(UNHEALTHY, {"names": names}), key=names.index)
+    states = _states(session)
+    return [
+        name for name in names if name in states and not (states[name].is_on and not states[name].strikes)
+    ]
 
 
 def record_success(session: Session, name: str, withdrawal_id: UUID) -> bool:
@@ -171,6 +199,8 @@ def all_breakers(session: Session) -> list[CircuitBreaker]:
 
 def _claim_probe(session: Session, name: str, withdrawal_id: UUID) -> bool:
     """Make this withdrawal the breaker's probe. True if it is now; the database allows one at a time."""
+    require_alone(session)
+    session.info.pop(KNOWN, None)
     seconds = max(settings().lease_seconds, settings().probe_seconds)
     claimed = session.execute(
         update(CircuitBreaker)
@@ -188,7 +218,14 @@ def _require_version(breaker: CircuitBreaker | None, version: str | None) -> Non
         raise Stale("It was paused or resumed. Reload it, then decide again")
 
 
+def _states(session: Session) -> dict[str, State]:
+    known: dict[str, State] | None = session.info.get(KNOWN)
+    return remember(session, session.execute(NOT_CLOSED)) if known is None else known
+
+
 def _lock(session: Session, name: str) -> CircuitBreaker:
+    require_alone(session)
+    session.info.pop(KNOWN, None)
     # Never assume that payouts may be sent: a lost row for all payouts is created open.
     new = {"name": name, "is_on": name != PAYOUTS, "reason": "created on first use", "actor": SYSTEM}
     session.execute(upsert(CircuitBreaker).values(**new).on_conflict_do_nothing())

@@ -5,13 +5,16 @@ attempt in state `sending`, whose outcome is unknown. The next claim marks it `i
 key and the same bytes, which the provider answers with the same payout (provider reference §3).
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared.db.transactions import transaction
+from shared.db import batches
+from shared.db.batches import Query, columns
+from shared.db.transactions import now
 from shared.models import PayoutAttempt, Withdrawal
 from shared.providers import rate_limit
 from shared.providers.registry import provider
@@ -20,42 +23,47 @@ from shared.settings import settings
 from shared.states import OPEN, AttemptState, Reason
 from shared.withdrawals import attempts, hints, pauses, rechecks, transitions
 from shared.withdrawals.attempts import WORKER
+from shared.withdrawals.cases import IDS, Case, read_cases
 
-# Statements of the money path are built once, at import: building one costs as much as running it.
-DUE = (
-    select(Withdrawal)
+LOCK_DUE = Query(
+    select(*columns(Withdrawal))
     .where(
-        Withdrawal.id == bindparam("withdrawal_id"),
+        Withdrawal.id == IDS,
         Withdrawal.status.in_(OPEN),
         Withdrawal.due_at <= func.now(),
         ~rate_limit.is_backed_up(provider().code),
     )
+    .order_by(Withdrawal.id)
     .with_for_update(skip_locked=True)
 )
 
 
-def claim(withdrawal_id: UUID) -> Step | None:
-    """Claim the next step of this withdrawal for `lease_seconds`.
+def claim(ids: Sequence[UUID]) -> list[Step]:
+    """Claim the next step of each of these withdrawals for `lease_seconds`, in one transaction.
 
-    None if it is not due, is final, or another worker holds it, so a second message is harmless. Also None
-    while all workers back off from the provider; the withdrawal stays due. Raises Unavailable.
+    There is no step for one that is not due, is final, or is held by another worker, so a second message is
+    harmless; nor while all workers back off from the provider: then all stay due. If one raises, none is
+    claimed. Raises NotInBatch, Unavailable.
     """
-    with transaction() as session:
-        withdrawal = session.scalar(DUE, {"withdrawal_id": withdrawal_id, **rate_limit.backlog_bounds()})
-        if withdrawal:
-            return _next_step(session, withdrawal)
-        return rechecks.claim(session, withdrawal_id) or hints.claim(session, withdrawal_id)
+    with batches.batch(len(ids)) as session:
+        cases, _ = read_cases(session, LOCK_DUE(ids=ids, **rate_limit.backlog_bounds()), ids)
+        steps = [step for case in cases if (step := _next_step(session, case))]
+        attempts.requeue_unmatched(session)
+        is_open = {case.withdrawal.id for case in cases}
+        steps += rechecks.claim(session, [key for key in ids if key not in is_open])
+        is_claimed = is_open | {step.withdrawal_id for step in steps}
+        return steps + hints.claim(session, [key for key in ids if key not in is_claimed])
 
 
-def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
-    attempt = attempts.unsettled_attempt(session, withdrawal)
+def _next_step(session: Session, case: Case) -> Step | None:
+    withdrawal, attempt = case.withdrawal, case.attempt
     if attempt is not None and (reason := attempts.why_replaceable(withdrawal, attempt)):
         attempt.state = AttemptState.REFUSED
-        attempt.ended_at = func.now()
+        attempt.ended_at = now(session)
         transitions.record(session, withdrawal, reason, actor=WORKER, attempt_id=str(attempt.id))
         attempt = None
     if attempt is None:
-        return attempts.begin(session, withdrawal)
+        return attempts.begin(session, case)
     if attempt.state == AttemptState.ACCEPTED:
         return _poll(session, withdrawal, attempt)
     if attempt.state == AttemptState.SENDING:
@@ -64,7 +72,7 @@ def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
         attempt.state = AttemptState.UNKNOWN
         transitions.record(session, withdrawal, "worker_lost", actor=WORKER, attempt_id=str(attempt.id))
     if attempts.may_send_again(session, withdrawal, attempt) and not attempts.hold_if_forbidden(
-        session, withdrawal
+        session, case
     ):
         breaker = pauses.pausing_breaker(session, withdrawal)
         if breaker is None:
@@ -78,7 +86,7 @@ def _next_step(session: Session, withdrawal: Withdrawal) -> Step | None:
 def _send(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Send:
     attempt.state = AttemptState.SENDING
     attempt.sends += 1
-    attempt.last_sent_at = func.now()
+    attempt.last_sent_at = now(session)
     # Absence before this send proves nothing after it.
     attempt.absent_since = None
     attempt.absent_replies = 0
@@ -110,5 +118,5 @@ def _look_up(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -
 def _poll(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Poll:
     assert attempt.payout_id, "an accepted attempt has a payout id"
     attempt.queries += 1
-    withdrawal.due_at = func.now() + timedelta(seconds=settings().lease_seconds)
+    withdrawal.due_at = now(session) + timedelta(seconds=settings().lease_seconds)
     return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.queries)

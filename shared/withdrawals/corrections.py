@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.coins import wallet
+from shared.db.transactions import now
 from shared.errors import BadRequest
 from shared.models import Adjustment, PayoutAttempt, Resolution, Withdrawal
 from shared.providers.answers import ALIVE
@@ -88,7 +89,7 @@ def carry_out(session: Session, withdrawal: Withdrawal, resolution: Resolution, 
     session.flush()
     balance = wallet.adjust(session, correction, actor)
     withdrawal.failure_reason = TAKEN_BACK if takes_back else GIVEN_BACK
-    withdrawal.updated_at = func.now()
+    withdrawal.updated_at = now(session)
     transitions.record(
         session,
         withdrawal,

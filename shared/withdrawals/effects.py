@@ -3,15 +3,19 @@
 `apply_report.py` and `record.py` decide which effect applies. Callers hold the withdrawal's lock.
 """
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import Uuid, select
 from sqlalchemy.orm import Session
 
+from shared.db.batches import Query, any_of
+from shared.db.transactions import now, now_for
 from shared.errors import Conflict
-from shared.models import PayoutAttempt, Withdrawal
+from shared.models import ExceptionRecord, PayoutAttempt, Withdrawal
 from shared.people import exception_records
 from shared.providers.answers import PayoutReport
 from shared.providers.failures import REVERSED, policy_for, user_message
@@ -25,6 +29,14 @@ WEBHOOK = "webhook"
 # Kinds of exception records that hold nothing.
 NOT_CONFIRMED = "not_confirmed"
 WEBHOOK_UNTRUE = "webhook_untrue"
+OPEN_RECORDS = Query(
+    select(ExceptionRecord.withdrawal_id).where(
+        ExceptionRecord.withdrawal_id == any_of("ids", Uuid),
+        ExceptionRecord.kind == NOT_CONFIRMED,
+        ExceptionRecord.resolved_at.is_(None),
+    )
+)
+OPEN_RECORDS_OF = "open_records_of"
 
 
 def follow(
@@ -64,7 +76,7 @@ def end_attempt(
         attempt.state = AttemptState.PAID
         attempt.unconfirmed = channel == WEBHOOK
         seconds = settings().confirm_seconds if attempt.unconfirmed else min(settings().recheck_seconds)
-        attempt.recheck_at = func.now() + timedelta(seconds=seconds)
+        attempt.recheck_at = now(session) + timedelta(seconds=seconds)
         # The attempt's UTR, because an earlier report may have carried it.
         transitions.transition(
             session, withdrawal, Status.COMPLETED, actor=channel, reason="paid", utr=attempt.utr, **evidence
@@ -81,7 +93,7 @@ def end_attempt(
     attempt.recheck_at = None
     attempt.unconfirmed = False
     attempt.state = AttemptState.REVERSED if report.outcome == "reversed" else AttemptState.FAILED
-    attempt.ended_at = func.now()
+    attempt.ended_at = now(session)
     if was_unconfirmed:
         _close_exceptions(session, withdrawal, "RazorpayX reported how it ended")
         if report.outcome == "not_paid":
@@ -200,7 +212,7 @@ def keep_contradiction(attempt: PayoutAttempt, report: PayoutReport) -> None:
     if attempt.payout_id in (None, report.payout_id):
         attempt.payout_id = report.payout_id
         attempt.provider_status = report.status
-        attempt.answered_at = func.now()
+        attempt.answered_at = now_for(attempt)
 
 
 def freeze_if_refunded(session: Session, withdrawal: Withdrawal) -> None:
@@ -220,6 +232,8 @@ def open_exception(
     session: Session, withdrawal: Withdrawal, kind: str, channel: str, evidence: dict[str, Any]
 ) -> None:
     """Open an exception record that holds nothing: a call of our own decides, now or soon."""
+    if kind == NOT_CONFIRMED and OPEN_RECORDS_OF in session.info:
+        session.info[OPEN_RECORDS_OF].add(withdrawal.id)
     exception_records.open_record(
         session,
         kind=kind,
@@ -237,7 +251,14 @@ def seconds_to_next_poll(attempt: PayoutAttempt) -> float:
     return float(min(settings().poll_seconds * 2**doublings, settings().poll_max_seconds))
 
 
+def remember_open_records(session: Session, rows: Iterable[Sequence[UUID]]) -> None:
+    """Keep the rows of OPEN_RECORDS for this transaction, which holds the locks of these withdrawals."""
+    session.info[OPEN_RECORDS_OF] = {row[0] for row in rows}
+
+
 def _close_exceptions(session: Session, withdrawal: Withdrawal, resolution: str) -> None:
+    if withdrawal.id not in session.info.get(OPEN_RECORDS_OF, (withdrawal.id,)):
+        return  # nearly always: our own call came in time
     exception_records.close_all(
         session,
         kind=NOT_CONFIRMED,
@@ -254,4 +275,4 @@ def _update_from_report(attempt: PayoutAttempt, report: PayoutReport) -> None:
     attempt.utr = report.utr or attempt.utr
     attempt.fees_paise = report.fees_paise if report.fees_paise is not None else attempt.fees_paise
     attempt.tax_paise = report.tax_paise if report.tax_paise is not None else attempt.tax_paise
-    attempt.answered_at = func.now()
+    attempt.answered_at = now_for(attempt)

@@ -9,24 +9,37 @@ The one exception: a webhook may complete a payout at once if our own call repor
 its way. That sends and refunds nothing, and our own call confirms it soon (`rechecks.py`).
 """
 
+from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from shared.db.transactions import on_commit
+from shared.db import batches
+from shared.db.batches import Query, columns
+from shared.db.transactions import now, on_commit
 from shared.ids import parse_id
 from shared.models import Hint, PayoutAttempt, Withdrawal
 from shared.providers import rate_limit
 from shared.providers.answers import PayoutReport
 from shared.providers.registry import provider
-from shared.providers.steps import LookUp, Poll
+from shared.providers.steps import LookUp, Poll, Step
 from shared.queues import messages
 from shared.settings import settings
 from shared.states import AttemptState
 from shared.withdrawals import circuit_breakers, effects, transitions
-from shared.withdrawals.apply_report import Assessment, apply_to_attempt, assess, find_attempt
+from shared.withdrawals.apply_report import (
+    MATCHES_REPORT,
+    Assessment,
+    apply_to_attempt,
+    assess,
+    find_attempts,
+    ids_in,
+)
+from shared.withdrawals.cases import IDS
 
 QUERIES_PER_HINT = 3  # more than one, because the provider's lists may lag behind its webhooks
 # The wait between two such queries for one attempt doubles until one of them changes something, so a hint
@@ -44,57 +57,96 @@ UPSERT_HINT = text("""
             secs => least(:first_wait * 2 ^ least(greatest(hints.asked - 1, 0), 20), :max_wait))))
     RETURNING due_at <= now()
 """)
-IS_PENDING = select(Hint.due_at.is_not(None)).where(Hint.attempt_id == bindparam("attempt_id"))
-DUE_HINT = (
-    select(Hint)
-    .where(
-        Hint.withdrawal_id == bindparam("withdrawal_id"),
-        Hint.due_at <= func.now(),
-        ~rate_limit.is_backed_up(provider().code),
-    )
-    .order_by(Hint.due_at)
-    .limit(1)
+PENDING = Query(
+    select(Hint.attempt_id)
+    .join(PayoutAttempt, PayoutAttempt.id == Hint.attempt_id)
+    .where(Hint.due_at.is_not(None), MATCHES_REPORT)
+)
+_is_due = (Hint.withdrawal_id == IDS) & (Hint.due_at <= func.now())
+LOCK_HINTED = Query(
+    select(*columns(Withdrawal))
+    .where(Withdrawal.id.in_(select(Hint.withdrawal_id).where(_is_due)))
+    .order_by(Withdrawal.id)
+    .with_for_update(skip_locked=True)
+)
+DUE = Query(
+    select(*columns(Hint))
+    .where(_is_due, ~rate_limit.is_backed_up(provider().code))
+    .ext(distinct_on(Hint.withdrawal_id))
+    .order_by(Hint.withdrawal_id, Hint.due_at)
+)
+OF_ATTEMPTS = Query(select(*columns(Hint)).where(Hint.attempt_id == IDS))
+ATTEMPTS = Query(
+    select(*columns(PayoutAttempt)).where(PayoutAttempt.id.in_(select(Hint.attempt_id).where(_is_due)))
 )
 
 
-def handle_hint(session: Session, report: PayoutReport) -> str:
-    """Process the report in a webhook and return the outcome.
+def handle_hints(
+    session: Session, reports: Sequence[PayoutReport], *, skip_locked: bool = False
+) -> list[tuple[str | None, UUID | None]]:
+    """Process the reports in webhooks; returns the outcome of each, and the id of its withdrawal.
 
     `hinted`: a query is scheduled. `crowded`: too many hints are pending, so the next poll must do. `pay`:
     the withdrawal is completed. `late`, `repeat`: nothing new. `unmatched`: no attempt has this reference or
-    id.
+    id. None, with `skip_locked`: another transaction holds the withdrawal.
     """
-    withdrawal, attempt = find_attempt(session, report)
-    if withdrawal is None or attempt is None:
-        return "unmatched"
+    if not reports:
+        return []
+    attempts, (pending,) = find_attempts(
+        session, reports, PENDING(**ids_in(reports)), skip_locked=skip_locked
+    )
+    is_pending = {attempt_id for (attempt_id,) in pending}
+    outcomes: list[tuple[str | None, UUID | None]] = []
+    for report, (withdrawal, attempt) in zip(reports, attempts, strict=True):
+        if attempt is None:
+            outcomes.append(("unmatched", None))
+        elif withdrawal is None:
+            outcomes.append((None, attempt.withdrawal_id))
+        else:
+            outcome = _handle(session, withdrawal, attempt, report, is_pending)
+            outcomes.append((outcome, withdrawal.id))
+    return outcomes
+
+
+def _handle(
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    report: PayoutReport,
+    is_pending: set[UUID],
+) -> str:
     assessment = assess(session, withdrawal, attempt, report)
     if not _would_change_anything(attempt, report, assessment):
         return {"follow": "late", "confirm": "repeat"}.get(assessment.effect, assessment.effect)
     if assessment.effect == "pay" and _may_complete(session, withdrawal, attempt, report):
         return apply_to_attempt(session, withdrawal, attempt, report, effects.WEBHOOK)
-    return _schedule_query(session, withdrawal, attempt, report)
+    return _schedule_query(session, withdrawal, attempt, report, is_pending)
 
 
-def claim(session: Session, withdrawal_id: UUID) -> LookUp | Poll | None:
-    """Claim a hint's due query, if there is one, under a lease: if the worker dies, the query is repeated."""
-    withdrawal = session.scalar(
-        select(Withdrawal)
-        .where(Withdrawal.id == withdrawal_id, Hint.withdrawal_id == Withdrawal.id, Hint.due_at <= func.now())
-        .with_for_update(skip_locked=True, of=Withdrawal)
+def claim(session: Session, ids: Sequence[UUID]) -> list[Step]:
+    """Claim a due query for each of these withdrawals, under a lease: if the worker dies, it is repeated."""
+    if not ids:
+        return []
+    hinted, due, of_hints = batches.read(
+        session, LOCK_HINTED(ids=ids), DUE(ids=ids, **rate_limit.backlog_bounds()), ATTEMPTS(ids=ids)
     )
-    if withdrawal is None:
-        return None
-    hint = session.scalar(DUE_HINT, {"withdrawal_id": withdrawal_id, **rate_limit.backlog_bounds()})
-    if hint is None:
-        return None
-    attempt = session.get_one(PayoutAttempt, hint.attempt_id, populate_existing=True)
+    withdrawals = {row.id: row for row in batches.attach(session, Withdrawal, hinted)}
+    attempts = {row.id: row for row in batches.attach(session, PayoutAttempt, of_hints)}
+    return [
+        _query(session, withdrawals[hint.withdrawal_id], attempts[hint.attempt_id], hint)
+        for hint in batches.attach(session, Hint, due)
+        if hint.withdrawal_id in withdrawals
+    ]
+
+
+def _query(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, hint: Hint) -> LookUp | Poll:
     # Alternate between id and reference, beginning with the one that the hint named.
     by_reference = hint.by_reference == (hint.asked % 2 == 0)
     hint.asked += 1
-    hint.asked_at = func.now()
+    hint.asked_at = now(session)
     # A query that always ends in an error of ours is repeated, but rarely.
     seconds = settings().lease_seconds if hint.asked <= MAX_UNANSWERED_QUERIES else MAX_WAIT_SECONDS
-    hint.due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    hint.due_at = now(session) + timedelta(seconds=seconds)
     if by_reference or attempt.payout_id is None:
         account_number = provider().account_of(attempt.request_body)
         return LookUp(withdrawal.id, attempt.id, account_number, attempt.queries, hint.came)
@@ -111,7 +163,7 @@ def record_query(
     `reported_status` is the status in the answer, None without an answer; `changed` if the answer changed
     anything.
     """
-    hint = session.get_one(Hint, step.attempt_id, with_for_update=True, populate_existing=True)
+    hint = session.get_one(Hint, step.attempt_id)  # it changes under its withdrawal's lock
     if changed:
         hint.asked = 0
     if hint.came == step.hint_count and (changed or reported_status == hint.said):
@@ -121,7 +173,7 @@ def record_query(
     max_queries = MAX_UNANSWERED_QUERIES if reported_status is None else QUERIES_PER_HINT
     query_again = hint.came != step.hint_count or hint.asked < max_queries
     seconds = min(FIRST_WAIT_SECONDS * 2 ** max(hint.asked - 1, 0), MAX_WAIT_SECONDS)
-    hint.due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds) if query_again else None
+    hint.due_at = now(session) + timedelta(seconds=seconds) if query_again else None
 
 
 def _would_change_anything(attempt: PayoutAttempt, report: PayoutReport, assessment: Assessment) -> bool:
@@ -151,10 +203,13 @@ def _may_complete(
 
 
 def _schedule_query(
-    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport
+    session: Session,
+    withdrawal: Withdrawal,
+    attempt: PayoutAttempt,
+    report: PayoutReport,
+    is_pending: set[UUID],
 ) -> str:
-    is_pending = session.scalar(IS_PENDING, {"attempt_id": attempt.id})
-    seconds = 0.0 if is_pending else rate_limit.take_hint_slot(session)
+    seconds = 0.0 if attempt.id in is_pending else rate_limit.take_hint_slot(session)
     if seconds is None:
         return "crowded"
     is_due = session.scalar(
@@ -169,7 +224,8 @@ def _schedule_query(
             "max_wait": MAX_WAIT_SECONDS,
         },
     )
-    if not is_pending:
+    if attempt.id not in is_pending:
+        is_pending.add(attempt.id)
         hint = {"payout_id": report.payout_id, "provider_status": report.status}
         transitions.record(
             session, withdrawal, "hinted", actor=effects.WEBHOOK, attempt_id=str(attempt.id), **hint

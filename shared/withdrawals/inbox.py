@@ -1,35 +1,48 @@
 """The inbox of provider webhooks: store each once, as received; apply it later, as a hint (`hints.py`)."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, bindparam, func, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Text, func, select, text, update
 
-from shared.db.transactions import autocommit, map_db_errors, transaction
+from shared.db import batches
+from shared.db.batches import Query, any_of, columns, value
+from shared.db.transactions import autocommit, map_db_errors, now, transaction
 from shared.errors import Unavailable
-from shared.ids import parse_id
-from shared.models import PayoutAttempt, WebhookEvent
-from shared.providers.answers import PayoutReport
+from shared.models import WebhookEvent
 from shared.providers.registry import provider
-from shared.queues import messages
+from shared.queues import messages, soon
 from shared.telemetry import metrics
-from shared.withdrawals.hints import handle_hint
+from shared.withdrawals.hints import handle_hints
 
 MAX_EVENT_ID_LENGTH = 200
-GRACE_SECONDS = 5  # the worker is notified at once; the sweep finds what is not applied after this time
 RETRY_SECONDS = 30
 MAX_TRIES = 20
 
-UNAPPLIED_LOCKED = (
-    select(WebhookEvent)
-    .where(WebhookEvent.event_id == bindparam("event_id"), WebhookEvent.applied_at.is_(None))
+# An event that is not about a payout has its outcome at once: it is stored for the record, never applied.
+STORE = text("""
+    INSERT INTO webhook_events (event_id, body, occurred_at, outcome, applied_at)
+    VALUES (:event_id, :body, :occurred_at, CAST(:outcome AS text),
+            CASE WHEN CAST(:outcome AS text) IS NOT NULL THEN now() END)
+    ON CONFLICT DO NOTHING RETURNING event_id
+""")
+_unapplied = select(*columns(WebhookEvent)).where(WebhookEvent.applied_at.is_(None))
+LOCK = Query(
+    _unapplied.where(WebhookEvent.event_id == any_of("event_ids", Text))
+    .order_by(WebhookEvent.due_at, WebhookEvent.event_id)
     .with_for_update(skip_locked=True)
 )
+LOCK_DUE = Query(
+    _unapplied.where(WebhookEvent.due_at <= func.now())
+    .order_by(WebhookEvent.due_at)
+    .limit(value("limit"))
+    .with_for_update(skip_locked=True)
+)
+BATCH_ROWS = 100
+Outcomes = dict[str, str | None]
 
 log = structlog.get_logger()
 
@@ -40,96 +53,148 @@ def receive(event_id: str | None, body: bytes) -> bool:
     Raises Unavailable; the provider then sends it again.
     """
     digest = hashlib.sha256(body).hexdigest()
-    ignored = _ignored_values(body)
+    event = provider().parse_event(body)
+    is_ignored = event is not None and not event.is_about_payout
+    values = {
+        "body": body,
+        "occurred_at": event.occurred_at if event and is_ignored else None,
+        "outcome": "ignored" if is_ignored else None,
+    }
     key = event_id if event_id and _is_storable(event_id) else digest
     with map_db_errors(), autocommit() as connection:
-        is_new = _store(connection, key, body, ignored)
+        is_new = _store(connection, key, values)
         if not is_new and not _is_stored(connection, key, body):
             # The signature covers the body but not the id: another body under a known id is another event.
             key = f"{key}#{digest[:16]}"
-            is_new = _store(connection, key, body, ignored)
+            is_new = _store(connection, key, values)
     metrics.WEBHOOKS_RECEIVED.labels("new" if is_new else "known").inc()
     log.info("[WEBHOOK] received", event_id=key, is_new=is_new)
-    if is_new and not ignored:
-        messages.nudge(messages.APPLY, key)
+    if is_new and not is_ignored:
+        soon.nudge_soon(messages.APPLY)
     return is_new
 
 
-def apply(event_id: str) -> str | None:
-    """Apply a stored event and record its outcome, in one transaction. None if there was nothing to do.
+def apply_due() -> None:
+    """Apply the stored events that are due, oldest first, a batch at a time.
 
-    The sweep retries an event that raises; after MAX_TRIES its outcome is `poison`. Raises Unavailable, and
-    whatever applying the event raises.
+    Raises Unavailable, and what applying an event raises, after the others are applied.
     """
+    errors: list[Exception] = []
+    is_full = True
+    while is_full:
+        try:
+            outcomes = _apply_batch(LOCK_DUE(limit=BATCH_ROWS), BATCH_ROWS)
+        except Unavailable:
+            raise
+        except Exception as error:
+            log.warning("[WEBHOOK] batch halved", error=type(error).__name__)
+            outcomes = dict.fromkeys(_due_ids())
+        applied = _applied(outcomes) | _apply_each(_left(outcomes), errors)
+        is_full = len(outcomes) == BATCH_ROWS and bool(applied)
+    _raise_first(errors)
+
+
+def apply(event_ids: Sequence[str]) -> dict[str, str]:
+    """Apply these stored events, and return the outcome of each that was not applied before.
+
+    They share one transaction. If one raises, or needs another row's lock, they are halved until it is alone;
+    the sweep retries it, and after MAX_TRIES its outcome is `poison`. Raises Unavailable, or the first error
+    after the others are applied.
+    """
+    errors: list[Exception] = []
+    outcomes = _apply_each(event_ids, errors)
+    _raise_first(errors)
+    return outcomes
+
+
+def _apply_each(event_ids: Sequence[str], errors: list[Exception]) -> dict[str, str]:
+    if not event_ids:
+        return {}
     try:
-        with transaction() as session:
-            event = session.scalar(UNAPPLIED_LOCKED, {"event_id": event_id})
-            if event is None:
-                return None
-            event.outcome = _apply(session, event)
-            event.applied_at = func.now()
+        outcomes = _apply_batch(LOCK(event_ids=list(event_ids)), len(event_ids))
     except Unavailable:
         raise  # the database is unavailable, which is not the event's fault: the sweep retries it
-    except Exception:
-        _retry_later(event_id)
-        raise
-    _count(event)
-    log.info("[WEBHOOK] applied", event_id=event_id, outcome=event.outcome)
-    return event.outcome
+    except Exception as error:
+        if len(event_ids) == 1:
+            errors.append(error)
+            _retry_later(event_ids[0])
+            return {}
+        outcomes = dict.fromkeys(event_ids)
+    left = _left(outcomes)
+    half = len(left) // 2
+    applied = _applied(outcomes)
+    return applied | _apply_each(left[:half], errors) | _apply_each(left[half:], errors)
+
+
+def _applied(outcomes: Outcomes) -> dict[str, str]:
+    return {event_id: outcome for event_id, outcome in outcomes.items() if outcome is not None}
+
+
+def _left(outcomes: Outcomes) -> list[str]:
+    return [event_id for event_id, outcome in outcomes.items() if outcome is None]
+
+
+def _raise_first(errors: Sequence[Exception]) -> None:
+    if errors:
+        raise errors[0]
+
+
+def _due_ids() -> list[str]:
+    due = (
+        select(WebhookEvent.event_id)
+        .where(WebhookEvent.applied_at.is_(None), WebhookEvent.due_at <= func.now())
+        .order_by(WebhookEvent.due_at)
+        .limit(BATCH_ROWS)
+    )
+    with map_db_errors(), autocommit() as connection:
+        return list(connection.execute(due).scalars())
+
+
+def _apply_batch(locked: tuple[str, dict[str, Any]], size: int) -> Outcomes:
+    """Apply the events that this query locks; the outcome of one whose withdrawal is locked is None."""
+    with batches.batch(size) as session:
+        (rows,) = batches.read(session, locked)
+        events = batches.attach(session, WebhookEvent, rows)
+        parsed = [provider().parse_event(event.body) for event in events]
+        reports = {
+            stored.event_id: event.report
+            for stored, event in zip(events, parsed, strict=True)
+            if event and event.report
+        }
+        outcomes = handle_hints(session, list(reports.values()), skip_locked=size > 1)
+        handled = dict(zip(reports, outcomes, strict=True))
+        for stored, event in zip(events, parsed, strict=True):
+            # Without a report it is a payout event without a payout that we understand.
+            outcome, withdrawal_id = handled.get(stored.event_id, ("unreadable", None))
+            if outcome is None:
+                continue
+            stored.outcome = outcome
+            stored.applied_at = now(session)
+            stored.occurred_at = event.occurred_at if event else None
+            stored.withdrawal_id = withdrawal_id
+            report = reports.get(stored.event_id)
+            stored.reference_id = report.reference_id if report else None
+        applied = [stored for stored in events if stored.outcome]
+    for stored in applied:
+        _count(stored)
+    return {stored.event_id: stored.outcome for stored in events}
 
 
 def _count(event: WebhookEvent) -> None:
+    log.info("[WEBHOOK] applied", event_id=event.event_id, outcome=event.outcome)
     metrics.WEBHOOKS_APPLIED.labels(event.outcome).inc()
     if event.occurred_at is not None:
         lag = (event.received_at - event.occurred_at).total_seconds()
         metrics.WEBHOOK_LAG_SECONDS.observe(max(0.0, lag))
 
 
-def _store(connection: Connection, key: str, body: bytes, ignored: dict[str, Any]) -> bool:
-    due_at = func.now() + timedelta(seconds=GRACE_SECONDS)
-    statement = (
-        upsert(WebhookEvent)
-        .values(event_id=key, body=body, due_at=due_at, **ignored)
-        .on_conflict_do_nothing()
-        .returning(WebhookEvent.event_id)
-    )
-    return connection.execute(statement).one_or_none() is not None
+def _store(connection: Connection, key: str, values: dict[str, Any]) -> bool:
+    return connection.execute(STORE, {"event_id": key, **values}).one_or_none() is not None
 
 
 def _is_stored(connection: Connection, key: str, body: bytes) -> bool:
     query = select(WebhookEvent.body == body).where(WebhookEvent.event_id == key)
     return bool(connection.execute(query).scalar())
-
-
-def _ignored_values(body: bytes) -> dict[str, Any]:
-    """Return the columns of an event that is not about a payout: stored for the record, never applied."""
-    event = provider().parse_event(body)
-    if event is None or event.is_about_payout:
-        return {}
-    return {"applied_at": func.now(), "outcome": "ignored", "occurred_at": event.occurred_at}
-
-
-def _apply(session: Session, stored: WebhookEvent) -> str:
-    event = provider().parse_event(stored.body)
-    if event is None:
-        return "unreadable"
-    stored.occurred_at = event.occurred_at
-    if event.report is None:
-        return "unreadable"  # a payout event without a payout that we understand
-    outcome = handle_hint(session, event.report)
-    stored.withdrawal_id = _find_withdrawal_id(session, event.report)
-    stored.reference_id = event.report.reference_id
-    return outcome
-
-
-def _find_withdrawal_id(session: Session, report: PayoutReport) -> UUID | None:
-    """Return the id of the report's withdrawal, by our reference first: that attempt is loaded already."""
-    reference = parse_id(report.reference_id) if report.reference_id else None
-    attempt = session.get(PayoutAttempt, reference) if reference else None
-    if attempt is not None:
-        return attempt.withdrawal_id
-    by_payout_id = select(PayoutAttempt.withdrawal_id).where(PayoutAttempt.payout_id == report.payout_id)
-    return session.scalar(by_payout_id)
 
 
 def _retry_later(event_id: str) -> None:

@@ -5,10 +5,10 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared.db.transactions import transaction
+from shared.db.transactions import now, transaction
 from shared.errors import BadRequest, Conflict
 from shared.models import PayoutAttempt, Withdrawal
-from shared.queues import messages
+from shared.queues import messages, soon
 from shared.states import FINAL, UNSETTLED, AttemptState, Reason, Status
 from shared.withdrawals import queries, transitions
 
@@ -22,7 +22,7 @@ def add_note(withdrawal_id: UUID, note: str, *, actor: str, version: int | None 
         raise BadRequest("A note is required", "Enter a note", code="note_required")
     with transaction() as session:
         withdrawal = queries.find(session, withdrawal_id, lock=True, version=version)
-        withdrawal.updated_at = func.now()
+        withdrawal.updated_at = now(session)
         transitions.record(session, withdrawal, "noted", actor=actor, note=note.strip())
         return withdrawal
 
@@ -37,7 +37,7 @@ def retry_now(withdrawal_id: UUID, *, reason: str, actor: str, version: int | No
         if (why_not := why_not_retry(session, withdrawal)) is not None:
             raise Conflict("It cannot be retried now", why_not, code="cannot_retry")
         _make_due_now(session, withdrawal, "retry_now", reason, actor)
-    messages.nudge_sweep(in_seconds=0)
+    soon.nudge_soon(messages.SWEEP)
     return withdrawal
 
 
@@ -53,12 +53,12 @@ def query_now(withdrawal_id: UUID, *, reason: str, actor: str, version: int | No
         if withdrawal.status == Status.COMPLETED:
             attempt = _find_attempt(session, withdrawal, AttemptState.PAID)
             assert attempt is not None, "`why_not_query` found it"
-            attempt.recheck_at = func.now()
-            withdrawal.updated_at = func.now()
+            attempt.recheck_at = now(session)
+            withdrawal.updated_at = now(session)
             transitions.record(session, withdrawal, "ask_now", actor=actor, why=reason)
         else:
             _make_due_now(session, withdrawal, "ask_now", reason, actor)
-    messages.nudge_sweep(in_seconds=0)
+    soon.nudge_soon(messages.SWEEP)
     return withdrawal
 
 
@@ -106,8 +106,8 @@ def _is_in_progress(session: Session, withdrawal: Withdrawal) -> bool:
     """True if a worker's lease has not expired, or the user's cancel window has not closed."""
     if _find_attempt(session, withdrawal, AttemptState.SENDING) is not None:
         return True
-    not_due = session.scalar(select(Withdrawal.due_at > func.now()).where(Withdrawal.id == withdrawal.id))
-    return bool(not_due) and withdrawal.status_reason in IN_PROGRESS
+    is_due = withdrawal.due_at is None or withdrawal.due_at <= now(session)
+    return not is_due and withdrawal.status_reason in IN_PROGRESS
 
 
 def _find_attempt(session: Session, withdrawal: Withdrawal, *states: AttemptState) -> PayoutAttempt | None:

@@ -1,16 +1,19 @@
 """Payments that operators enter: the UTR, the way and the time. They are validated before they count."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import func, select, union_all
+from sqlalchemy import Text, func, select, union_all
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared.clock import iso
+from shared.db.batches import Query, value
 from shared.errors import BadRequest, Conflict
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.states import Decision, PaidVia, Status
@@ -19,6 +22,16 @@ from shared.text import utr as utrs
 # Kind of hold: the provider reports a UTR under which another withdrawal was paid.
 UTR_OF_ANOTHER = "utr_of_another"
 ONE_UTR = "uq_withdrawals_utr"  # the index that keeps a UTR to one withdrawal
+
+
+KNOWN = "utrs"
+_utrs = func.unnest(value("utrs", ARRAY(Text))).table_valued("utr").render_derived("asked")
+WITHDRAWALS_OF = Query(
+    union_all(
+        select(_utrs.c.utr, Withdrawal.id).where(func.upper(Withdrawal.utr) == func.upper(_utrs.c.utr)),
+        select(_utrs.c.utr, PayoutAttempt.withdrawal_id).where(PayoutAttempt.utr == _utrs.c.utr),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,9 @@ def validate(session: Session, withdrawal: Withdrawal, decision: Decision, payme
 
 def is_utr_of_another(session: Session, withdrawal: Withdrawal, utr: str) -> bool:
     """True if another withdrawal, or an attempt of one, has this UTR."""
+    known: dict[str, set[UUID]] = session.info.get(KNOWN, {})
+    if utr in known:
+        return bool(known[utr] - {withdrawal.id})
     others = union_all(
         select(Withdrawal.id).where(
             func.upper(Withdrawal.utr) == utr.upper(), Withdrawal.id != withdrawal.id
@@ -94,6 +110,14 @@ def is_utr_of_another(session: Session, withdrawal: Withdrawal, utr: str) -> boo
         ),
     )
     return session.scalar(others.limit(1)) is not None
+
+
+def remember(session: Session, utrs: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Keep the rows of WITHDRAWALS_OF for these UTRs for this transaction."""
+    known: dict[str, set[UUID]] = {utr: set() for utr in utrs}
+    for utr, withdrawal_id in rows:
+        known[utr].add(withdrawal_id)
+    session.info[KNOWN] = known
 
 
 def utr_used_error(utr: str) -> Conflict:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from shared.db.transactions import select_locked_once, transaction
+from shared.db.transactions import now, select_locked_once, transaction
 from shared.models import CircuitBreaker, PayoutAttempt, Withdrawal
 from shared.people import exception_records
 from shared.providers import failures
@@ -225,7 +225,7 @@ def _record_refused_request(session: Session, withdrawal: Withdrawal, descriptio
     """
     refused_before = withdrawal.refused_at
     if refused_before is None:
-        withdrawal.refused_at = func.now()
+        withdrawal.refused_at = now(session)
     if not _others_are_accepted(session, withdrawal, refused_before):
         _trip_payouts(session, withdrawal, REFUSES_US, description)
     elif refused_before is not None:

@@ -3,48 +3,71 @@
 A bank may return the money days later, and the webhook that reports it may be lost (provider reference §2).
 """
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared.db import batches
+from shared.db.batches import Query, columns
+from shared.db.transactions import now
 from shared.models import PayoutAttempt, Withdrawal
 from shared.providers import rate_limit
 from shared.providers.registry import provider
-from shared.providers.steps import Poll
+from shared.providers.steps import Poll, Step
 from shared.settings import settings
 from shared.states import AttemptState, Status
+from shared.withdrawals.cases import IDS
 
 REPEAT_SECONDS = 3600  # the wait after a recheck without an answer
 STOP_AFTER_SECONDS = 10 * 86_400  # long after the bank's three working days
 
+LOCK_COMPLETED = Query(
+    select(*columns(Withdrawal))
+    .where(
+        Withdrawal.id == IDS,
+        Withdrawal.status == Status.COMPLETED,
+        select(PayoutAttempt.id)
+        .where(PayoutAttempt.withdrawal_id == Withdrawal.id, PayoutAttempt.recheck_at <= func.now())
+        .exists(),
+    )
+    .order_by(Withdrawal.id)
+    .with_for_update(skip_locked=True, of=Withdrawal)
+)
+DUE = Query(
+    select(*columns(PayoutAttempt)).where(
+        PayoutAttempt.withdrawal_id == IDS,
+        PayoutAttempt.recheck_at <= func.now(),
+        ~rate_limit.is_backed_up(provider().code),
+    )
+)
 
-def claim(session: Session, withdrawal_id: UUID) -> Poll | None:
-    """Claim the due recheck of a completed payout, if there is one, under a lease: if the worker dies, it is
-    repeated.
 
-    While all workers back off from the provider, it stays due.
+def claim(session: Session, ids: Sequence[UUID]) -> list[Step]:
+    """Claim the due rechecks of these withdrawals, under a lease: if the worker dies, they are repeated.
+
+    While all workers back off from the provider, they stay due.
     """
-    withdrawal = session.scalar(
-        select(Withdrawal)
-        .where(Withdrawal.id == withdrawal_id, Withdrawal.status == Status.COMPLETED)
-        .with_for_update(skip_locked=True)
+    if not ids:
+        return []
+    completed, due = batches.read(
+        session, LOCK_COMPLETED(ids=ids), DUE(ids=ids, **rate_limit.backlog_bounds())
     )
-    attempt = session.scalar(
-        select(PayoutAttempt).where(
-            PayoutAttempt.withdrawal_id == withdrawal_id,
-            PayoutAttempt.recheck_at <= func.now(),
-            ~rate_limit.is_backed_up(provider().code),
-        ),
-        rate_limit.backlog_bounds(),
-    )
-    if withdrawal is None or attempt is None:
-        return None
-    assert attempt.payout_id, "a paid attempt has a payout id"
-    attempt.queries += 1
-    attempt.recheck_at = func.now() + timedelta(seconds=settings().lease_seconds)
-    return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.queries)
+    withdrawals = {row.id: row for row in batches.attach(session, Withdrawal, completed)}
+    steps: list[Step] = []
+    for attempt in batches.attach(session, PayoutAttempt, due):
+        withdrawal = withdrawals.get(attempt.withdrawal_id)
+        if withdrawal is None:
+            continue  # another worker holds it
+        assert attempt.payout_id, "a paid attempt has a payout id"
+        attempt.queries += 1
+        attempt.recheck_at = now(session) + timedelta(seconds=settings().lease_seconds)
+        steps.append(
+            Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.queries)
+        )
+    return steps
 
 
 def schedule_next(
@@ -54,20 +77,16 @@ def schedule_next(
     if attempt.state != AttemptState.PAID or attempt.queries != step.queries or step.hint_count is not None:
         return
     completed_at = withdrawal.completed_at
-    age = float(session.scalar(select(func.extract("epoch", func.now() - completed_at))) or 0)
+    age = (now(session) - completed_at).total_seconds() if completed_at else 0.0
     if completed_at is None or age > STOP_AFTER_SECONDS:
         attempt.recheck_at = None
     elif attempt.unconfirmed:
         # The wait doubles each time, up to an hour.
         seconds = min(max(age, settings().confirm_seconds), REPEAT_SECONDS)
-        attempt.recheck_at = func.now() + timedelta(seconds=seconds)
+        attempt.recheck_at = now(session) + timedelta(seconds=seconds)
     else:
-        attempt.recheck_at = _next(completed_at, age, answered=answered)
-
-
-def _next(completed_at: datetime, age: float, *, answered: bool) -> datetime | None:
-    remaining = [seconds for seconds in settings().recheck_seconds if seconds > age]
-    if remaining:
-        return completed_at + timedelta(seconds=min(remaining))
-    repeat_at: datetime = func.now() + timedelta(seconds=REPEAT_SECONDS)  # type: ignore[assignment]
-    return None if answered else repeat_at
+        remaining = [seconds for seconds in settings().recheck_seconds if seconds > age]
+        if remaining:
+            attempt.recheck_at = completed_at + timedelta(seconds=min(remaining))
+        else:
+            attempt.recheck_at = None if answered else now(session) + timedelta(seconds=REPEAT_SECONDS)

@@ -5,21 +5,31 @@ last a missing answer, which never ends an attempt.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared.db.transactions import on_commit, transaction
-from shared.errors import Unavailable
+from shared.db import batches
+from shared.db.batches import NotInBatch, Query, columns
+from shared.db.transactions import now, on_commit, transaction
 from shared.ids import parse_id
-from shared.models import PayoutAttempt, Withdrawal, WithdrawalEvent
-from shared.providers.answers import ALIVE, Accepted, Answer, Found, Prepared, Refused, Throttled
+from shared.models import Hint, PayoutAttempt, Withdrawal, WithdrawalEvent
+from shared.providers.answers import (
+    ALIVE,
+    Accepted,
+    Answer,
+    Found,
+    PayoutReport,
+    Prepared,
+    Refused,
+    Throttled,
+)
 from shared.providers.failures import POLICIES
 from shared.providers.registry import provider
 from shared.providers.steps import LookUp, Poll, Prepare, Send, Step
@@ -27,7 +37,8 @@ from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.telemetry import metrics
 from shared.withdrawals import attempts, effects, hints, pauses, payees, rechecks, transitions
-from shared.withdrawals.apply_report import apply_report
+from shared.withdrawals.apply_report import apply_report, apply_to_attempt, queries, remember
+from shared.withdrawals.cases import IDS, Case, read_cases
 
 # The provider counts a payout that is absent for an hour as failed (provider reference §3). Look-ups without
 # an answer do not count: after an hour of those, an operator is notified and nothing is refunded.
@@ -45,23 +56,69 @@ WAIT_REASONS = {
 
 log = structlog.get_logger()
 
-WITHDRAWAL_LOCKED = select(Withdrawal).where(Withdrawal.id == bindparam("withdrawal_id")).with_for_update()
-ATTEMPT_BY_ID = select(PayoutAttempt).where(PayoutAttempt.id == bindparam("attempt_id"))
+_locked = select(*columns(Withdrawal)).where(Withdrawal.id == IDS).order_by(Withdrawal.id)
+LOCK = Query(_locked.with_for_update())
+LOCK_FREE = Query(_locked.with_for_update(skip_locked=True))
+ATTEMPTS = Query(select(*columns(PayoutAttempt)).where(PayoutAttempt.id == IDS))
 
 
-def record_answer(step: Step, answer: Answer) -> Step | None:
-    """Record the answer to a step; returns the next step if one follows at once. Raises Unavailable."""
-    with transaction() as session:
-        on_commit(session, partial(_count_answer, step, answer))
-        withdrawal = session.scalars(WITHDRAWAL_LOCKED, {"withdrawal_id": step.withdrawal_id}).one()
-        if isinstance(step, Prepare):
-            return _record_preparation(session, withdrawal, step, answer)
-        attempt = session.scalars(ATTEMPT_BY_ID, {"attempt_id": step.attempt_id}).one()
-        _record_on_attempt(session, withdrawal, attempt, step, answer)
-        if isinstance(step, Send):
-            # Last, here and everywhere: the wallet is locked before the circuit breaker.
-            pauses.update_breakers_from_answer(session, withdrawal, answer)
-        return None
+def record_answers(answers: Sequence[tuple[Step, Answer]]) -> list[Step]:
+    """Record the answers to these steps in one transaction; returns the steps that follow at once.
+
+    If one raises, none is recorded. Raises NotInBatch, Unavailable.
+    """
+    with batches.batch(len(answers)) as session:
+        following = []
+        locked = _lock(session, answers)
+        for step, answer in answers:
+            on_commit(session, partial(_count_answer, step, answer))
+            case, attempt = locked[step]
+            if isinstance(step, Prepare):
+                following.append(_record_preparation(session, case, step, answer))
+                continue
+            assert attempt is not None, "a step that is no preparation has an attempt"
+            _record_on_attempt(session, case.withdrawal, attempt, step, answer)
+            if isinstance(step, Send):
+                # Last, here and everywhere: the wallet is locked before the circuit breaker.
+                pauses.update_breakers_from_answer(session, case.withdrawal, answer)
+        attempts.requeue_unmatched(session)
+        return [step for step in following if step]
+
+
+def _lock(
+    session: Session, answers: Sequence[tuple[Step, Answer]]
+) -> dict[Step, tuple[Case, PayoutAttempt | None]]:
+    """Lock the withdrawals of these steps; read their attempts and what the reports are compared with."""
+    ids = [step.withdrawal_id for step, _ in answers]
+    attempt_ids = [step.attempt_id for step, _ in answers if not isinstance(step, Prepare)]
+    reports = [report for _, answer in answers for report in _reports(answer)]
+    cases, (of_steps, of_hints, open_records, *known) = read_cases(
+        session,
+        (LOCK if len(ids) == 1 else LOCK_FREE)(ids=ids),
+        ids,
+        ATTEMPTS(ids=attempt_ids),
+        hints.OF_ATTEMPTS(ids=attempt_ids),
+        effects.OPEN_RECORDS(ids=ids),
+        *queries(reports),
+    )
+    batches.attach(session, Hint, of_hints)
+    effects.remember_open_records(session, open_records)
+    remember(session, reports, *known)
+    case_of = {case.withdrawal.id: case for case in cases}
+    if locked := frozenset(ids) - case_of.keys():
+        raise NotInBatch(locked)  # another transaction holds these rows: only their own answers wait
+    attempt_of = {row.id: row for row in batches.attach(session, PayoutAttempt, of_steps)}
+    return {
+        step: (
+            case_of[step.withdrawal_id],
+            None if isinstance(step, Prepare) else attempt_of.get(step.attempt_id),
+        )
+        for step, _ in answers
+    }
+
+
+def _reports(answer: Answer) -> Sequence[PayoutReport]:
+    return (answer.report,) if isinstance(answer, Accepted) else getattr(answer, "reports", ())
 
 
 def _count_answer(step: Step, answer: Answer) -> None:
@@ -77,24 +134,6 @@ def _count_answer(step: Step, answer: Answer) -> None:
     metrics.ANSWERS.labels(type(step).__name__.lower(), type(answer).__name__.lower(), reason).inc()
 
 
-def guard(key: str, step: Callable[[UUID], None]) -> None:
-    """Run `step` for the withdrawal whose id a message carries; if it raises, postpone the withdrawal.
-
-    Raises what `step` raises. Unavailable postpones nothing: the database could not record it.
-    """
-    withdrawal_id = parse_id(key)
-    if withdrawal_id is None:
-        log.error("[PAYOUT] message without a valid id", key=key[:50])
-        return
-    try:
-        step(withdrawal_id)
-    except Unavailable:
-        raise
-    except Exception as error:
-        postpone_after_error(withdrawal_id, error)
-        raise
-
-
 def postpone_after_error(withdrawal_id: UUID, error: Exception) -> None:
     """Record that a step raised, which is our fault, and retry it later, so that it does not block the queue.
 
@@ -104,22 +143,21 @@ def postpone_after_error(withdrawal_id: UUID, error: Exception) -> None:
         withdrawal = session.get(Withdrawal, withdrawal_id, with_for_update=True)
         if withdrawal is None or withdrawal.status not in OPEN:
             return
-        withdrawal.due_at = func.now() + timedelta(seconds=ERROR_RETRY_SECONDS)
+        withdrawal.due_at = now(session) + timedelta(seconds=ERROR_RETRY_SECONDS)
         text = f"{type(error).__name__}: {error}"[:500]
         transitions.record(session, withdrawal, transitions.WORKER_ERROR, actor="worker", error=text)
         if _event_count(session, withdrawal, transitions.WORKER_ERROR) >= ERRORS_BEFORE_HOLD:
             transitions.hold(session, withdrawal, transitions.WORKER_ERROR, actor="worker", error=text)
 
 
-def _record_preparation(
-    session: Session, withdrawal: Withdrawal, step: Prepare, answer: Answer
-) -> Step | None:
+def _record_preparation(session: Session, case: Case, step: Prepare, answer: Answer) -> Step | None:
+    withdrawal = case.withdrawal
     if isinstance(answer, Prepared):
-        payees.save_destination(session, step, answer)
-    if withdrawal.version != step.version:
+        case.fund_account_id = payees.save_destination(session, case, step, answer)
+    if withdrawal.due_at != step.leased_until:
         return None  # it was cancelled, or another worker has claimed it since
     if isinstance(answer, Prepared):
-        return attempts.begin(session, withdrawal)
+        return attempts.begin(session, case)
     if isinstance(answer, Refused):
         # The provider does not accept this payee. Nothing was sent, so the coins go back.
         _fail_unsent(session, withdrawal, answer)
@@ -186,11 +224,11 @@ def _apply_answer(
 ) -> None:
     channel = {Send: "reply", LookUp: "lookup", Poll: "poll"}[type(step)]
     if isinstance(answer, Accepted):
-        apply_report(session, answer.report, channel)
+        _apply_report(session, withdrawal, attempt, answer.report, channel)
     elif isinstance(answer, Found) and len(answer.reports) > 1:
         _hold_two_payouts(session, withdrawal, attempt, answer)
     elif isinstance(answer, Found) and answer.reports:
-        apply_report(session, answer.reports[0], channel)
+        _apply_report(session, withdrawal, attempt, answer.reports[0], channel)
     elif not isinstance(step, Send) and step.hint_count is not None:
         # A query for a hint is not one of the scheduled look-ups, so it does not count towards the absence.
         transitions.record(
@@ -210,13 +248,22 @@ def _apply_answer(
         _record_no_answer(session, withdrawal, attempt, answer)
 
 
+def _apply_report(
+    session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport, channel: str
+) -> None:
+    if parse_id(report.reference_id or "") == attempt.id:
+        apply_to_attempt(session, withdrawal, attempt, report, channel)
+    else:
+        apply_report(session, report, channel)  # it names no reference, or another attempt's
+
+
 def _record_failed_poll(
     session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, step: Poll, answer: Answer
 ) -> None:
     """Leave the attempt as it is and poll again later."""
     transitions.record(session, withdrawal, "polled:no_answer", actor="poll", **_evidence(attempt, answer))
     if attempt.queries == step.queries and attempt.state == AttemptState.ACCEPTED:
-        withdrawal.due_at = func.now() + timedelta(seconds=effects.seconds_to_next_poll(attempt))
+        withdrawal.due_at = now(session) + timedelta(seconds=effects.seconds_to_next_poll(attempt))
 
 
 def _is_overtaken(
@@ -226,7 +273,7 @@ def _is_overtaken(
     if isinstance(step, Send):
         return attempt.sends != step.sends or attempt.state != AttemptState.SENDING
     # A look-up that outlasted its lease, or another send, cannot show that a payout is absent now.
-    in_time = session.scalar(select(func.now() <= withdrawal.due_at))
+    in_time = withdrawal.due_at is not None and now(session) <= withdrawal.due_at
     return attempt.queries != step.queries or attempt.state != AttemptState.UNKNOWN or not in_time
 
 
@@ -247,7 +294,7 @@ def _record_refusal(
         _record_no_answer(session, withdrawal, attempt, answer)
         return
     attempt.state = AttemptState.REFUSED
-    attempt.answered_at = attempt.ended_at = func.now()
+    attempt.answered_at = attempt.ended_at = now(session)
     attempt.status_details = {"reason": answer.reason, "description": answer.description}
     if answer.reason == "fund_account_invalid":
         payees.end_destination(session, withdrawal, attempt)
@@ -304,7 +351,7 @@ def _record_absence(session: Session, withdrawal: Withdrawal, attempt: PayoutAtt
             transitions.hold(session, withdrawal, transitions.UNANSWERED, actor="lookup", **evidence)
         return
     transitions.record(session, withdrawal, "looked_up:none", actor="lookup", **evidence)
-    attempt.absent_since = attempt.absent_since or session.scalar(select(func.now()))
+    attempt.absent_since = attempt.absent_since or now(session)
     attempt.absent_replies += 1
     long_enough = attempts.is_older(session, attempt.absent_since, settings().absent_seconds)
     if (
@@ -313,7 +360,7 @@ def _record_absence(session: Session, withdrawal: Withdrawal, attempt: PayoutAtt
         and not transitions.is_on_hold(withdrawal)
     ):
         attempt.state = AttemptState.REFUSED
-        attempt.ended_at = func.now()
+        attempt.ended_at = now(session)
         effects.fail(session, withdrawal, actor="lookup", reason="never_arrived", **evidence)
 
 

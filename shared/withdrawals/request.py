@@ -18,7 +18,7 @@ from shared.errors import BadRequest, Unavailable
 from shared.ids import new_id
 from shared.models import CoinTransaction, Wallet, Withdrawal, WithdrawalEvent
 from shared.money import coins_to_paise
-from shared.queues import messages
+from shared.queues import messages, soon
 from shared.settings import settings
 from shared.states import Status
 from shared.telemetry import metrics
@@ -133,7 +133,7 @@ def request(
         return first
     metrics.count_move(Status.PENDING, by=actor)
     log.info("[WITHDRAW] created", withdrawal_id=str(withdrawal_id), user_id=user_id, coins=coins)
-    messages.nudge_sweep(in_seconds=settings().cancel_window_seconds)
+    soon.nudge_soon(messages.SWEEP_SENDS, in_seconds=settings().cancel_window_seconds)
     return Requested(
         withdrawal_id, coins, amount_paise, upi_id, row.remaining_coins, row.created_at, row.status_reason
     )

@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.db.transactions import transaction
+from shared.db.transactions import now, now_for, transaction
 from shared.errors import BadRequest, NotFound
 from shared.models import PayoutAttempt, Resolution, Withdrawal
 from shared.people import eligibility, exception_records
@@ -66,7 +66,7 @@ def propose(
             fingerprint=decisions.fingerprint(session, withdrawal),
             proposed_by=maker,
         )
-        withdrawal.updated_at = func.now()
+        withdrawal.updated_at = now(session)
         session.flush()
         details = {"resolution": str(resolution.id), "evidence": resolution.evidence, **paid.event_data()}
         transitions.record(session, withdrawal, f"proposed:{decision}", actor=maker, **details)
@@ -118,7 +118,7 @@ def reject(
         resolution, withdrawal = _lock(session, resolution_id, version, withdrawal_id)
         decision = Decision(resolution.decision)
         person = FLOW.reject(session, resolution, decision_subject(withdrawal, decision), actor=actor)
-        withdrawal.updated_at = func.now()
+        withdrawal.updated_at = now(session)
         details = {"resolution": str(resolution.id), "why": why}
         transitions.record(session, withdrawal, f"rejected:{decision}", actor=person, **details)
         return resolution
@@ -154,9 +154,9 @@ def _carry_out(
         _complete(session, withdrawal, attempt, paid, actor, evidence)
     else:
         if withdrawal.status not in FINAL:
-            withdrawal.due_at = func.now()
+            withdrawal.due_at = now(session)
         elif attempt is not None:
-            attempt.recheck_at = func.now()  # query it now, whatever was decided
+            attempt.recheck_at = now(session)  # query it now, whatever was decided
         transitions.record(session, withdrawal, f"resolved:{resolution.decision}", actor=actor, **evidence)
 
 
@@ -193,7 +193,7 @@ def _complete(
 ) -> None:
     if attempt is not None and attempt.payout_id:
         attempt.state = AttemptState.PAID
-        attempt.recheck_at = func.now() + timedelta(seconds=min(settings().recheck_seconds))
+        attempt.recheck_at = now(session) + timedelta(seconds=min(settings().recheck_seconds))
     elif attempt is not None:
         _end_attempt(attempt, AttemptState.REFUSED)  # paid another way, so this attempt never will be
     transitions.transition(
@@ -203,7 +203,7 @@ def _complete(
 
 def _end_attempt(attempt: PayoutAttempt, state: AttemptState) -> None:
     attempt.state = state
-    attempt.ended_at = func.now()
+    attempt.ended_at = now_for(attempt)
     attempt.recheck_at = None
     attempt.unconfirmed = False
 

@@ -14,13 +14,13 @@ import structlog
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.db.transactions import transaction
+from shared.db.transactions import now, transaction
 from shared.errors import BadRequest, Conflict
 from shared.models import Review, Withdrawal, WithdrawalEvent
 from shared.people import eligibility
 from shared.people.eligibility import Subject
 from shared.people.maker_checker import PAGE_ROWS, require_same_facts, required_reason
-from shared.queues import messages
+from shared.queues import messages, soon
 from shared.roles import Permission
 from shared.settings import settings
 from shared.states import Reason, ReviewReason, Status
@@ -105,7 +105,7 @@ def approve_review(
         transitions.record(session, withdrawal, "approved", actor=actor, why=why, because=reason.strip())
     log.info("[ADMIN] approved", withdrawal_id=str(withdrawal_id), actor=actor)
     if not is_new_upi_id:
-        messages.nudge_sweep(in_seconds=seconds)
+        soon.nudge_soon(messages.SWEEP_SENDS, in_seconds=seconds)
     return withdrawal
 
 
@@ -160,8 +160,7 @@ def seconds_until_sendable(session: Session, withdrawal: Withdrawal) -> float:
     """Return how many seconds it must still wait before it may be sent."""
     if withdrawal.not_before is None:
         return 0.0
-    left = session.scalar(select(func.extract("epoch", withdrawal.not_before - func.now())))
-    return max(0.0, float(left or 0))
+    return max(0.0, (withdrawal.not_before - now(session)).total_seconds())
 
 
 def _lock_awaiting(

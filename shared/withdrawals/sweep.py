@@ -5,23 +5,85 @@ The sweep also decides the order. The queues are first in, first out, so one use
 withdrawals would delay everyone: a user's first few go to the shared queue, the rest to the backlog queue.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import redis
 import structlog
-from sqlalchemy import CTE, Select, exists, func, select, union_all
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
 
 from shared.db.transactions import transaction
-from shared.models import Hint, PayoutAttempt, WebhookEvent, Withdrawal
+from shared.models import WebhookEvent
 from shared.providers import rate_limit
 from shared.providers.registry import provider
 from shared.queues import messages, redis_broker
-from shared.queues.names import BACKLOG
+from shared.queues.names import BACKLOG, PAYOUTS
 from shared.settings import settings
-from shared.states import OPEN, AttemptState, Reason, Status
 from shared.telemetry import metrics
-from shared.withdrawals import circuit_breakers, expectations, pauses
+from shared.withdrawals import circuit_breakers, pauses
+
+MAX_BATCH = 20
+BATCH_SECONDS = 2.0
+
+# Begun withdrawals go first: their rupees may be on the way, so they must not wait behind a long queue.
+DUE_SENDS = text("""
+    WITH begun AS MATERIALIZED
+        (SELECT id, user_id, due_at, true AS is_begun FROM withdrawals w
+         WHERE (status = 'processing' OR status_reason = 'preparing') AND due_at <= now()
+           AND NOT EXISTS
+               (SELECT FROM payout_attempts a WHERE a.withdrawal_id = w.id AND a.state = 'accepted')
+         ORDER BY due_at LIMIT :window),
+    new AS MATERIALIZED
+        (SELECT id, user_id, due_at, false AS is_begun FROM withdrawals
+         WHERE status IN ('pending', 'processing') AND due_at <= now()
+           AND status = 'pending' AND status_reason <> 'preparing'
+         ORDER BY due_at LIMIT :window)
+    SELECT id, user_id, extract(epoch FROM now() - due_at) AS lag,
+           row_number() OVER (PARTITION BY user_id ORDER BY is_begun DESC, due_at) <= :per_user AS is_shared
+    FROM (SELECT * FROM begun UNION ALL SELECT * FROM new) due ORDER BY is_begun DESC, due_at
+""")
+# Jumps from user to user in the index on (user_id, due_at).
+OTHER_USERS = text("""
+    WITH RECURSIVE
+    found AS (
+        (SELECT w.user_id, 1 AS number FROM withdrawals w
+         WHERE w.status IN ('pending', 'processing') AND w.user_id > :after
+         ORDER BY w.user_id LIMIT 1)
+        UNION ALL
+        SELECT next.user_id, found.number + 1 FROM found CROSS JOIN LATERAL
+            (SELECT w.user_id FROM withdrawals w
+             WHERE w.status IN ('pending', 'processing') AND w.user_id > found.user_id
+             ORDER BY w.user_id LIMIT 1) next
+        WHERE found.number < :window)
+    SELECT w.id, found.user_id, extract(epoch FROM now() - w.due_at) AS lag
+    FROM found CROSS JOIN LATERAL
+        (SELECT id, due_at FROM withdrawals
+         WHERE user_id = found.user_id AND status IN ('pending', 'processing') AND due_at <= now()
+           AND status = 'pending'
+         ORDER BY due_at LIMIT :per_user) w
+    WHERE found.user_id <> ALL(:users)
+    ORDER BY found.user_id
+""")
+DUE_POLLS = text("""
+    WITH accepted AS MATERIALIZED
+        (SELECT w.id, w.due_at FROM withdrawals w
+         WHERE (status = 'processing' OR status_reason = 'preparing') AND due_at <= now()
+           AND EXISTS (SELECT FROM payout_attempts a WHERE a.withdrawal_id = w.id AND a.state = 'accepted')
+         ORDER BY due_at LIMIT :window),
+    completed AS MATERIALIZED
+        (SELECT withdrawal_id, recheck_at FROM payout_attempts WHERE recheck_at <= now()
+         ORDER BY recheck_at LIMIT :window),
+    hinted AS MATERIALIZED
+        (SELECT withdrawal_id, due_at FROM hints WHERE due_at <= now() ORDER BY due_at LIMIT :window)
+    SELECT id, extract(epoch FROM now() - due_at) AS lag
+    FROM (SELECT * FROM accepted UNION ALL SELECT * FROM completed UNION ALL SELECT * FROM hinted) due
+    ORDER BY due_at LIMIT :window
+""")
+Lags = dict[str, float]  # seconds since each withdrawal became due, by its id
+
+_others_after = ""  # the last user whom the previous sweep looked at in OTHER_USERS
 
 log = structlog.get_logger()
 
@@ -36,28 +98,47 @@ class SweepResult:
 
 
 def sweep() -> SweepResult:
-    """Notify workers of due work, begun withdrawals and the oldest first, up to the size of the queues.
+    """Notify workers of all due work, begun withdrawals and the oldest first, up to the size of the queues.
 
     Work stays due until a worker claims it. So that a long queue does not fill with duplicates, it gets no
     messages until half of `sweep_batch` is consumed. While workers back off from the provider, only webhooks
     are notified. Raises Unavailable.
     """
     _wake_paused()
-    webhooks = _notify(messages.APPLY, _unapplied_webhooks())
-    result = (
-        SweepResult(0, 0, webhooks)
-        if _is_backing_off()
-        else SweepResult(
-            submits=_notify(messages.SUBMIT, _due_sends(shared=True))
-            + _notify(messages.SUBMIT, _due_sends(shared=False), BACKLOG),
-            polls=_notify(messages.POLL, _due_polls()),
-            webhooks=webhooks,
-        )
-    )
-    expectations.mark_as_paced()
+    webhooks = _nudge_webhooks()
+    room = _room(messages.POLL)
+    polls = _nudge(messages.POLL, _due_polls(), room) if room and not _is_backing_off() else 0
+    result = SweepResult(sweep_sends(), polls, webhooks)
     if result != SweepResult(0, 0, 0):
         log.info("[SWEEP] nudged", submits=result.submits, polls=result.polls, webhooks=result.webhooks)
     return result
+
+
+def sweep_sends() -> int:
+    """Notify workers of withdrawals that are due to be sent; returns how many. Raises Unavailable."""
+    rooms = {queue: _room(messages.SUBMIT, queue) for queue in (PAYOUTS, BACKLOG)}
+    if not any(rooms.values()) or _is_backing_off():
+        return 0
+    shared, backlog = _due_sends(2 * settings().sweep_batch)
+    sent = _nudge(messages.SUBMIT, shared, rooms[PAYOUTS], PAYOUTS)
+    return sent + _nudge(messages.SUBMIT, backlog, rooms[BACKLOG], BACKLOG)
+
+
+def refill(batch: Sequence[str]) -> None:
+    """After a full batch, look for more if the queue runs empty, instead of waiting for the next sweep."""
+    if len(batch) < batch_size():
+        return
+    with suppress(redis.RedisError):
+        if redis_broker.depth(PAYOUTS) * batch_size() < settings().sweep_batch / 2:
+            messages.nudge_once(messages.SWEEP_SENDS)
+
+
+def batch_size() -> int:
+    """Return how many withdrawals a message is for: what the rate limit sends in two seconds, at most 20.
+
+    More would hold leases, and withdrawals that users could still cancel, for calls that cannot begin yet.
+    """
+    return max(1, min(MAX_BATCH, int(BATCH_SECONDS * settings().payouts_per_second)))
 
 
 def _is_backing_off() -> bool:
@@ -67,63 +148,74 @@ def _is_backing_off() -> bool:
         )
 
 
-def _due_sends(*, shared: bool) -> Select[Any]:
-    """Due withdrawals without an accepted payout: the first few of each user (shared), or the rest."""
-    due = _due_with_position()
-    is_first = due.c.position <= settings().payouts_per_user
-    query = select(due.c.id, _lag(due.c.due_at)).where(is_first if shared else ~is_first)
-    return query.order_by(due.c.begun.desc(), due.c.due_at)
+def _due_sends(window: int) -> tuple[Lags, Lags]:
+    """Return due withdrawals without an accepted payout: the first few of each user (shared), and the rest.
+
+    Only the `window` oldest are looked at, or a million due rows would make each sweep slow. If few users
+    have all of those, some of the other users follow, and in the next sweep the ones after them.
+    """
+    values = {"per_user": settings().payouts_per_user, "window": window}
+    with transaction() as session:
+        rows = session.execute(DUE_SENDS, values).all()
+        shared = {str(row.id): float(row.lag) for row in rows if row.is_shared}
+        backlog = {str(row.id): float(row.lag) for row in rows if not row.is_shared}
+        if len(rows) >= window and len(shared) < window / 2:
+            shared |= _due_of_others(session, list({row.user_id for row in rows}), values)
+    return shared, backlog
 
 
-def _due_with_position() -> CTE:
-    # Begun withdrawals go first: their rupees may be on the way, so they must not wait behind a long queue.
-    begun = (Withdrawal.status == Status.PROCESSING) | (Withdrawal.status_reason == Reason.PREPARING)
-    order = (begun.desc(), Withdrawal.due_at)
-    position = func.row_number().over(partition_by=Withdrawal.user_id, order_by=order)
-    due = select(Withdrawal.id, Withdrawal.due_at, begun.label("begun"), position.label("position"))
-    return due.where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now(), ~_is_accepted()).cte("due")
+def _due_of_others(session: Session, users: list[str], values: dict[str, int]) -> Lags:
+    global _others_after  # noqa: PLW0603  each process goes through the users in its own turn
+    rows = session.execute(OTHER_USERS, {**values, "users": users, "after": _others_after}).all()
+    _others_after = rows[-1].user_id if rows else ""
+    rows = sorted(rows, key=lambda row: row.lag, reverse=True)
+    return {str(row.id): float(row.lag) for row in rows}
 
 
-def _due_polls() -> Select[Any]:
-    """Accepted payouts, rechecks of completed ones, and hints, the most overdue first.
+def _due_polls() -> Lags:
+    """Return accepted payouts, rechecks of completed ones, and hints, the most overdue first.
 
     One kind after another would delay the second kind for as long as there are many of the first.
     """
-    accepted = select(Withdrawal.id, _lag(Withdrawal.due_at))
-    accepted = accepted.where(Withdrawal.status.in_(OPEN), Withdrawal.due_at <= func.now(), _is_accepted())
-    completed = select(PayoutAttempt.withdrawal_id, _lag(PayoutAttempt.recheck_at))
-    hinted = select(Hint.withdrawal_id, _lag(Hint.due_at)).where(Hint.due_at <= func.now())
-    due = union_all(accepted, completed.where(PayoutAttempt.recheck_at <= func.now()), hinted).subquery()
-    return select(due.c.id, due.c.lag).order_by(due.c.lag.desc())
+    with transaction() as session:
+        rows = session.execute(DUE_POLLS, {"window": 2 * settings().sweep_batch})
+        return {str(row.id): float(row.lag) for row in rows}
 
 
-def _unapplied_webhooks() -> Select[Any]:
-    unapplied = select(WebhookEvent.event_id, _lag(WebhookEvent.due_at)).where(
-        WebhookEvent.applied_at.is_(None), WebhookEvent.due_at <= func.now()
+def _nudge_webhooks() -> int:
+    """Send one message if stored webhooks are due; returns how many are, up to `sweep_batch`."""
+    due = (
+        select(func.extract("epoch", func.now() - WebhookEvent.due_at))
+        .where(WebhookEvent.applied_at.is_(None), WebhookEvent.due_at <= func.now())
+        .order_by(WebhookEvent.due_at)
+        .limit(settings().sweep_batch)
     )
-    return unapplied.order_by(WebhookEvent.due_at)
+    with transaction() as session:
+        lags = session.scalars(due).all()
+    if not lags or not messages.nudge_once(messages.APPLY):
+        return 0
+    histogram = metrics.SWEEP_LAG_SECONDS.labels(messages.APPLY)
+    for seconds in lags:
+        histogram.observe(float(seconds))
+    return len(lags)
 
 
-def _lag(due_at: Any) -> Any:
-    """Seconds since the work became due."""
-    return func.extract("epoch", func.now() - due_at).label("lag")
-
-
-def _is_accepted() -> Any:
-    return exists().where(
-        PayoutAttempt.withdrawal_id == Withdrawal.id, PayoutAttempt.state == AttemptState.ACCEPTED
-    )
-
-
-def _notify(task: str, due: Select[Any], queue: str | None = None) -> int:
+def _room(task: str, queue: str | None = None) -> int:
+    """Return how many more withdrawals fit in the queue; 0 until half of `sweep_batch` is consumed."""
     batch = settings().sweep_batch
     try:
-        depth = redis_broker.depth(queue or messages.QUEUE_OF[task])
-        if depth > batch / 2:
-            return 0
-        with transaction() as session:
-            lags = {str(key): float(seconds) for key, seconds in session.execute(due.limit(2 * batch))}
-        sent = messages.nudge_new(task, lags, limit=batch - depth, queue=queue)
+        waiting = redis_broker.depth(queue or messages.QUEUE_OF[task]) * batch_size()
+    except redis.RedisError:
+        return 0
+    return batch - waiting if waiting <= batch / 2 else 0
+
+
+def _nudge(task: str, lags: Lags, room: int, queue: str | None = None) -> int:
+    """Send messages for the first that have none and fit in the queue; returns for how many."""
+    if not room:
+        return 0
+    try:
+        sent = messages.nudge_new(task, lags, limit=room, size=batch_size(), queue=queue)
     except redis.RedisError:
         return 0
     histogram = metrics.SWEEP_LAG_SECONDS.labels(task)

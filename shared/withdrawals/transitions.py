@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.coins import wallet
-from shared.db.transactions import on_commit
+from shared.db.transactions import now, now_for, on_commit
 from shared.models import Withdrawal, WithdrawalEvent
 from shared.people import exception_records
 from shared.providers.failures import POLICIES
@@ -34,7 +34,6 @@ from shared.states import (
 from shared.telemetry import metrics
 from shared.withdrawals.paid_outside import NO_PAYMENT, Payment
 
-EVENT = insert(WithdrawalEvent.__table__)  # type: ignore[arg-type]
 FAILURES = frozenset({*POLICIES, "reversed", "not_paid", *DECIDED_BY_PEOPLE})
 HOLD_CHECK_SECONDS = 600  # how often a withdrawal that waits for operators is checked
 
@@ -65,16 +64,16 @@ def transition(
     withdrawal.status = to
     withdrawal.failure_reason = failure_reason
     withdrawal.utr = paid.utr or utr or withdrawal.utr
-    withdrawal.completed_at = (paid.at or func.now()) if to is Status.COMPLETED else None
+    withdrawal.completed_at = (paid.at or now(session)) if to is Status.COMPLETED else None
     withdrawal.paid_via = paid.via or withdrawal.paid_via
     data |= paid.event_data()
-    withdrawal.updated_at = func.now()
+    withdrawal.updated_at = now(session)
     if to in FINAL:
         withdrawal.due_at = withdrawal.expected_by = withdrawal.trying_since = None
         withdrawal.status_reason = reason if to is Status.FAILED else None
-    # The rows first, the coins second: the database refuses a refund while a payout may succeed.
-    session.flush()
     if to in REFUNDED:
+        # The rows first, the coins second: the database refuses a refund while a payout may succeed.
+        session.flush()
         data["balance_coins"] = wallet.refund(session, withdrawal, reason, actor)
         data["refunded_coins"] = withdrawal.coins_amount
     _write_event(session, withdrawal, from_status, actor, reason, data)
@@ -155,22 +154,22 @@ def close_notices(session: Session, withdrawal: Withdrawal) -> None:
 def reschedule(withdrawal: Withdrawal, reason: Reason, seconds: float) -> None:
     """Set the reason why it waits (`status_reason`), and act on it again in so many seconds (`due_at`)."""
     reason = Reason.ON_HOLD if is_on_hold(withdrawal) else reason
+    moment = now_for(withdrawal)
     expected = timedelta(seconds=max(WAITING[reason][1], seconds))
     if reason not in TRYING:
         withdrawal.trying_since = None
     if withdrawal.status_reason != reason:
         # `expected_by` changes only when the reason changes, so a stuck withdrawal becomes overdue.
-        withdrawal.expected_by = func.now() + expected
         if reason in TRYING and withdrawal.trying_since is not None:
             # Bouncing between retry states must not extend the deadline, so measure from `trying_since`.
-            withdrawal.expected_by = func.greatest(
-                Withdrawal.expected_by, func.coalesce(Withdrawal.trying_since, func.now()) + expected
-            )
-        elif reason in TRYING:
-            withdrawal.trying_since = func.now()
+            deadline = withdrawal.trying_since + expected
+            withdrawal.expected_by = max(withdrawal.expected_by or deadline, deadline)
+        else:
+            withdrawal.expected_by = moment + expected
+            withdrawal.trying_since = moment if reason in TRYING else None
     withdrawal.status_reason = reason
-    withdrawal.due_at = func.now() + timedelta(seconds=seconds)
-    withdrawal.updated_at = func.now()
+    withdrawal.due_at = moment + timedelta(seconds=seconds)
+    withdrawal.updated_at = moment
 
 
 def record(session: Session, withdrawal: Withdrawal, reason: str, *, actor: str, **data: Any) -> None:
@@ -194,12 +193,12 @@ def hold(session: Session, withdrawal: Withdrawal, kind: str, *, actor: str, **d
     is_same_matter = previous == kind or (CONTRADICTION_INFIX in previous and CONTRADICTION_INFIX in kind)
     if is_same_matter or not is_on_hold(withdrawal):
         withdrawal.hold = kind
-        withdrawal.updated_at = func.now()
+        withdrawal.updated_at = now(session)
     if is_on_hold(withdrawal) and withdrawal.status in OPEN:
         # Never later than it was due before: if a worker died while sending, its lease must still expire.
         due_at = withdrawal.due_at
         reschedule(withdrawal, Reason.ON_HOLD, HOLD_CHECK_SECONDS)
-        withdrawal.due_at = func.least(due_at, withdrawal.due_at)
+        withdrawal.due_at = min(due_at or now(session), withdrawal.due_at or now(session))
     _write_event(session, withdrawal, Status(withdrawal.status), actor, FLAGGED + kind, data)
     exception_records.open_record(
         session,
@@ -234,16 +233,13 @@ def _write_event(
     reason: str,
     data: dict[str, Any],
 ) -> None:
-    session.flush()  # the row first, its event second
-    # Not as an ORM object: a payment writes more events than other rows, and none is read back here.
-    session.connection().execute(
-        EVENT,
-        {
-            "withdrawal_id": withdrawal.id,
-            "from_status": from_status,
-            "to_status": withdrawal.status,
-            "actor": actor,
-            "reason": reason,
-            "data": {key: value for key, value in data.items() if value is not None},
-        },
+    session.add(
+        WithdrawalEvent(
+            withdrawal_id=withdrawal.id,
+            from_status=from_status,
+            to_status=withdrawal.status,
+            actor=actor,
+            reason=reason,
+            data={key: value for key, value in data.items() if value is not None},
+        )
     )

@@ -20,6 +20,7 @@ from shared.queues import messages, redis_broker
 from shared.settings import settings
 from shared.telemetry.metrics import MOVES, REGISTRY
 from shared.withdrawals import review
+from tests.support import steps
 from tests.support.api import CREDIT, GOOD, HISTORY, WITHDRAW
 from tests.support.mail_steps import add_user, cancel_withdrawal, run_mailer, turn_on
 from tests.support.scraping import Scrape
@@ -215,7 +216,7 @@ def test_the_sweep_reports_its_lag(world: World, scrape) -> None:
 def test_webhooks_report_their_lag_and_effect(world: World, client: FlaskClient) -> None:
     world.credit()
     step = world.first_send()
-    withdrawals.record_answer(step, world.perform(step))
+    steps.record_answer(step, world.perform(step))
     payout = world.simulator.payouts()[0]
     event = {"entity": "event", "event": "payout.processed", "created_at": int(time.time()) - 42}
     body = json.dumps(
@@ -227,9 +228,8 @@ def test_webhooks_report_their_lag_and_effect(world: World, client: FlaskClient)
     signed = {"X-Razorpay-Signature": sign(body), "X-Razorpay-Event-Id": "evt-metrics"}
     assert client.post("/api/razorpay/webhook/", data=body, headers=signed).status_code == 200
     assert client.post("/api/razorpay/webhook/", data=body + b" ", headers=signed).status_code == 400
-    from shared.withdrawals import inbox
 
-    assert inbox.apply("evt-metrics") == "pay"
+    assert steps.apply("evt-metrics") == "pay"
     assert 41 <= sample_value("payouts_webhook_lag_seconds_sum") - lag <= 60
     assert sample_value("payouts_webhooks_received_total", outcome="new") == new + 1
     assert sample_value("payouts_webhooks_received_total", outcome="bad_signature") == bad + 1

@@ -17,13 +17,13 @@ from shared import withdrawals
 from shared.access.idempotency import MAX_RUNNING_SECONDS
 from shared.db.transactions import transaction
 from shared.models import Withdrawal
-from shared.providers.razorpayx.client import RazorpayXClient
-from shared.settings import settings
+from shared.providers.clients import client
 from shared.withdrawals import review
+from shared.withdrawals.sweep import MAX_BATCH
 from tests.chaos.killing import Killer, in_child, moments
 from tests.support.api import GOOD, WITHDRAW
 from tests.support.world import KEY, World
-from worker.tasks import bring_on
+from worker import tasks
 
 pytestmark = pytest.mark.usefixtures("people")
 
@@ -56,13 +56,23 @@ def make_due(world: World, withdrawal_id: UUID) -> None:
     world.sql("UPDATE withdrawals SET due_at = now() WHERE id = :id", id=withdrawal_id)
 
 
+def bring_on(*withdrawal_ids: UUID) -> None:
+    """Process one message, as a worker does that has just started."""
+    client.cache_clear()  # a child must not use the connections of its parent
+    tasks.submit_withdrawal.run(*map(str, withdrawal_ids))
+
+
+def batched(keys: list[UUID], size: int) -> list[list[UUID]]:
+    return [keys[first : first + size] for first in range(0, len(keys), size)]
+
+
 def finish_all(world: World, withdrawal_ids: Iterable[UUID]) -> None:
     """Work on all of them until each is final."""
     left = list(withdrawal_ids)
     for _ in range(12):
         world.advance()
-        for withdrawal_id in left:
-            world.bring_on(withdrawal_id)
+        for batch in batched(left, MAX_BATCH):
+            bring_on(*batch)
         left = [key for key in left if world.read(key).status == "processing" or world.read(key).due_at]
         if not left:
             return
@@ -77,12 +87,10 @@ def test_a_worker_killed_before_every_line_pays_once(world: World, tmp_path: Pat
     first = new_withdrawal(world)
     killed = {}
     survived = 0
-    for moment in moments(lambda: bring_on(first, RazorpayXClient(settings())), tmp_path, *MONEY_PATH):
+    for moment in moments(lambda: bring_on(first), tmp_path, *MONEY_PATH):
         withdrawal_id = new_withdrawal(world)
         # Waits for the database and the rate limit differ by a few lines between runs.
-        survived += in_child(
-            lambda key=withdrawal_id: bring_on(key, RazorpayXClient(settings())), Killer(*moment)
-        )
+        survived += in_child(lambda key=withdrawal_id: bring_on(key), Killer(*moment))
         killed[withdrawal_id] = moment
     assert survived < max(3, len(killed) / 20)
     finish_all(world, killed)
@@ -96,19 +104,49 @@ def test_a_worker_killed_before_every_line_pays_once(world: World, tmp_path: Pat
 @pytest.mark.failure(3)
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_worker_killed_before_every_line_of_a_batch_pays_each_once(world: World, tmp_path: Path) -> None:
+    """A payout to a known payee, one to a new payee, and a refund."""
+    world.credit(coins=10_000_000)
+    world.paid()
+    killed = {}
+    survived = 0
+    first = new_batch(world, 0)
+    lines = moments(lambda: bring_on(*first), tmp_path, *REFUND_PATH)
+    for number, moment in enumerate(lines, 1):
+        batch = new_batch(world, number)
+        survived += in_child(lambda keys=batch: bring_on(*keys), Killer(*moment))
+        killed |= dict.fromkeys(batch, moment)
+    # How many answers arrive together differs between runs, and so does the last time of a line.
+    assert survived < max(3, len(lines) / 4)
+    finish_all(world, killed)
+    for number, (withdrawal_id, moment) in enumerate(killed.items()):
+        expected = ("failed", 1) if number % 3 == 2 else ("completed", 0)
+        end = (world.read(withdrawal_id).status, world.refunds(withdrawal_id))
+        assert end == expected, f"{moment}: {world.story(withdrawal_id)}"
+        payouts = [p for a in world.attempts(withdrawal_id) for p in world.simulator.payouts(str(a.id))]
+        assert len(payouts) == 1, f"{moment}: {world.story(withdrawal_id)}"
+
+
+def new_batch(world: World, number: int) -> list[UUID]:
+    """Withdrawals whose next steps are a payout to a known payee, one to a new payee, and a refund."""
+    new_payee = f"new{number}@okaxis"
+    return [new_withdrawal(world), new_withdrawal(world, new_payee), failed_at_the_provider(world)]
+
+
+@pytest.mark.failure(3)
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_worker_killed_before_every_line_of_a_refund_refunds_once(world: World, tmp_path: Path) -> None:
     """The second message of a worker, which finds the failure and refunds the coins."""
     world.credit(coins=1_000_000)
     first = failed_at_the_provider(world)
-    lines = moments(lambda: bring_on(first, RazorpayXClient(settings())), tmp_path, *REFUND_PATH)
+    lines = moments(lambda: bring_on(first), tmp_path, *REFUND_PATH)
     start = world.balance()
     killed = {}
     survived = 0
     for moment in lines:
         withdrawal_id = failed_at_the_provider(world)
-        survived += in_child(
-            lambda key=withdrawal_id: bring_on(key, RazorpayXClient(settings())), Killer(*moment)
-        )
+        survived += in_child(lambda key=withdrawal_id: bring_on(key), Killer(*moment))
         killed[withdrawal_id] = moment
     assert survived < max(3, len(killed) / 20)
     finish_all(world, killed)

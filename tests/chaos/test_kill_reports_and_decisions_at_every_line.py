@@ -14,14 +14,13 @@ from shared.db.transactions import transaction
 from shared.people import exception_records
 from shared.proposals import kinds
 from shared.providers.answers import Refused
-from shared.providers.razorpayx.client import RazorpayXClient
-from shared.settings import settings
 from shared.states import Decision
-from shared.withdrawals import blocks, inbox, record_answer
+from shared.withdrawals import blocks, inbox
 from tests.chaos.killing import Killer, in_child, moments
-from tests.chaos.test_kill_at_every_line import new_withdrawal
+from tests.chaos.test_kill_at_every_line import bring_on, new_withdrawal
+from tests.support import steps
+from tests.support.steps import record_answer
 from tests.support.world import World, event_body
-from worker.tasks import bring_on
 
 pytestmark = [
     pytest.mark.usefixtures("people"),
@@ -55,32 +54,38 @@ PROPOSALS = ("shared/proposals/", "shared/people/maker_checker.py", "shared/peop
 def test_a_webhook_killed_before_every_line_ends_as_at_the_provider(
     world: World, tmp_path: Path, ends: str, status: str
 ) -> None:
-    """The webhook is stored and triggers a query, and the answer counts once, whichever line the kill hits."""
+    """Two webhooks are stored and cause queries, and each answer counts once, whichever line the kill hits."""
     world.credit(coins=1_000_000)
 
-    def sent() -> UUID:
-        withdrawal_id = new_withdrawal(world)
-        world.bring_on(withdrawal_id)
-        payout_id = world.attempts(withdrawal_id)[0].payout_id
-        world.set_status(payout_id, ends)
-        return withdrawal_id
+    def sent() -> list[UUID]:
+        batch = [new_withdrawal(world) for _ in range(2)]
+        bring_on(*batch)
+        for withdrawal_id in batch:
+            world.set_status(world.attempts(withdrawal_id)[0].payout_id, ends)
+        return batch
 
-    def receive(withdrawal_id: UUID) -> None:
-        attempt = world.attempts(withdrawal_id)[0]
-        payout = {"id": attempt.payout_id, "amount": 1000, "reference_id": str(attempt.id), "status": ends}
-        inbox.receive(str(withdrawal_id), event_body(f"payout.{ends}", payout))
-        inbox.apply(str(withdrawal_id))
-        bring_on(withdrawal_id, RazorpayXClient(settings()))
+    def receive(batch: list[UUID]) -> None:
+        for withdrawal_id in batch:
+            attempt = world.attempts(withdrawal_id)[0]
+            payout = {
+                "id": attempt.payout_id,
+                "amount": 1000,
+                "reference_id": str(attempt.id),
+                "status": ends,
+            }
+            inbox.receive(str(withdrawal_id), event_body(f"payout.{ends}", payout))
+        inbox.apply([str(withdrawal_id) for withdrawal_id in batch])
+        bring_on(*batch)
 
     first = sent()
     killed = {}
     for moment in moments(lambda: receive(first), tmp_path, *HINTS, at_least=40):
-        withdrawal_id = sent()
-        in_child(lambda key=withdrawal_id: receive(key), Killer(*moment))
-        killed[withdrawal_id] = moment
+        batch = sent()
+        in_child(lambda keys=batch: receive(keys), Killer(*moment))
+        killed |= dict.fromkeys(batch, moment)
     for withdrawal_id, moment in killed.items():
         # The sweep finds a stored webhook; the provider resends one that was not stored.
-        inbox.apply(str(withdrawal_id))
+        steps.apply(str(withdrawal_id))
         world.finish(withdrawal_id)
         row = world.read(withdrawal_id)
         assert row.status == status, f"{moment}: {world.story(withdrawal_id)}"

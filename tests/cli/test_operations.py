@@ -17,6 +17,7 @@ from shared import withdrawals
 from shared.monitoring import watchdog
 from shared.providers.clients import client
 from shared.reconciliation.days import nightly, period, run
+from tests.support import steps
 from tests.support.shell import invoke, token_of
 from tests.support.world import World, this_minute
 from worker import tasks
@@ -40,7 +41,7 @@ def test_explain_shows_the_whole_timeline_in_order(world: World) -> None:
     world.credit()
     world.simulator.scenario("504.json", next=1)
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     assert world.finish(send.withdrawal_id) == "completed"
     payout = world.simulator.payouts()[0]
     body = {key: payout[key] for key in ("id", "amount", "reference_id", "status", "utr")}
@@ -111,7 +112,7 @@ def test_status_shows_pending_withdrawals_missing_money_and_results_by_handle(wo
 def contradicted(world: World) -> UUID:
     world.credit()
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     payout = world.simulator.payouts()[0]
     report: dict[str, Any] = {"id": payout["id"], "reference_id": payout["reference_id"], "amount": 7}
     assert world.receive_report({**report, "status": "processed"}) == "conflict"

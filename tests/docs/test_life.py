@@ -5,9 +5,9 @@ import re
 from click.testing import CliRunner
 
 from cli import main
-from shared import withdrawals
 from shared.providers.failures import POLICIES, REVERSED, UNLISTED
 from shared.states import EDGES, WAITING, AttemptState, Status
+from tests.support import steps
 from tests.support.paths import ROOT, files
 from tests.support.world import World
 
@@ -30,7 +30,7 @@ def timeline_of(world: World) -> str:
     """Pay a withdrawal; returns the output of `payouts explain`."""
     world.credit()
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     payout = world.simulator.payouts()[0]
     world.simulator.post("advance", {"seconds": 60})
     ended = next(row for row in world.simulator.payouts() if row["id"] == payout["id"])

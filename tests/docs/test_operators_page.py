@@ -32,6 +32,7 @@ from shared.settings import Settings
 from shared.states import Reason
 from shared.withdrawals import effects, paid_outside, pauses, resolve, transitions
 from shared.withdrawals.attempts import CONTRADICTED
+from tests.support import steps
 from tests.support.mail_steps import add_user, turn_on
 from tests.support.mailbox import mail_server
 from tests.support.paths import ROOT, files
@@ -141,7 +142,7 @@ def _paid_late(world: World) -> tuple[UUID, dict[str, Any]]:
     """A withdrawal whose coins were refunded and whose payout RazorpayX still paid."""
     add_user(world, email=None, user_id="user456")
     send = world.first_send(user_id="user456", upi_id="another@okaxis")
-    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
+    steps.record_answer(send, Refused("input_validation_failed", "no", 400))
     payout = world.arrive_late(send.withdrawal_id)
     assert world.receive_report(payout) == "conflict"
     return send.withdrawal_id, payout

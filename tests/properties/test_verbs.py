@@ -89,7 +89,7 @@ class Verbs(Watched):
             key = self._request(user_id, 500)
             if fate:
                 self._wait(100)
-                self._work(key, fate, only=Send)
+                self._work([key], fate, only=Send)
 
     # --- users, and random events
 
@@ -106,6 +106,7 @@ class Verbs(Watched):
                 self._credit(self.facts.withdrawals[key]["user_id"], 700)
             case "worker error":
                 withdrawals.postpone_after_error(UUID(key), RuntimeError("our own fault"))
+                self.worker_errors[key] += 1
                 self._check()
             case "somebody else's webhook":
                 before = self.facts.journal
@@ -123,9 +124,7 @@ class Verbs(Watched):
     @rule(i=indexes, seconds=waits)
     def claim(self, i: int, seconds: int) -> None:
         self._wait(seconds)
-        held = self._claim(self._pick(i))
-        if held:
-            self.held.append(held)
+        self.held += self._claim([self._pick(i)])
 
     @has_steps
     @rule(n=indexes, fate=fates)
@@ -140,9 +139,7 @@ class Verbs(Watched):
         held = self.held.pop(n % len(self.held))
         if held.answer is None:
             self._call(held, fate)
-        following = self._record(held)
-        if following:
-            self.held.append(following)
+        self.held += self._record([held])
 
     @has_steps
     @rule(n=indexes)
@@ -152,7 +149,24 @@ class Verbs(Watched):
     @rule(i=indexes, fate=fates, seconds=waits)
     def work(self, i: int, fate: str, seconds: int) -> None:
         self._wait(seconds)
-        self._work(self._pick(i), fate)
+        self._work([self._pick(i)], fate)
+
+    @rule(first=fates, second=fates, seconds=waits)
+    def work_on_a_batch(self, first: str, second: str, seconds: int) -> None:
+        """All withdrawals in one message."""
+        self._wait(seconds)
+        self._work(list(self.facts.withdrawals), first, second)
+
+    @has_steps
+    @rule(fate=fates)
+    def record_a_batch(self, fate: str) -> None:
+        """The answers of all steps that workers hold arrive at once, one for each withdrawal."""
+        batch = list({held.step.withdrawal_id: held for held in self.held}.values())
+        self.held = [held for held in self.held if held not in batch]
+        for held in batch:
+            if held.answer is None:
+                self._call(held, fate)
+        self.held += self._record(batch)
 
     @rule(i=indexes, silent=st.integers(0, 12), arrives=st.integers(0, 12))
     def look_for_an_hour(self, i: int, silent: int, arrives: int) -> None:
@@ -162,7 +176,7 @@ class Verbs(Watched):
             if self.facts.withdrawals[key]["status"] not in OPEN:
                 break
             self._wait(640)
-            self._work(key, "never" if n == silent else "accepted", only=LookUp)
+            self._work([key], "never" if n == silent else "accepted", only=LookUp)
             if n == arrives:
                 self._arrive_all(self.facts.keys(key))
 

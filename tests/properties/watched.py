@@ -5,9 +5,11 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from uuid import UUID
 
@@ -20,12 +22,13 @@ from shared.errors import BadRequest, Conflict
 from shared.proof import checks
 from shared.providers.answers import ALIVE, Accepted, Found, PayoutReport, Refused
 from shared.providers.steps import Prepare, Send, Step
-from shared.queues import messages, redis_broker
+from shared.queues import messages, redis_broker, soon
 from shared.queues.names import BACKLOG, PAYOUTS, POLLS, QUEUES, WEBHOOKS
 from shared.settings import settings
 from shared.states import Decision
 from shared.withdrawals import blocks, inbox, review
 from shared.withdrawals.paid_outside import NO_PAYMENT
+from shared.withdrawals.record import ERRORS_BEFORE_HOLD
 from tests.properties.facts import (
     EMPTY,
     ENDED,
@@ -38,6 +41,7 @@ from tests.properties.facts import (
     moved_twice,
 )
 from tests.properties.model import DAY_SECONDS, DEAD, Belief, Held, Payout, Provider, read
+from tests.support import steps
 from tests.support.world import World, payment
 
 USERS = {"asha": "asha@okaxis", "ravi": "ravi@ybl"}
@@ -55,6 +59,9 @@ AGE = """
     UPDATE webhook_events SET due_at = due_at - interval '{0} seconds';
     UPDATE switches SET probe_at = probe_at - interval '{0} seconds'
 """
+DUE_EVENTS = (
+    "SELECT event_id FROM webhook_events WHERE applied_at IS NULL AND due_at <= now() ORDER BY due_at"
+)
 UNMATCHED = """
     SELECT event_id FROM webhook_events e JOIN payout_attempts a ON e.reference_id = a.id::text
     WHERE e.outcome = 'unmatched'
@@ -77,6 +84,7 @@ class Watched(RuleBasedStateMachine):
         self.beliefs: dict[str, Belief] = {}  # by attempt id
         self.held: list[Held] = []  # steps that workers hold
         self.events: dict[str, PayoutReport] = {}  # the report in each stored webhook
+        self.worker_errors: Counter[str] = Counter()
         self.unpayable: set[str] = set()  # withdrawals whose payee was refused
         self.decided: set[str] = set()  # by people, ever
         self.blocked: set[str] = set()  # UPI ids
@@ -118,12 +126,16 @@ class Watched(RuleBasedStateMachine):
             assert not may, f"{key} is pending and could not be cancelled"
         self._check()
 
-    def _claim(self, key: str) -> Held | None:
-        step = withdrawals.claim(UUID(key))
-        row = self.facts.withdrawals[key]
-        may = row["is_due"] or row["status"] == "completed" or getattr(step, "hint_count", None) is not None
-        assert not step or may, f"{key} was not due: {step}"
-        held = self._hold(step) if step else None
+    def _claim(self, keys: list[str]) -> list[Held]:
+        claimed = steps.claim_all([UUID(key) for key in keys])
+        for step in claimed:
+            row = self.facts.withdrawals[str(step.withdrawal_id)]
+            may = (
+                row["is_due"] or row["status"] == "completed" or getattr(step, "hint_count", None) is not None
+            )
+            assert may, f"{step.withdrawal_id} was not due: {step}"
+        assert len({step.withdrawal_id for step in claimed}) == len(claimed), "two steps for one withdrawal"
+        held = [self._hold(step) for step in claimed]
         self._check()
         return held
 
@@ -150,7 +162,18 @@ class Watched(RuleBasedStateMachine):
         held.answer = self.provider.perform(held, fate)
         self._check_the_provider()
 
-    def _record(self, held: Held) -> Held | None:
+    def _record(self, answered: list[Held]) -> list[Held]:
+        flagged: set[str] = set()
+        for held in answered:
+            flagged |= self._record_in_model(held)
+        following = steps.record_all([(held.step, held.answer) for held in answered if held.answer])
+        next_held = [self._hold(step) for step in following]
+        self._check()
+        self._must_be_flagged(flagged)
+        return next_held
+
+    def _record_in_model(self, held: Held) -> set[str]:
+        """Pass an answer to the model; returns the withdrawals that it contradicts."""
         assert held.answer is not None
         flagged: set[str] = set()
         match held.answer:
@@ -165,18 +188,16 @@ class Watched(RuleBasedStateMachine):
                     self.unpayable.add(str(held.step.withdrawal_id))
             case _:
                 self.beliefs[str(held.step.attempt_id)].recorded(held, self.provider.now())
-        step = withdrawals.record_answer(held.step, held.answer)
-        following = self._hold(step) if step else None
-        self._check()
-        self._must_be_flagged(flagged)
-        return following
+        return flagged
 
-    def _work(self, key: str, fate: str, only: type = object) -> None:
-        held = self._claim(key)
-        while held:
-            others = "accepted" if isinstance(held.step, Prepare) else "never"
-            self._call(held, fate if isinstance(held.step, only) else others)
-            held = self._record(held)
+    def _work(self, keys: list[str], *fates: str, only: type = object) -> None:
+        """Claim, call and record these withdrawals as one batch; their calls have these fates in turn."""
+        batch = self._claim(keys)
+        while batch:
+            for held, fate in zip(batch, itertools.cycle(fates), strict=False):
+                others = "accepted" if isinstance(held.step, Prepare) else "never"
+                self._call(held, fate if isinstance(held.step, only) else others)
+            batch = self._record(batch)
 
     def _sweep(self) -> None:
         withdrawals.sweep()
@@ -184,17 +205,19 @@ class Watched(RuleBasedStateMachine):
 
     def _next_message(self, fate: str) -> bool:
         """Process the next message as a worker does; False if there is none."""
+        soon.flush()
         for queue in (WEBHOOKS, PAYOUTS, POLLS, BACKLOG):
             raw = self.broker.rpop(queue)
             if raw is None:
                 continue
             message = json.loads(raw)
-            key = json.loads(base64.b64decode(message["body"]))[0][0]
-            messages.clear_nudge_mark(key)
+            keys = json.loads(base64.b64decode(message["body"]))[0]
             if message["headers"]["task"] == messages.APPLY:
-                self._apply(key)
-            elif key in self.facts.withdrawals:
-                self._work(key, fate)
+                messages.clear_nudge_marks([messages.APPLY])
+                self._apply([row.event_id for row in self.world.sql(DUE_EVENTS)])
+            else:
+                messages.clear_nudge_marks(keys)
+                self._work([key for key in keys if key in self.facts.withdrawals], fate, "accepted")
             return True
         return False
 
@@ -223,23 +246,24 @@ class Watched(RuleBasedStateMachine):
         assert is_new == (event_id not in self.events), "an event is stored once"
         self.events[event_id] = read(payout)
         if at_once:
-            self._apply(event_id)
+            self._apply([event_id])
         self._check()
 
-    def _apply(self, event_id: str) -> None:
-        query = "SELECT FROM webhook_events WHERE event_id = :id AND applied_at IS NULL"
-        is_waiting = bool(self.world.sql(query, id=event_id))
+    def _apply(self, event_ids: list[str]) -> None:
+        query = "SELECT event_id FROM webhook_events WHERE event_id = ANY(:ids) AND applied_at IS NULL"
+        waiting = {row.event_id for row in self.world.sql(query, ids=event_ids)}
         before = self.facts
-        report = self.events[event_id]
-        outcome = inbox.apply(event_id)
-        assert (outcome is not None) == is_waiting, "an event is applied once"
-        if outcome == "pay":
-            belief = self.beliefs[str(report.reference_id)]
-            assert belief.may_trust_webhook(report), f"{belief} was paid by a webhook alone"
-            belief.state = "paid"
-            belief.unconfirmed = True
+        outcomes = inbox.apply(event_ids)
+        assert outcomes.keys() == waiting, "an event is applied once"
+        for event_id, outcome in outcomes.items():
+            if outcome == "pay":
+                report = self.events[event_id]
+                belief = self.beliefs[str(report.reference_id)]
+                assert belief.may_trust_webhook(report), f"{belief} was paid by a webhook alone"
+                belief.state = "paid"
+                belief.unconfirmed = True
         self._check()
-        if outcome != "pay":
+        if "pay" not in outcomes.values():
             assert before.without_hints() == self.facts.without_hints(), "a webhook alone changed something"
 
     def _tell(self, report: PayoutReport, channel: str) -> None:
@@ -417,7 +441,8 @@ class Watched(RuleBasedStateMachine):
                 assert not self.provider.could_still_pay(keys), f"{key} was refunded but may be paid"
                 assert not self._may_still_be_sent(key), f"{key} was refunded but a worker may send it"
             flag = row["hold"] or "unanswered"
-            known = ("unanswered", "upi_blocked", "wallet_frozen")
+            known = ["unanswered", "upi_blocked", "wallet_frozen"]
+            known += ["worker_error"] * (self.worker_errors[key] >= ERRORS_BEFORE_HOLD)
             expected = flag in known or flag.startswith("held:") or key in self.decided
             assert expected, f"{key} is flagged {flag} without a contradiction"
 

@@ -35,7 +35,7 @@ from shared.providers.clients import client
 from shared.providers.razorpayx.answers import parse_report
 from shared.providers.razorpayx.client import RazorpayXClient
 from shared.providers.steps import Prepare, Send, Step
-from shared.queues import messages, redis_broker
+from shared.queues import messages, redis_broker, soon
 from shared.queues.names import EVERY_QUEUE
 from shared.settings import settings
 from shared.states import PaidVia
@@ -44,8 +44,8 @@ from shared.withdrawals.paid_outside import Payment
 from tests.support import simulator as outside
 from tests.support.databases import EmptyDatabases
 from tests.support.simulator import Simulator
+from tests.support.steps import claim, record_answer
 from tests.support.suspicions import suspicions
-from worker import tasks
 
 KEY = "test-app-key-0123456789"
 RATE_LIMITS = (
@@ -128,6 +128,9 @@ class World:
         for variable, value in environment.items():
             patch.setenv(variable, value)
         forget_settings()
+        if soon._thread is not None:
+            soon._thread._due.clear()  # what falls due for an earlier test
+            soon._thread._known.clear()
         broker = redis_broker.client()  # it may be a developer's own Redis: delete only our keys
         broker.delete(*EVERY_QUEUE, *broker.scan_iter("nudged:*", count=1000))
         world = cls(simulator)
@@ -177,7 +180,7 @@ class World:
 
     def bring_on(self, withdrawal_id: UUID) -> None:
         """Process one message, as a worker does."""
-        tasks.bring_on(withdrawal_id, RazorpayXClient(settings()))
+        withdrawals.bring_on([str(withdrawal_id)], RazorpayXClient(settings()))
 
     def perform(self, step: Step) -> Answer:
         """Make only the call of a step."""
@@ -187,9 +190,9 @@ class World:
         """Request a withdrawal and claim its first attempt; returns the step whose call comes next."""
         withdrawal_id = self.request(**about)
         self.advance()
-        step = withdrawals.claim(withdrawal_id)
+        step = claim(withdrawal_id)
         if isinstance(step, Prepare):
-            step = withdrawals.record_answer(step, self.perform(step))
+            step = record_answer(step, self.perform(step))
         assert isinstance(step, Send)
         return step
 
@@ -213,7 +216,7 @@ class World:
     def webhook(self, event: str, payout: dict[str, Any], event_id: str) -> str | None:
         """Receive one webhook of the provider and apply it."""
         inbox.receive(event_id, event_body(event, payout))
-        return inbox.apply(event_id)
+        return inbox.apply([event_id]).get(event_id)
 
     def receive_report(self, payout: dict[str, Any], channel: str = "poll") -> str:
         """Apply this payout as the answer to one of our own calls; returns the effect."""
@@ -371,5 +374,5 @@ def forget_settings() -> None:
         _environment = environment
     for cached in (gauges.database_samples, gauges.broker_samples):
         cached.cache_clear()
-    messages._backoff_until = messages._sweep_scheduled_until = 0.0
+    messages._backoff_until = 0.0
     engines._full_at = -engines.FULL_RETRY_SECONDS

@@ -97,12 +97,12 @@ def worker(log: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def assert_worker_consumes(client: redis.Redis, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Assert that the worker consumes a message: it deletes the mark of its key."""
-    key = f"probe{next(_numbers)}"
-    client.set(f"nudged:{key}", 1)
-    client.lpush("webhooks", json.dumps(message(key)))
+    """Assert that the worker consumes a message: it deletes the mark of its task."""
+    mark = f"nudged:{messages.APPLY}"
+    client.set(mark, 1)
+    client.lpush("webhooks", json.dumps(message(f"probe{next(_numbers)}")))
     wait_until(
-        lambda: not client.exists(f"nudged:{key}") or process.poll() is not None,
+        lambda: not client.exists(mark) or process.poll() is not None,
         WAIT_SECONDS,
         lambda: AssertionError(log.read_text()[-3000:]),
     )

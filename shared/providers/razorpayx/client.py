@@ -7,6 +7,7 @@ response before the SDK reads it, and call it through its generic request method
 
 import threading
 import time
+from importlib.metadata import version
 from time import perf_counter
 from typing import Any
 
@@ -25,6 +26,12 @@ from shared.settings import Settings
 from shared.telemetry import metrics
 
 TOO_MANY_REQUESTS = 429
+SDK_VERSION = version("razorpay")
+
+
+class _Sdk(razorpay.Client):  # type: ignore[misc]
+    def _get_version(self) -> str:
+        return SDK_VERSION  # the SDK reads it from the disk for each call
 
 
 class RazorpayXClient:
@@ -138,7 +145,7 @@ class RazorpayXClient:
     def _sdk(self) -> razorpay.Client:
         if not hasattr(self._local, "sdk"):
             wire = Wire(self._settings.razorpayx_connect_seconds, self._settings.razorpayx_read_seconds)
-            sdk = razorpay.Client(
+            sdk = _Sdk(
                 session=wire,
                 auth=(
                     self._settings.razorpayx_key_id,

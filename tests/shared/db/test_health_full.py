@@ -14,6 +14,7 @@ from shared.db.engines import FULL_RETRY_SECONDS, engine
 from shared.errors import Unavailable
 from shared.queues import messages, redis_broker
 from tests.shared.withdrawals.test_apply_report_failures import HOOK
+from tests.support import steps
 from tests.support.api import CREDIT, GOOD, WITHDRAW, assert_refused
 from tests.support.world import World, sign
 
@@ -68,7 +69,7 @@ def test_a_withdrawal_is_paid_once_if_the_disk_fills_up_during_the_call(world: W
     send = world.first_send()
     answer = world.perform(send)
     with no_room(world), pytest.raises(Unavailable):
-        withdrawals.record_answer(send, answer)
+        steps.record_answer(send, answer)
     assert [attempt.state for attempt in world.attempts(send.withdrawal_id)] == ["sending"]
     assert world.finish(send.withdrawal_id) == "completed"
     assert len(world.simulator.payouts()) == 1

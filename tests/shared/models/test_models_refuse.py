@@ -9,7 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from shared.db.transactions import transaction
 from shared.models import BlockRemoval
 from shared.providers.answers import Refused
-from shared.withdrawals import blocks, record_answer
+from shared.withdrawals import blocks
+from tests.support.steps import record_answer
 from tests.support.world import World
 
 REFUND = """

@@ -11,6 +11,7 @@ from shared.db.transactions import transaction
 from shared.models import CircuitBreaker, ExceptionRecord
 from shared.monitoring import watchdog
 from shared.withdrawals import circuit_breakers, inbox
+from tests.support import steps
 from tests.support.world import World
 
 DAY_SECONDS = 86_400
@@ -89,7 +90,7 @@ def test_webhook_lag_is_measured_from_the_event_to_its_arrival(world: World) -> 
     for number in range(3):
         body = {"event": "payout.updated", "created_at": int(time.time()) - 30, "payload": {}}
         inbox.receive(f"event-{number}", json.dumps(body).encode())
-        inbox.apply(f"event-{number}")
+        steps.apply(f"event-{number}")
     with transaction() as session:
         stats = watchdog.webhook_stats(session)
     assert stats.lag_p50_seconds == pytest.approx(30, abs=5)
@@ -169,6 +170,6 @@ def test_a_probe_in_progress_ends_the_pause_itself(world: World) -> None:
     with transaction() as session:
         circuit_breakers.trip(session, "payouts", reason="low_balance: none", withdrawal_id=withdrawal_id)
     world.sql("UPDATE switches SET probe_at = now()")
-    assert withdrawals.claim(withdrawal_id) is not None
+    assert steps.claim(withdrawal_id) is not None
     watchdog.record_balance(1_000_000)
     assert not payouts_switch(world).is_on

@@ -27,7 +27,8 @@ from shared.proof.evidence import NOT_EVIDENCE, VERSIONED_TABLES, VersionedTable
 from shared.providers.answers import Refused
 from shared.roles import Role
 from shared.settings import settings
-from shared.withdrawals import blocks, record_answer
+from shared.withdrawals import blocks
+from tests.support.steps import record_answer
 from tests.support.world import World
 
 # A different value for a column of each type. Row constraints are dropped while it is set.

@@ -16,6 +16,7 @@ from shared.providers.rate_limit import delay_slots_if_late, wait_for_slot
 from shared.providers.registry import provider
 from shared.queues import redis_broker
 from shared.queues.names import QUEUES
+from tests.support import steps
 from tests.support.world import World
 
 
@@ -27,11 +28,17 @@ def paced(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 INTERVAL = timedelta(seconds=rate_limit.SLOT_MARGIN / 40)
-# Each slot that is assigned: when it was free, when it was requested, and when the reply was sent.
+assert timedelta(microseconds=25875) == INTERVAL  # as in RECORD_SLOTS
+# Each slot that is assigned: when it was free, when it was requested, and when the reply was sent. One statement
+# may assign several.
 RECORD_SLOTS = (
     """CREATE TABLE assigned (free_at timestamptz, next_at timestamptz, asked_at timestamptz, answered_at timestamptz)""",
     """CREATE FUNCTION record_slot() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-         INSERT INTO assigned VALUES (OLD.next_at, NEW.next_at, statement_timestamp(), clock_timestamp());
+         INSERT INTO assigned
+         SELECT CASE WHEN later = number - 1 THEN OLD.next_at ELSE NEW.next_at - (later + 1) * slot END,
+                NEW.next_at - later * slot, statement_timestamp(), clock_timestamp()
+         FROM (SELECT NEW.calls - OLD.calls AS number, interval '25875 microseconds' AS slot) taken,
+              generate_series(0, number - 1) later;
          RETURN NULL;
        END $$""",
     # Only the provider's slots: not the usage statistics, and not the slots of hints.
@@ -123,7 +130,7 @@ def test_a_call_without_a_slot_in_time_is_not_made_and_not_counted_as_a_failure(
     paced.sql("UPDATE pace SET next_at = now() + interval '30 seconds'")
     assert wait_for_slot(provider().code, 0.1) is None
     before = len(paced.simulator.calls())
-    withdrawals.record_answer(send, Throttled("paced", "Too many calls wait for the rate limit"))
+    steps.record_answer(send, Throttled("paced", "Too many calls wait for the rate limit"))
     assert len(paced.simulator.calls()) == before
     assert paced.read(send.withdrawal_id).status_reason == "paced"
     paced.sql("UPDATE pace SET next_at = now()")
@@ -221,7 +228,7 @@ def test_during_a_backoff_nothing_is_claimed_and_withdrawals_can_be_cancelled(wo
     cancelled, paid = world.request(), world.request()
     world.advance(11)
     rate_limit.back_off(provider().code, 30)
-    assert withdrawals.claim(paid) is None
+    assert steps.claim(paid) is None
     assert withdrawals.sweep().submits == 0
     assert world.read(paid).status == "pending"
     withdrawals.cancel(cancelled, reason="tired of waiting", actor="app:test")
@@ -236,10 +243,10 @@ def test_a_recheck_of_a_paid_withdrawal_waits_for_the_end_of_the_backoff_too(wor
     world.sql("UPDATE payout_attempts SET recheck_at = now()")
     due = world.attempts(withdrawal_id)[0].recheck_at
     rate_limit.back_off(provider().code, 60)
-    assert withdrawals.claim(withdrawal_id) is None
+    assert steps.claim(withdrawal_id) is None
     assert world.attempts(withdrawal_id)[0].recheck_at == due
     world.advance()
-    assert withdrawals.claim(withdrawal_id) is not None
+    assert steps.claim(withdrawal_id) is not None
 
 
 def test_a_low_rate_limit_is_not_a_backoff(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,4 +257,4 @@ def test_a_low_rate_limit_is_not_a_backoff(world: World, monkeypatch: pytest.Mon
     world.advance()
     assert wait_for_slot(provider().code, 0) is not None
     assert seconds_to_next_slot(world) > rate_limit.BACKLOG_SECONDS
-    assert withdrawals.claim(withdrawal_id) is not None
+    assert steps.claim(withdrawal_id) is not None

@@ -13,6 +13,7 @@ from shared.reconciliation import owed_coins
 from shared.states import Decision
 from shared.withdrawals import blocks
 from tests.shared.reconciliation.days import Day, kinds, sent
+from tests.support import steps
 from tests.support.world import World, payment
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("people")]
@@ -155,7 +156,7 @@ def paid_late(world: World) -> tuple[UUID, dict[str, Any]]:
     """A withdrawal that was refunded as refused although the provider paid it, unknown to us."""
     world.credit()
     send = world.first_send()
-    withdrawals.record_answer(send, Refused("input_validation_failed", "no", 400))
+    steps.record_answer(send, Refused("input_validation_failed", "no", 400))
     return send.withdrawal_id, world.arrive_late(send.withdrawal_id)
 
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from sandbox.processes import wait_until
 from shared import withdrawals
 from shared.db.engines import engine
 from shared.db.transactions import transaction
@@ -17,11 +18,13 @@ from shared.proof import checks
 from shared.providers.answers import Accepted, PayoutReport, Refused, Unknown
 from shared.providers.razorpayx.answers import build_report as report_of
 from shared.providers.steps import Send
-from shared.queues import redis_broker
+from shared.queues import redis_broker, soon
 from shared.queues.names import WEBHOOKS
 from shared.states import LIVE, AttemptState
-from shared.withdrawals import apply_report, inbox, record_answer
+from shared.withdrawals import apply_report, inbox
 from shared.withdrawals.report_meaning import MEANING
+from tests.support import steps
+from tests.support.steps import record_answer
 from tests.support.world import World
 
 PAYOUT = "pout_00000000000001"
@@ -194,7 +197,7 @@ def test_a_failed_attempt_that_was_paid_after_all_blocks_the_refund_of_its_retry
     first = world.first_send()
     apply(first, "failed", reason="gateway_timeout")
     world.advance()
-    second = withdrawals.claim(first.withdrawal_id)
+    second = steps.claim(first.withdrawal_id)
     assert isinstance(second, Send) and second.attempt_id != first.attempt_id
     assert apply(first, "processed") == "conflict"
     other = report_of(
@@ -269,7 +272,7 @@ def test_a_different_body_under_a_known_event_id_is_a_different_event(world: Wor
     assert inbox.receive("ev_same", body.encode())
     assert not inbox.receive("ev_same", body.encode())
     key = world.sql("SELECT event_id FROM webhook_events WHERE applied_at IS NULL")[0].event_id
-    assert inbox.apply(key) == "hinted"
+    assert steps.apply(key) == "hinted"
 
 
 def test_a_report_about_an_unknown_payout_is_unmatched(world: World) -> None:
@@ -303,7 +306,7 @@ def test_the_same_webhook_a_hundred_times_applies_once(world: World) -> None:
 )
 def test_unreadable_and_ignored_webhooks_are_stored(world: World, body: bytes, outcome: str) -> None:
     assert inbox.receive("ev_odd", body)
-    inbox.apply("ev_odd")
+    steps.apply("ev_odd")
     [kept] = world.sql("SELECT body, outcome, applied_at FROM webhook_events")
     assert (bytes(kept.body), kept.outcome) == (body, outcome)
     assert kept.applied_at
@@ -311,9 +314,10 @@ def test_unreadable_and_ignored_webhooks_are_stored(world: World, body: bytes, o
 
 def test_a_webhook_that_is_not_about_a_payout_is_not_queued(world: World) -> None:
     assert inbox.receive("ev_other", b'{"event": "transaction.created", "payload": {}}')
+    soon.flush()
     assert redis_broker.depth(WEBHOOKS) == 0
     assert inbox.receive("ev_payout", b'{"event": "payout.processed", "payload": {}}')
-    assert redis_broker.depth(WEBHOOKS) == 1
+    wait_until(lambda: redis_broker.depth(WEBHOOKS) == 1, 15)
 
 
 def test_a_payout_of_one_attempt_reported_for_another_puts_it_on_hold(world: World) -> None:
@@ -343,8 +347,8 @@ def test_a_webhook_that_always_raises_is_set_aside_and_blocks_no_other(world: Wo
     inbox.receive("ev_poison", body)
     for _ in range(inbox.MAX_TRIES):
         with pytest.raises(IntegrityError, match="ours"):
-            inbox.apply("ev_poison")
-    assert inbox.apply("ev_poison") is None
+            steps.apply("ev_poison")
+    assert steps.apply("ev_poison") is None
     assert world.sql("SELECT outcome FROM webhook_events")[0].outcome == "poison"
     assert checks.run().unread_webhooks == ["ev_poison"]
     assert apply(healthy, "processed") == "pay"
@@ -360,9 +364,9 @@ def test_a_busy_database_does_not_count_as_a_failed_try_of_a_webhook(world: Worl
     with engine().connect() as blocker:
         blocker.execute(text("SELECT FROM withdrawals FOR UPDATE"))
         with pytest.raises(Unavailable):
-            inbox.apply("ev_locked")
+            steps.apply("ev_locked")
     assert world.sql("SELECT tries FROM webhook_events")[0].tries == 0
-    assert inbox.apply("ev_locked") == "pay"
+    assert steps.apply("ev_locked") == "pay"
 
 
 def test_a_report_with_our_payouts_id_and_a_foreign_reference_moves_nothing(world: World) -> None:
@@ -424,7 +428,7 @@ def test_exception_records_close_when_their_withdrawal_is_paid(world: World) -> 
     record_answer(send, Unknown("no answer"))
     world.sql("UPDATE payout_attempts SET created_at = created_at - interval '2 hours', sends = 9")
     world.advance()
-    look_up = withdrawals.claim(send.withdrawal_id)
+    look_up = steps.claim(send.withdrawal_id)
     assert look_up is not None
     record_answer(look_up, Unknown("no answer"))
     for _ in range(3):
@@ -443,13 +447,13 @@ def test_an_unanswered_last_recheck_is_repeated_for_a_limited_time(world: World)
     withdrawal_id = world.paid()
     world.sql("UPDATE withdrawals SET completed_at = completed_at - interval '8 days 1 minute'")
     world.sql("UPDATE payout_attempts SET recheck_at = now()")
-    recheck = withdrawals.claim(withdrawal_id)
+    recheck = steps.claim(withdrawal_id)
     assert recheck is not None
     record_answer(recheck, Unknown("503", 503))
     assert world.attempts(withdrawal_id)[0].recheck_at is not None
     world.sql("UPDATE withdrawals SET completed_at = completed_at - interval '3 days'")
     world.sql("UPDATE payout_attempts SET recheck_at = now()")
-    recheck = withdrawals.claim(withdrawal_id)
+    recheck = steps.claim(withdrawal_id)
     assert recheck is not None
     record_answer(recheck, Unknown("503", 503))
     assert world.attempts(withdrawal_id)[0].recheck_at is None, "rechecks end"

@@ -16,7 +16,8 @@ from shared.providers.answers import Found, Refused
 from shared.providers.razorpayx.answers import build_report as report_of
 from shared.providers.steps import LookUp, Send
 from shared.states import Decision, Status
-from shared.withdrawals import blocks, claim, record_answer
+from shared.withdrawals import blocks
+from tests.support.steps import claim, record_answer
 from tests.support.world import World
 
 pytestmark = pytest.mark.usefixtures("people")

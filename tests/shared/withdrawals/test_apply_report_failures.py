@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from base64 import b64decode
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,10 +27,12 @@ from shared.queues import redis_broker
 from shared.queues.names import BACKLOG, PAYOUTS
 from shared.settings import settings
 from shared.states import Decision
-from shared.withdrawals import blocks, claim, inbox, record_answer
+from shared.withdrawals import blocks
+from tests.support import steps
 from tests.support.api import STATUS
 from tests.support.backlog import insert_backlog
 from tests.support.simulator import KEY_ID, KEY_SECRET
+from tests.support.steps import claim, record_answer
 from tests.support.world import World, sign
 from worker import tasks
 
@@ -90,7 +93,7 @@ def test_a_payment_reported_after_an_hour_without_a_payout_is_left_to_people(
     assert world.step(withdrawal_id) == "failed"
     late = world.arrive_late(withdrawal_id)
     assert deliver(client, "ev_late", "payout.processed", late) == 200
-    assert inbox.apply("ev_late") == "hinted"
+    assert steps.apply("ev_late") == "hinted"
     assert world.read(withdrawal_id).hold is None  # a webhook alone opens no record
     world.bring_on(withdrawal_id)
     assert world.read(withdrawal_id).hold == "processed_after_refused"
@@ -179,7 +182,7 @@ def test_an_event_about_an_unknown_payout_is_stored_unmatched_and_changes_nothin
     before = world.story(send.withdrawal_id)
     foreign = {"id": "pout_foreign0000001", "amount": 5000, "reference_id": "order-17", "status": "failed"}
     assert deliver(client, "ev_foreign", "payout.failed", foreign) == 200
-    assert inbox.apply("ev_foreign") == "unmatched"
+    assert steps.apply("ev_foreign") == "unmatched"
     assert (world.story(send.withdrawal_id), world.balance()) == (before, 1500)
 
 
@@ -193,14 +196,14 @@ def test_an_unmatched_event_is_read_again_when_its_reference_appears(
     reference = str(attempt_id(withdrawal_id, 1))
     payout = {"id": "pout_00000000000009", "amount": 5000, "reference_id": reference, "status": "processed"}
     assert deliver(client, "ev_early", "payout.processed", payout) == 200
-    assert inbox.apply("ev_early") == "unmatched"
+    assert steps.apply("ev_early") == "unmatched"
     world.advance()
     step = claim(withdrawal_id)
     assert step is not None
     send = record_answer(step, world.perform(step))
     assert isinstance(send, Send) and str(send.attempt_id) == reference
     assert outcome(world, "ev_early") is None  # it is read again
-    assert inbox.apply("ev_early") == "hinted"
+    assert steps.apply("ev_early") == "hinted"
     world.bring_on(withdrawal_id)
     assert world.story(withdrawal_id)[-1] == "asked:no_payout"  # the webhook was untrue
     assert (world.read(withdrawal_id).status, world.simulator.payouts()) == ("processing", [])
@@ -225,7 +228,7 @@ def test_a_reversal_refunds_once_in_an_entry_linked_to_the_withdrawal(
         status_reason = "bank_account_closed" if status == "failed" else None
         world.simulator.post(f"payouts/{payout['id']}/status", {"status": status, "reason": status_reason})
         deliver(client, f"ev_{number}", f"payout.{status}", {**entity, "status": status, **details})
-        assert inbox.apply(f"ev_{number}") is not None
+        assert steps.apply(f"ev_{number}") is not None
         world.bring_on(send.withdrawal_id)
     entries = world.sql("SELECT kind, coins, withdrawal_id FROM coin_transactions WHERE kind = 'refund'")
     assert [(entry.coins, entry.withdrawal_id) for entry in entries] == [(500, send.withdrawal_id)]
@@ -403,7 +406,7 @@ def test_a_user_with_five_thousand_withdrawals_does_not_delay_a_user_with_one(wo
 def _waiting(queue: str) -> list[str]:
     """The withdrawals in a queue, the next one first."""
     messages = reversed(redis_broker.client().lrange(queue, 0, -1))
-    return [json.loads(message)["headers"]["argsrepr"].strip("['],()") for message in messages]
+    return [key for message in messages for key in json.loads(b64decode(json.loads(message)["body"]))[0]]
 
 
 # --- people, beside workers and webhooks

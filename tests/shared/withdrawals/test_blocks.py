@@ -15,6 +15,7 @@ from shared.withdrawals import blocks
 from tests.cli.test_operations import output_of, payouts
 from tests.shared.withdrawals.test_request import try_request
 from tests.shared.withdrawals.test_review import ASHA, RAVI, approve, refused, reject
+from tests.support import steps
 from tests.support.api import GOOD, WITHDRAW, assert_refused
 from tests.support.world import KEY, World
 
@@ -121,11 +122,11 @@ def test_a_new_block_after_an_approval_requires_another_approval(funded: World) 
 def test_a_withdrawal_blocked_while_its_payee_is_registered_is_not_sent(funded: World) -> None:
     withdrawal_id = funded.request()
     funded.advance()
-    step = withdrawals.claim(withdrawal_id)
+    step = steps.claim(withdrawal_id)
     assert isinstance(step, Prepare)
     answer = funded.perform(step)
     block("@okhdfcbank")
-    assert withdrawals.record_answer(step, answer) is None
+    assert steps.record_answer(step, answer) is None
     assert funded.read(withdrawal_id).awaits_approval == "upi_blocked"
     assert funded.attempts(withdrawal_id) == []
 
@@ -155,7 +156,7 @@ def test_a_withdrawal_blocked_before_a_resend_is_looked_up_and_not_sent(funded: 
     """The first send may not have arrived: a resend could pay a blocked payee."""
     funded.simulator.scenario(fault, next=1)
     send = funded.first_send()
-    withdrawals.record_answer(send, funded.perform(send))
+    steps.record_answer(send, funded.perform(send))
     block()
     for _ in range(9):
         funded.step(send.withdrawal_id)

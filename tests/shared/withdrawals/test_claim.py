@@ -16,9 +16,9 @@ from shared.providers.failures import POLICIES, policy_for
 from shared.providers.razorpayx.client import RazorpayXClient
 from shared.providers.steps import Prepare
 from shared.settings import settings
-from shared.withdrawals import claim, record_answer
 from tests.support.receiver import webhook_receiver
 from tests.support.slow_peer import SlowPeer
+from tests.support.steps import claim, record_answer
 from tests.support.world import World
 from worker import tasks
 

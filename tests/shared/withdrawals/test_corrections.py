@@ -16,7 +16,8 @@ from shared.people import exception_records
 from shared.proof import checks
 from shared.providers.answers import Refused
 from shared.states import Decision
-from shared.withdrawals import blocks, record_answer
+from shared.withdrawals import blocks
+from tests.support.steps import record_answer
 from tests.support.world import World
 
 pytestmark = pytest.mark.usefixtures("people")

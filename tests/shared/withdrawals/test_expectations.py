@@ -11,6 +11,7 @@ from shared.proof import checks
 from shared.providers import rate_limit
 from shared.providers.registry import provider
 from shared.states import WAITING, Reason
+from tests.support import steps
 from tests.support.world import World
 
 MINUTE_SECONDS = 60
@@ -60,7 +61,7 @@ def burst(world: World, number: int = NEW_PAYEES) -> list[UUID]:
         world.credit(user_id=f"user{n}")
         ids.append(world.request(user_id=f"user{n}", upi_id=f"user{n}@okaxis"))
     pass_time(world, 30)
-    withdrawals.sweep()
+    steps.sweep()
     assert {world.read(withdrawal_id).status_reason for withdrawal_id in ids} == {Reason.PACED}
     return ids
 
@@ -93,9 +94,9 @@ def test_a_stuck_withdrawal_in_a_burst_becomes_overdue(slow: World) -> None:
     stuck, *others = burst(slow, 6)
     for withdrawal_id in others:
         work_on(slow, withdrawal_id)
-        withdrawals.sweep()
+        steps.sweep()
     pass_time(slow, MINUTE_SECONDS)
-    withdrawals.sweep()
+    steps.sweep()
     assert watchdog.warn_of_overdue() == 1
     [record] = slow.sql("SELECT withdrawal_id FROM exception_records WHERE kind = 'overdue'")
     assert record.withdrawal_id == stuck
@@ -106,7 +107,7 @@ def test_without_workers_all_withdrawals_of_a_burst_become_overdue(slow: World) 
     ids = burst(slow, 5)
     for _ in range(10):
         pass_time(slow, MINUTE_SECONDS)
-        withdrawals.sweep()
+        steps.sweep()
     assert watchdog.warn_of_overdue() == len(ids)
     assert lateness(slow) > 5 * MINUTE_SECONDS
 
@@ -125,7 +126,7 @@ def test_the_expected_time_counts_one_call_for_known_payees_and_three_for_new_on
     work_on(slow, first)
     known = slow.request(coins=100)
     pass_time(slow, 30)
-    withdrawals.sweep()
+    steps.sweep()
     expected_seconds = (
         "SELECT extract(epoch FROM expected_by - updated_at)::float8 AS s FROM withdrawals WHERE id = :id"
     )
@@ -133,7 +134,7 @@ def test_the_expected_time_counts_one_call_for_known_payees_and_three_for_new_on
     slow.credit(user_id="another")
     new = slow.request(user_id="another", upi_id="another@okaxis")
     pass_time(slow, 30)
-    withdrawals.sweep()
+    steps.sweep()
     four_calls = slow.sql(expected_seconds, id=new)[0].s
     assert four_calls - one_call == pytest.approx(3 * 1.25 * SECONDS_A_CALL * rate_limit.SLOT_MARGIN, abs=0.2)
 
@@ -148,7 +149,7 @@ def test_the_backlog_of_one_user_is_expected_after_the_withdrawals_of_others(
     slow.credit(user_id="another")
     single = slow.request(user_id="another", upi_id="another@okaxis")
     pass_time(slow, 30)
-    withdrawals.sweep()
+    steps.sweep()
     expected = {key: slow.read(key).expected_by for key in (*many, single)}
     assert expected[many[-1]] > expected[single] > expected[many[1]]  # type: ignore[operator]
 
@@ -160,7 +161,7 @@ def test_an_overtaken_withdrawal_gets_more_time_only_while_the_rate_is_kept(
     first, second = burst(slow, 2)
     slow.sql("UPDATE withdrawals SET expected_by = now() - interval '1 second' WHERE id = :id", id=second)
     slow.sql("UPDATE pace SET sampled_at = now(), per_second = :kept", kept=kept)
-    withdrawals.sweep()
+    steps.sweep()
     assert watchdog.warn_of_overdue() == overdue
     assert slow.read(first).status_reason == Reason.PACED
 
@@ -173,11 +174,11 @@ def test_paused_withdrawals_queue_again_when_the_pause_ends(slow: World) -> None
     slow.step(paused, seconds=30)
     assert slow.read(paused).status_reason == Reason.PAUSED
     pass_time(slow, WAITING[Reason.PAUSED][1] - MINUTE_SECONDS)
-    withdrawals.sweep()
+    steps.sweep()
     assert slow.read(paused).status_reason == Reason.PAUSED, "a paused withdrawal is not queued"
     withdrawals.resume("payouts", reason="seen", actor="operator:asha")
     pass_time(slow, 30)
-    withdrawals.sweep()
+    steps.sweep()
     assert slow.read(paused).status_reason == Reason.PACED
     pass_time(slow, MINUTE_SECONDS)
     assert watchdog.warn_of_overdue() == 0

@@ -16,7 +16,8 @@ from shared.providers.steps import LookUp, Poll
 from shared.queues import redis_broker
 from shared.queues.names import POLLS
 from shared.states import Decision
-from shared.withdrawals import record_answer
+from tests.support import steps
+from tests.support.steps import record_answer
 from tests.support.world import World
 
 STATUSES = ("processing", "processed", "failed", "reversed", "rejected", "cancelled")
@@ -193,8 +194,8 @@ def test_a_processed_webhook_completes_a_payout_known_from_our_call_and_is_confi
     seconds = world.sql("SELECT extract(epoch FROM recheck_at - now())::int AS s FROM payout_attempts")[0].s
     assert 60 < seconds <= 120
     world.sql("UPDATE payout_attempts SET recheck_at = now()")
-    assert isinstance(withdrawals.claim(withdrawal_id), Poll)  # its worker dies
-    assert withdrawals.claim(withdrawal_id) is None  # until the lease expires
+    assert isinstance(steps.claim(withdrawal_id), Poll)  # its worker dies
+    assert steps.claim(withdrawal_id) is None  # until the lease expires
     world.sql("UPDATE payout_attempts SET recheck_at = recheck_at - interval '90 seconds'")
     world.bring_on(withdrawal_id)
     row = world.read(withdrawal_id)
@@ -258,7 +259,7 @@ def test_a_webhook_before_the_reply_triggers_a_look_up_by_reference(world: World
     reply = world.perform(send)
     payout = world.set_status(world.simulator.payouts()[0]["id"], "processed")
     assert world.webhook("payout.processed", payout, "event-1") == "hinted"
-    step = withdrawals.claim(send.withdrawal_id)
+    step = steps.claim(send.withdrawal_id)
     assert isinstance(step, LookUp)
     record_answer(step, world.perform(step))
     row = world.read(send.withdrawal_id)
@@ -274,8 +275,8 @@ def test_a_worker_that_dies_during_a_query_does_not_lose_the_hint(world: World) 
     withdrawal_id = accepted(world)
     payout = world.set_status(world.attempts(withdrawal_id)[0].payout_id, "failed", "bank_account_closed")
     world.webhook("payout.failed", payout, "event-1")
-    assert isinstance(withdrawals.claim(withdrawal_id), Poll)
-    assert withdrawals.claim(withdrawal_id) is None
+    assert isinstance(steps.claim(withdrawal_id), Poll)
+    assert steps.claim(withdrawal_id) is None
     world.sql("UPDATE hints SET due_at = due_at - interval '90 seconds'")
     assert withdrawals.sweep().polls == 1
     world.bring_on(withdrawal_id)
@@ -289,7 +290,7 @@ def test_a_webhook_during_a_query_triggers_another_query(world: World) -> None:
     withdrawal_id = accepted(world)
     payout_id = world.attempts(withdrawal_id)[0].payout_id
     assert forge_webhook(world, withdrawal_id, payout_id, "reversed") == "hinted"
-    step = withdrawals.claim(withdrawal_id)
+    step = steps.claim(withdrawal_id)
     assert isinstance(step, Poll)
     outdated = world.perform(step)
     payout = world.set_status(payout_id, "failed", "bank_account_closed")
@@ -339,7 +340,7 @@ def test_a_flood_of_hints_does_not_slow_payouts(world: World, monkeypatch: pytes
         world.sql("SELECT FROM hints WHERE attempt_id <> :id", id=world.attempts(withdrawal_id)[0].id) == []
     )
     world.advance(60)
-    assert isinstance(withdrawals.claim(other), Poll)  # scheduled polls continue
+    assert isinstance(steps.claim(other), Poll)  # scheduled polls continue
 
 
 @pytest.mark.failure(21)
@@ -377,4 +378,4 @@ def test_a_withdrawal_flagged_during_a_lost_call_waits_only_for_its_lease(
     world.sql("UPDATE payout_attempts SET last_sent_at = last_sent_at - interval '81 seconds'")
     withdrawals.propose(send.withdrawal_id, Decision.REFUND, evidence="seen", actor="operator:asha")
     world.advance(81)
-    assert isinstance(withdrawals.claim(send.withdrawal_id), LookUp)
+    assert isinstance(steps.claim(send.withdrawal_id), LookUp)

@@ -17,6 +17,7 @@ from shared.reconciliation.day_totals import Totals
 from shared.reconciliation.run import Result
 from shared.states import Decision, PaidVia
 from shared.withdrawals.paid_outside import Payment
+from tests.support import steps
 from tests.support.world import World, payment
 
 pytestmark = pytest.mark.usefixtures("people")
@@ -127,7 +128,7 @@ def test_a_provider_report_with_the_utr_of_another_withdrawal_puts_it_on_hold(
     decide(first, payment(UTR))
     world.credit(reference="b")
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     payout = next(p for p in world.simulator.payouts() if p["reference_id"] == str(send.attempt_id))
     world.simulator.post(f"payouts/{payout['id']}/status", {"status": "processed"})
     world.simulator.post(f"payouts/{payout['id']}/alter", {"utr": UTR})

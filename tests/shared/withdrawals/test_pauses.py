@@ -15,6 +15,7 @@ from shared.providers.steps import Prepare
 from shared.settings import settings
 from shared.states import Decision
 from shared.withdrawals import circuit_breakers, pauses
+from tests.support import steps
 from tests.support.world import World
 
 BANK_OFFLINE = "beneficiary_psp_offline"
@@ -101,7 +102,7 @@ def test_a_missing_switch_counts_as_off(funded: World) -> None:
 def test_an_unknown_payout_is_looked_up_during_a_pause_and_not_resent(funded: World) -> None:
     funded.simulator.scenario("drop", default=True)
     send = funded.first_send()
-    withdrawals.record_answer(send, funded.perform(send))
+    steps.record_answer(send, funded.perform(send))
     withdrawals.pause(circuit_breakers.PAYOUTS, reason="to look", actor="operator:asha")
     assert funded.finish(send.withdrawal_id) == "completed"
     assert count_creates(funded) == 1
@@ -111,7 +112,7 @@ def test_an_unknown_payout_is_looked_up_during_a_pause_and_not_resent(funded: Wo
 def test_a_throttled_payout_waits_until_the_pause_ends(funded: World) -> None:
     funded.simulator.scenario("429", default=True)
     send = funded.first_send()
-    withdrawals.record_answer(send, funded.perform(send))
+    steps.record_answer(send, funded.perform(send))
     withdrawals.pause(circuit_breakers.PAYOUTS, reason="to look", actor="operator:asha")
     assert funded.step(send.withdrawal_id) == "processing"
     assert (funded.read(send.withdrawal_id).status_reason, count_creates(funded)) == ("paused", 1)
@@ -218,10 +219,10 @@ def test_one_probe_runs_at_a_time_and_its_success_resumes_all(funded: World) -> 
     funded.advance()
     before = count_creates(funded)
     # No answer is recorded between these two claims, so the second finds the probe taken.
-    probe = withdrawals.claim(waiting[0])
-    assert probe is not None and withdrawals.claim(waiting[1]) is None
+    probe = steps.claim(waiting[0])
+    assert probe is not None and steps.claim(waiting[1]) is None
     assert funded.read(waiting[1]).status_reason == "paused"
-    withdrawals.record_answer(probe, funded.perform(probe))
+    steps.record_answer(probe, funded.perform(probe))
     assert switch(funded).is_on
     assert (count_creates(funded) - before, open_records(funded, "paused")) == (1, 0)
     assert funded.sql("SELECT count(*) AS n FROM withdrawals WHERE due_at <= now()")[0].n >= 1
@@ -334,7 +335,7 @@ def test_insufficient_funds_are_retried_and_refund_no_one(funded: World, scenari
 
 def test_an_impossible_failure_reason_is_held_for_people(funded: World) -> None:
     send = funded.first_send()
-    withdrawals.record_answer(send, funded.perform(send))
+    steps.record_answer(send, funded.perform(send))
     payout = funded.simulator.payouts()[0]
     report = {
         "id": payout["id"],
@@ -400,9 +401,9 @@ def test_a_refused_payee_does_not_end_a_low_balance_pause(funded: World) -> None
             session, circuit_breakers.PAYOUTS, reason="low_balance: none", withdrawal_id=withdrawal_id
         )
     funded.sql("UPDATE switches SET probe_at = now() WHERE probe_at IS NOT NULL")
-    step = withdrawals.claim(withdrawal_id)
+    step = steps.claim(withdrawal_id)
     assert isinstance(step, Prepare), "it is the probe"
-    withdrawals.record_answer(step, Refused("input_validation_failed", "no such name", 400))
+    steps.record_answer(step, Refused("input_validation_failed", "no such name", 400))
     assert (funded.read(withdrawal_id).status, switch(funded).is_on) == ("failed", False)
 
 
@@ -461,7 +462,7 @@ def test_unreachable_answers_pause_like_unknown_answers(
     funded.forget_settings()
     send = funded.first_send()
     for count in range(1, 4):
-        withdrawals.record_answer(send, Throttled("unreachable", "No connection"))
+        steps.record_answer(send, Throttled("unreachable", "No connection"))
         assert switch(funded).is_on == (count < 3)
     assert switch(funded).reason.startswith("no_answers: 3 in a row")
 
@@ -469,5 +470,5 @@ def test_unreachable_answers_pause_like_unknown_answers(
 def test_busy_answers_do_not_pause(funded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTO_PAUSE_UNKNOWNS", "1")
     funded.forget_settings()
-    withdrawals.record_answer(funded.first_send(), Throttled("busy", "Too many"))
+    steps.record_answer(funded.first_send(), Throttled("busy", "Too many"))
     assert switch(funded).is_on

@@ -9,8 +9,8 @@ from shared.db.transactions import transaction
 from shared.providers.answers import Accepted, Found, Refused, Throttled, Unknown
 from shared.providers.razorpayx.answers import build_report as report_of
 from shared.providers.steps import LookUp, Prepare, Send
-from shared.withdrawals import claim, record_answer
 from tests.support.simulator import ACCOUNT
+from tests.support.steps import claim, record_answer
 from tests.support.world import World, forget_settings
 
 

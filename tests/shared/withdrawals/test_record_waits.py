@@ -9,7 +9,7 @@ from shared import withdrawals
 from shared.providers.answers import Answer, Found, Throttled, Unknown
 from shared.providers.steps import LookUp, Send
 from shared.settings import settings
-from shared.withdrawals import claim, record_answer
+from tests.support.steps import claim, record_answer
 from tests.support.world import World
 
 HOUR_SECONDS = 3600

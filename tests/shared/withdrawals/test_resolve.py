@@ -12,6 +12,7 @@ from shared.ids import new_id
 from shared.people import exception_records
 from shared.states import Decision, PaidVia
 from shared.withdrawals.paid_outside import NO_PAYMENT
+from tests.support import steps
 from tests.support.world import World, payment
 
 pytestmark = pytest.mark.usefixtures("people")
@@ -28,7 +29,7 @@ def unknown(world: World) -> UUID:
     world.simulator.scenario("500.always", default=True)
     world.simulator.settings(lookups="500")
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     world.sql("UPDATE payout_attempts SET created_at = created_at - interval '2 hours'")
     for _ in range(5):
         world.step(send.withdrawal_id)
@@ -88,7 +89,7 @@ def test_each_contradictory_report_about_a_payout_puts_the_withdrawal_on_hold(
 def test_a_withdrawal_that_two_people_called_paid_is_still_rechecked(world: World) -> None:
     world.credit()
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     assert world.read(send.withdrawal_id).status_reason == "bank_processing"
     withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="500000000001"), actor=RAVI)
     assert world.attempts(send.withdrawal_id)[0].recheck_at is not None
@@ -99,7 +100,7 @@ def paid_outside(world: World) -> UUID:
     """Two people decided that it was paid another way while the bank processed its payout."""
     world.credit()
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     withdrawals.approve(propose(send.withdrawal_id, Decision.PAID, utr="SBIN426333000001"), actor=RAVI)
     return send.withdrawal_id
 
@@ -242,7 +243,7 @@ def test_a_held_withdrawal_continues_with_a_new_key(world: World) -> None:
     """People explained the contradiction; here, a failure for an impossible reason."""
     world.credit()
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     payout = world.simulator.payouts()[0]
     world.simulator.post(f"payouts/{payout['id']}/status", {"status": "failed", "reason": None})
     report = {key: payout[key] for key in ("id", "amount", "reference_id")}
@@ -291,7 +292,7 @@ def accepted(world: World) -> UUID:
     world.credit()
     world.simulator.scenario("never", default=True)
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     assert world.attempts(send.withdrawal_id)[0].state == "accepted"
     return send.withdrawal_id
 

@@ -20,6 +20,7 @@ from shared.queues.names import PAYOUTS
 from shared.states import Decision
 from shared.withdrawals import blocks, review
 from tests.cli.test_operations import output_of, payouts
+from tests.support import steps
 from tests.support.api import CANCEL, GOOD, STATUS, WITHDRAW
 from tests.support.world import KEY, World
 
@@ -86,7 +87,7 @@ def test_a_message_for_a_withdrawal_in_review_does_nothing(reviewed: World) -> N
     for _ in range(3):
         reviewed.bring_on(withdrawal_id)
     assert reviewed.read(withdrawal_id).version == before
-    assert withdrawals.claim(withdrawal_id) is None
+    assert steps.claim(withdrawal_id) is None
 
 
 def test_an_approved_withdrawal_is_paid_once(reviewed: World) -> None:
@@ -104,7 +105,7 @@ def test_an_approved_withdrawal_is_paid_once(reviewed: World) -> None:
 def test_an_approval_does_not_shorten_the_cancel_window(reviewed: World) -> None:
     withdrawal_id = reviewed.request()
     approve(withdrawal_id)
-    assert withdrawals.claim(withdrawal_id) is None, "the cancel window is still open"
+    assert steps.claim(withdrawal_id) is None, "the cancel window is still open"
     withdrawals.cancel(withdrawal_id, reason="a whim", actor="app:test")
     assert reviewed.balance() == 5000
 

@@ -2,19 +2,23 @@
 
 import base64
 import json
+import os
 import time
 from itertools import pairwise
 
 import pytest
 
+from sandbox.processes import wait_until
 from shared import withdrawals
 from shared.monitoring import watchdog
 from shared.providers import rate_limit
 from shared.providers.answers import Throttled, Unknown
 from shared.providers.steps import Prepare, Send
-from shared.queues import messages, redis_broker
-from shared.queues.names import PAYOUTS, POLLS, SWEEPS
+from shared.queues import redis_broker
+from shared.queues.names import BACKLOG, PAYOUTS, POLLS, SWEEPS
 from shared.withdrawals import expectations
+from tests.support import steps
+from tests.support.backlog import insert_backlog
 from tests.support.world import World
 
 
@@ -28,36 +32,33 @@ def depth(queue: str) -> int:
     return redis_broker.depth(queue)
 
 
-class Clock:
-    """A clock that moves only when told to, so that a slow machine does not change the result."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.now = time.time()
-        patch.setattr(time, "time", lambda: self.now)
+ALL_DUE = "SELECT bool_and(due_at <= now()) AS are_due FROM withdrawals"
 
 
-def test_many_requests_queue_few_sweeps(funded: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
-    for expected in (1, 2):
-        for _ in range(20):
-            funded.request(coins=100)
-        assert depth(SWEEPS) == expected
-        clock.now += messages.SWEEP_GROUPING_SECONDS * 1.01
-    assert depth(PAYOUTS) == 0  # no cancel window is over
+def waiting(queue: str) -> list[str]:
+    """The withdrawals in a queue, the next one first."""
+    queued = reversed(redis_broker.client().lrange(queue, 0, -1))
+    return [json.loads(base64.b64decode(json.loads(message)["body"]))[0][0] for message in queued]
 
 
-def test_a_later_due_time_gets_a_sweep_of_its_own(funded: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    Clock(monkeypatch)
-    messages.nudge_sweep(in_seconds=10)
-    messages.nudge_sweep(in_seconds=10)
-    messages.nudge_sweep(in_seconds=5)
-    assert depth(SWEEPS) == 1
-    messages.nudge_sweep(in_seconds=20)
-    assert depth(SWEEPS) == 2
+def test_many_requests_queue_one_sweep_when_they_fall_due(
+    funded: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANCEL_WINDOW_SECONDS", "1")
+    funded.forget_settings()
+    started = time.monotonic()
+    for _ in range(20):
+        funded.request(coins=100)
+    wait_until(lambda: depth(SWEEPS), 15)
+    assert time.monotonic() - started >= 1  # the cancel window is over
+    wait_until(lambda: funded.sql(ALL_DUE)[0].are_due, 15)
+    assert (depth(SWEEPS), depth(PAYOUTS)) == (1, 0)
+    assert withdrawals.sweep_sends() == 20
 
 
 def test_a_queue_is_refilled_when_it_is_half_empty(funded: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWEEP_BATCH", "6")
+    monkeypatch.setenv("PAYOUTS_PER_SECOND", "0.5")  # so slow that each message is for one withdrawal
     funded.forget_settings()
     for _ in range(10):
         funded.request(coins=100)
@@ -84,7 +85,7 @@ def test_started_withdrawals_are_queued_before_new_ones(
     else:
         started = funded.request(coins=100, upi_id="new@ybl")
         funded.advance()
-        assert isinstance(withdrawals.claim(started), Prepare)
+        assert isinstance(steps.claim(started), Prepare)
     funded.sql("UPDATE withdrawals SET due_at = now() WHERE id = :id", id=started)  # its lease is over
     assert withdrawals.sweep().submits == 2
     queued = [json.loads(message) for message in redis_broker.client().lrange(PAYOUTS, 0, -1)]
@@ -98,11 +99,11 @@ def test_withdrawals_in_the_queue_have_an_expected_time(
     monkeypatch.setenv("PAYOUTS_PER_SECOND", "0.5")
     funded.forget_settings()
     ids = [funded.request(coins=100) for _ in range(5)]
-    withdrawals.sweep()
+    steps.sweep()
     assert funded.read(ids[0]).status_reason == "cancel_window"
     funded.advance(30)
     before = funded.clock()
-    withdrawals.sweep()
+    steps.sweep()
     rows = [funded.read(withdrawal_id) for withdrawal_id in ids]
     assert {row.status_reason for row in rows} == {"paced"}
     timed = funded.sql("SELECT expected_by, clock_timestamp() AS after FROM withdrawals ORDER BY due_at")
@@ -116,7 +117,7 @@ def test_withdrawals_in_the_queue_have_an_expected_time(
     # Later withdrawals are expected after them.
     late = funded.request(coins=100)
     funded.advance(30)
-    withdrawals.sweep()
+    steps.sweep()
     assert funded.read(late).expected_by > max(row.expected_by for row in rows if row.expected_by)
 
 
@@ -154,24 +155,24 @@ def test_a_withdrawal_that_retries_without_progress_becomes_overdue(
             funded.sql(f"UPDATE withdrawals SET {column} = {column} - make_interval(secs => :s)", s=seconds)
         funded.sql("UPDATE switches SET strikes = 0")  # as if others were paid meanwhile
         overdue = watchdog.warn_of_overdue()
-        step = withdrawals.claim(withdrawal_id)
+        step = steps.claim(withdrawal_id)
         assert step is not None
-        withdrawals.record_answer(step, answer)
+        steps.record_answer(step, answer)
     assert overdue == 1 and hours < 1.5
 
 
 def test_progress_extends_the_expected_time(funded: World) -> None:
     send = funded.first_send()
-    withdrawals.record_answer(send, Throttled("busy", "Too many"))
+    steps.record_answer(send, Throttled("busy", "Too many"))
     funded.sql(
         "UPDATE withdrawals SET trying_since = trying_since - interval '50 minutes', expected_by = now()"
     )
     funded.advance()
-    step = withdrawals.claim(send.withdrawal_id)
+    step = steps.claim(send.withdrawal_id)
     assert isinstance(step, Send)
     late = "SELECT expected_by <= now() + interval '1 minute' AS is_late FROM withdrawals"
     assert funded.sql(late)[0].is_late, "a resend is no progress"
-    withdrawals.record_answer(step, funded.perform(step))
+    steps.record_answer(step, funded.perform(step))
     assert not funded.sql(late)[0].is_late, "an accepted payout is progress"
 
 
@@ -192,3 +193,33 @@ def test_rechecks_of_completed_payouts_share_the_poll_queue(
     queued = [json.loads(message) for message in redis_broker.client().lrange(POLLS, 0, -1)]
     bodies = [base64.b64decode(message["body"]).decode() for message in queued]
     assert any(str(late) in body for body in bodies)
+
+
+# --- a long queue
+
+
+def test_of_a_long_queue_only_the_oldest_rows_are_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_BATCH", "20")
+    monkeypatch.setenv("PAYOUTS_PER_SECOND", "0.5")  # each message is for one withdrawal
+    world.forget_settings()
+    ids = insert_backlog(os.environ["DATABASE_URL"], users=500, each=2)
+    assert withdrawals.sweep_sends() == 20
+    assert waiting(PAYOUTS) == ids[:20] and waiting(BACKLOG) == []
+
+
+def test_a_user_who_fills_the_head_of_the_queue_does_not_delay_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep reads only the head of a long queue, so it looks for other users elsewhere, all in turn."""
+    monkeypatch.setenv("SWEEP_BATCH", "20")
+    monkeypatch.setenv("PAYOUTS_PER_SECOND", "0.5")
+    world.forget_settings()
+    many = insert_backlog(os.environ["DATABASE_URL"], users=1, each=300, name="many")
+    others = insert_backlog(os.environ["DATABASE_URL"], users=60, each=1, name="one")
+    found: set[str] = set()
+    for _ in range(10):
+        withdrawals.sweep_sends()
+        found.update(waiting(PAYOUTS))
+        redis_broker.client().delete(PAYOUTS)
+    assert found == {*many[:10], *others}
+    assert waiting(BACKLOG) == many[10:30]

@@ -14,6 +14,7 @@ from shared.notifications import event_cursor
 from shared.notifications.mail import dispatcher, fan_out, mails, user_mails
 from shared.states import Status
 from shared.withdrawals import transitions
+from tests.support import steps
 from tests.support.mail_steps import (
     SENDER,
     add_user,
@@ -109,7 +110,7 @@ def test_a_cancellation_shows_its_reason_as_plain_text(world: World, server: Mai
 def test_a_withdrawal_in_progress_sends_no_mail(world: World, server: MailServer) -> None:
     add_user(world)
     send = world.first_send()
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     run_mailer()
     assert rows(world) == [] and world.read(send.withdrawal_id).status == "processing"
 
@@ -281,6 +282,7 @@ def test_a_change_that_commits_late_is_mailed(world: World, server: MailServer) 
     with transaction() as slow:
         withdrawal = withdrawals.find(slow, late, lock=True)
         transitions.transition(slow, withdrawal, Status.CANCELLED, actor="user", reason="slowly")
+        slow.flush()  # its event has an id from now on
         withdrawals.cancel(early, reason="quickly", actor="user")
         for _ in range(3):
             run_mailer()

@@ -13,6 +13,7 @@ from shared.notifications import event_cursor
 from shared.notifications.webhooks import endpoints, fan_out
 from shared.states import Status
 from shared.withdrawals import transitions
+from tests.support import steps
 from tests.support.webhook_steps import add_endpoint, rows
 from tests.support.world import World
 
@@ -97,7 +98,7 @@ def test_events_without_a_change_of_status_are_not_delivered(world: World) -> No
     world.credit()
     send = world.first_send()
     world.simulator.scenario("504.json", next=1)
-    withdrawals.record_answer(send, world.perform(send))
+    steps.record_answer(send, world.perform(send))
     world.bring_on(send.withdrawal_id)
     events = world.sql("SELECT from_status, to_status FROM withdrawal_events")
     assert any(event.from_status == event.to_status for event in events), (
@@ -144,6 +145,7 @@ def test_a_change_that_commits_late_is_delivered_though_its_id_is_small(world: W
     with transaction() as slow:
         withdrawal = withdrawals.find(slow, late, lock=True)
         transitions.transition(slow, withdrawal, Status.CANCELLED, actor="user", reason="slowly")
+        slow.flush()  # its event has an id from now on
         withdrawals.cancel(early, reason="quickly", actor="user")
         for _ in range(3):
             fan_out.create_deliveries()

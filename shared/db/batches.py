@@ -1,0 +1,304 @@
+"""Many rows in one transaction: read in one round trip, written in another together with the commit.
+
+SQLAlchemy's unit of work sends one statement for each row and waits for each answer; BEGIN and COMMIT are two
+more. A worker does the same for many rows. So it reads them with `read` and `attach`, and ends with `save`,
+which speak to psycopg itself, in pipeline mode: the statements leave together. The rows are SQLAlchemy's
+objects. If row code queries on its own, the session flushes as always, and `save` finds less to write.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
+from sqlalchemy import (
+    BindParameter,
+    ClauseElement,
+    ColumnElement,
+    Executable,
+    Table,
+    bindparam,
+    func,
+    inspect,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from shared.db.engines import note_error
+from shared.db.transactions import NOW, transaction
+
+Row = TypeVar("Row", bound=DeclarativeBase)
+
+BATCH = "batch"
+QUERIES = "queries"
+DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+
+
+class Query:
+    """A statement that is compiled once, for `read`."""
+
+    def __init__(self, statement: Executable | str) -> None:
+        self._constants: Mapping[str, Any] = {}
+        if isinstance(statement, str):
+            self._sql = statement
+            return
+        expanded = cast(Any, statement).compile(dialect=DIALECT).construct_expanded_state()
+        self._sql = expanded.statement
+        self._constants = expanded.parameters
+
+    def __call__(self, **values: Any) -> tuple[str, dict[str, Any]]:
+        """Return the statement with these values."""
+        return self._sql, {**self._constants, **values}
+
+
+def value(name: str, type_: Any = None) -> BindParameter[Any]:
+    """Return a parameter of a Query, whose value comes with each call."""
+    return bindparam(name, None, type_=type_)
+
+
+def any_of(name: str, type_: Any) -> ColumnElement[Any]:
+    """Return what a column is compared with to be one of a list, which comes with each call."""
+    return func.any(value(name, ARRAY(type_)))
+
+
+BEGIN = Query("BEGIN ISOLATION LEVEL READ COMMITTED")
+SELECT_NOW = Query("SELECT now()")
+
+
+class NotInBatch(Exception):
+    """A row needs another row's lock, such as its wallet's, or is locked: do it in a transaction of its own.
+
+    `rows` are the ids of these rows; empty if only the transaction's own code knows which row it is.
+    """
+
+    def __init__(self, rows: frozenset[UUID] = frozenset()) -> None:
+        super().__init__(rows)
+        self.rows = rows
+
+
+@contextmanager
+def batch(size: int) -> Iterator[Session]:
+    """Run a transaction over `size` rows, which ends with `save`. Raises Unavailable."""
+    with transaction() as session:
+        session.info[BATCH] = size
+        yield session
+        save(session)
+
+
+def require_alone(session: Session) -> None:
+    """Raise NotInBatch if the session's transaction is about several rows.
+
+    Call it before a lock that others take in another order: a batch that holds many rows would deadlock.
+    """
+    if session.info.get(BATCH, 1) > 1:
+        raise NotInBatch
+
+
+def columns(model: type[DeclarativeBase]) -> tuple[ColumnElement[Any], ...]:
+    """Return the columns of a model in the order in which `attach` reads them."""
+    return tuple(model.__table__.columns[name] for name in _names(model))
+
+
+def read(session: Session, *queries: tuple[str, Mapping[str, Any]]) -> list[list[tuple[Any, ...]]]:
+    """Run the queries in this order and return the rows of each, in one round trip; also reads `now`.
+
+    Each query sees what was committed before it began, so rows that the first one locks are read anew by the
+    next. Raises what the database raises.
+    """
+    driver = _driver(session)
+    begin: tuple[tuple[str, dict[str, Any]], ...] = ()
+    if driver.info.transaction_status == TransactionStatus.IDLE:
+        # psycopg would send BEGIN by itself, and wait for it. The pool ends the autocommit mode.
+        driver.autocommit = True
+        begin = (BEGIN(),)
+    with _errors(session), driver.pipeline():
+        cursors = [driver.execute(*query) for query in (*begin, SELECT_NOW(), *queries)][len(begin) :]
+    # Only now: to fetch inside the pipeline would be another round trip.
+    (session.info[NOW],) = cursors[0].fetchone() or (None,)
+    return [cursor.fetchall() for cursor in cursors[1:]]
+
+
+def attach(session: Session, model: type[Row], rows: Iterable[Sequence[Any]]) -> list[Row]:
+    """Return rows that were read with `columns(model)` as objects of the session, as if it had loaded them.
+
+    Read what was locked before: an object that the session has already is refreshed, unless this transaction
+    changed it.
+    """
+    return [_attach(session, model, values) for values in rows]
+
+
+def _attach(session: Session, model: type[Row], values: Sequence[Any]) -> Row:
+    row = model()
+    row.__dict__.update(zip(_names(model), values, strict=True))
+    make_transient_to_detached(row)
+    key = inspect(row).key
+    assert key is not None, "a detached row has a key"
+    known: Row | None = session.identity_map.get(key)  # type: ignore[assignment]
+    if known is None:
+        session.add(row)
+        return row
+    if not inspect(known).modified:
+        for name, value in zip(_names(model), values, strict=True):
+            set_committed_value(known, name, value)
+    return known
+
+
+def add_query(session: Session, query: tuple[str, Mapping[str, Any]]) -> None:
+    """Run this statement with `save`, after what changed is written. Its result is not read."""
+    session.info.setdefault(QUERIES, []).append(query)
+
+
+def save(session: Session) -> None:
+    """Write what changed and commit, in one round trip. The session is empty afterwards.
+
+    Raises what the database raises; then nothing was written.
+    """
+    changed = [*session.new, *session.dirty]
+    if session.deleted or any(_is_computed(row) for row in changed):
+        session.flush()  # SQLAlchemy writes what needs more than values
+        changed = []
+    models = {type(row): row.__table__ for row in changed}
+    by_table = [model for table in _tables(changed) for model in models if models[model] is table]
+    queries = [query for model in by_table for query in _statements(model, changed)]
+    queries += session.info.pop(QUERIES, ())
+    driver = _driver(session)
+    with _errors(session), driver.pipeline():
+        for query in queries:
+            driver.execute(*query)
+        driver.execute("COMMIT", prepare=False)  # `driver.commit()` would wait for what came before
+    session.expunge_all()
+
+
+def _statements(
+    model: type[DeclarativeBase], changed: Iterable[DeclarativeBase]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield an UPDATE for a model's changed rows and an INSERT for the new ones, for each set of columns.
+
+    In this order, because a new row may take the place of one that has ended.
+    """
+    inserts: dict[tuple[str, ...], list[DeclarativeBase]] = {}
+    updates: dict[tuple[str, ...], list[DeclarativeBase]] = {}
+    for row in changed:
+        if type(row) is not model:
+            continue
+        state = inspect(row)
+        if state.persistent:
+            names = tuple(name for name in _names(model) if _has_changed(row, name))
+            if names:
+                updates.setdefault(names, []).append(row)
+        else:
+            inserts.setdefault(tuple(name for name in _names(model) if name in state.dict), []).append(row)
+    for names, rows in updates.items():
+        keys = (*_keys(model), *names)
+        yield _update_sql(model, names), {**_arrays(model, keys, rows), "rows": len(rows)}
+    for names, rows in inserts.items():
+        yield _insert_sql(model, names), _arrays(model, names, rows)
+
+
+def _tables(rows: Sequence[DeclarativeBase]) -> Sequence[Table]:
+    """Return all tables, in the order of their foreign keys."""
+    return rows[0].metadata.sorted_tables if rows else ()
+
+
+def _is_computed(row: DeclarativeBase) -> bool:
+    """True if the database is to compute one of the row's values."""
+    return any(isinstance(value, ClauseElement) for value in row.__dict__.values())
+
+
+def _has_changed(row: DeclarativeBase, name: str) -> bool:
+    before = inspect(row).committed_state
+    return name in before and before[name] != row.__dict__.get(name)
+
+
+@cache
+def _insert_sql(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
+    listed = ", ".join(names)
+    return (
+        f"INSERT INTO {model.__tablename__} ({listed}) SELECT {listed}"
+        f" FROM unnest({_parameters(model, names)}) WITH ORDINALITY AS new ({listed}, place) ORDER BY place"
+    )
+
+
+@cache
+def _update_sql(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
+    """Return an UPDATE that fails if it does not find every row as it was read."""
+    keys = _keys(model)
+    version = ", version = t.version + 1" if "version" in keys else ""
+    return (
+        f"WITH changed AS (UPDATE {model.__tablename__} t"
+        f" SET {', '.join(f'{name} = new.{name}' for name in names)}{version}"
+        f" FROM unnest({_parameters(model, (*keys, *names))}) AS new ({', '.join((*keys, *names))})"
+        f" WHERE {' AND '.join(f't.{key} = new.{key}' for key in keys)} RETURNING 1)"
+        " SELECT require_rows((SELECT count(*) FROM changed), %(rows)s)"
+    )
+
+
+def _arrays(
+    model: type[DeclarativeBase], names: Iterable[str], rows: Sequence[DeclarativeBase]
+) -> dict[str, list[Any]]:
+    table = model.__table__
+    return {
+        name: [_adapted(value) for value in _values(rows, name)]
+        if isinstance(table.columns[name].type, JSONB)
+        else _values(rows, name)
+        for name in names
+    }
+
+
+def _values(rows: Iterable[DeclarativeBase], name: str) -> list[Any]:
+    values = (row.__dict__.get(name) for row in rows)
+    # psycopg refuses a list of both strings and members of a StrEnum.
+    return [str(value) if isinstance(value, StrEnum) else value for value in values]
+
+
+def _adapted(value: Any) -> Jsonb | None:
+    return None if value is None else Jsonb(value)
+
+
+@cache
+def _parameters(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
+    table = model.__table__
+    types = {name: table.columns[name].type.compile(dialect=DIALECT) for name in names}
+    return ", ".join(f"%({name})s::{kind}[]" for name, kind in types.items())
+
+
+@cache
+def _names(model: type[DeclarativeBase]) -> tuple[str, ...]:
+    return tuple(column.name for column in model.__table__.columns if column.computed is None)
+
+
+@cache
+def _keys(model: type[DeclarativeBase]) -> tuple[str, ...]:
+    """Return what identifies a row as it was read: its primary key, and its version if it has one."""
+    keys = tuple(column.name for column in model.__table__.primary_key)
+    return (*keys, "version") if "version" in model.__table__.columns else keys
+
+
+def _driver(session: Session) -> psycopg.Connection[Any]:
+    driver: psycopg.Connection[Any] = session.connection().connection.driver_connection  # type: ignore[assignment]
+    return driver
+
+
+@contextmanager
+def _errors(session: Session) -> Iterator[None]:
+    """Raise SQLAlchemy's error for one of the driver, and treat the connection as SQLAlchemy does."""
+    connection = session.connection()
+    try:
+        yield
+    except psycopg.Error as error:
+        is_lost = note_error(error) or connection.dialect.is_disconnect(
+            cast(Any, error), cast(Any, _driver(session)), None
+        )
+        if is_lost:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost
+        ) from error

@@ -1,0 +1,21 @@
+"""Indexes with which the sweep reads the head of a long queue only."""
+
+from alembic import op
+
+revision = "0029"
+down_revision = "0028"
+
+INDEXES = {
+    "ix_withdrawals_begun": "(due_at) WHERE status = 'processing' OR status_reason = 'preparing'",
+    "ix_withdrawals_turn": "(user_id, due_at) WHERE status IN ('pending', 'processing')",
+}
+
+
+def upgrade() -> None:
+    for name, definition in INDEXES.items():
+        op.execute(f"CREATE INDEX {name} ON withdrawals {definition}")
+
+
+def downgrade() -> None:
+    for name in INDEXES:
+        op.execute(f"DROP INDEX {name}")
