@@ -6,16 +6,16 @@ which speak to psycopg itself, in pipeline mode: the statements leave together. 
 objects. If row code queries on its own, the session flushes as always, and `save` finds less to write.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from datetime import date, datetime
 from functools import cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.types.json import Jsonb
 from sqlalchemy import (
     BindParameter,
     ClauseElement,
@@ -26,7 +26,7 @@ from sqlalchemy import (
     func,
     inspect,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session, make_transient_to_detached
@@ -56,12 +56,24 @@ class Query:
 
     def __call__(self, **values: Any) -> tuple[str, dict[str, Any]]:
         """Return the statement with these values."""
-        return self._sql, {**self._constants, **values}
+        given = {
+            name: _array(value) if isinstance(value, list | tuple) else value
+            for name, value in values.items()
+        }
+        return self._sql, {**self._constants, **given}
 
 
 def value(name: str, type_: Any = None) -> BindParameter[Any]:
     """Return a parameter of a Query, whose value comes with each call."""
     return bindparam(name, None, type_=type_)
+
+
+def _array(values: Sequence[Any]) -> str:
+    """Return PostgreSQL's text for an array: psycopg would look at each element of each array."""
+    if all(isinstance(value, UUID) for value in values):
+        return "{" + ",".join(map(str, values)) + "}"
+    quoted = (str(value).replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return "{" + ",".join(f'"{value}"' for value in quoted) + "}"
 
 
 def any_of(name: str, type_: Any) -> ColumnElement[Any]:
@@ -198,9 +210,9 @@ def _statements(
             inserts.setdefault(tuple(name for name in _names(model) if name in state.dict), []).append(row)
     for names, rows in updates.items():
         keys = (*_keys(model), *names)
-        yield _update_sql(model, names), {**_arrays(model, keys, rows), "rows": len(rows)}
+        yield _update_sql(model, names), {"rows": _json(keys, rows), "number": len(rows)}
     for names, rows in inserts.items():
-        yield _insert_sql(model, names), _arrays(model, names, rows)
+        yield _insert_sql(model, names), {"rows": _json(names, rows)}
 
 
 def _tables(rows: Sequence[DeclarativeBase]) -> Sequence[Table]:
@@ -223,7 +235,7 @@ def _insert_sql(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
     listed = ", ".join(names)
     return (
         f"INSERT INTO {model.__tablename__} ({listed}) SELECT {listed}"
-        f" FROM unnest({_parameters(model, names)}) WITH ORDINALITY AS new ({listed}, place) ORDER BY place"
+        f" FROM json_populate_recordset(NULL::{model.__tablename__}, %(rows)s)"
     )
 
 
@@ -235,39 +247,25 @@ def _update_sql(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
     return (
         f"WITH changed AS (UPDATE {model.__tablename__} t"
         f" SET {', '.join(f'{name} = new.{name}' for name in names)}{version}"
-        f" FROM unnest({_parameters(model, (*keys, *names))}) AS new ({', '.join((*keys, *names))})"
+        f" FROM json_populate_recordset(NULL::{model.__tablename__}, %(rows)s) new"
         f" WHERE {' AND '.join(f't.{key} = new.{key}' for key in keys)} RETURNING 1)"
-        " SELECT require_rows((SELECT count(*) FROM changed), %(rows)s)"
+        " SELECT require_rows((SELECT count(*) FROM changed), %(number)s)"
     )
 
 
-def _arrays(
-    model: type[DeclarativeBase], names: Iterable[str], rows: Sequence[DeclarativeBase]
-) -> dict[str, list[Any]]:
-    table = model.__table__
-    return {
-        name: [_adapted(value) for value in _values(rows, name)]
-        if isinstance(table.columns[name].type, JSONB)
-        else _values(rows, name)
-        for name in names
-    }
+def _json(names: Sequence[str], rows: Iterable[DeclarativeBase]) -> str:
+    """Return these values of the rows. One text is a tenth of the work of an array for each column."""
+    values = ({name: row.__dict__.get(name) for name in names} for row in rows)
+    return json.dumps(list(values), default=_json_value, ensure_ascii=False)
 
 
-def _values(rows: Iterable[DeclarativeBase], name: str) -> list[Any]:
-    values = (row.__dict__.get(name) for row in rows)
-    # psycopg refuses a list of both strings and members of a StrEnum.
-    return [str(value) if isinstance(value, StrEnum) else value for value in values]
-
-
-def _adapted(value: Any) -> Jsonb | None:
-    return None if value is None else Jsonb(value)
-
-
-@cache
-def _parameters(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
-    table = model.__table__
-    types = {name: table.columns[name].type.compile(dialect=DIALECT) for name in names}
-    return ", ".join(f"%({name})s::{kind}[]" for name, kind in types.items())
+def _json_value(value: Any) -> str:
+    """Return PostgreSQL's text for a value that JSON lacks."""
+    if isinstance(value, bytes):
+        return rf"\x{value.hex()}"
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value)
 
 
 @cache

@@ -60,13 +60,18 @@ DELAY_SLOTS = text("UPDATE pace SET next_at = next_at + make_interval(secs => :l
 HINT_SHARE = 4  # their slots are this many times as long: a quarter of the rate
 HINT_BURST = 20
 MAX_HINTS_AHEAD_SECONDS = 600
-TAKE_HINT_SLOT = text("""
-    UPDATE pace SET next_at = make_interval(secs => :slot) + CASE
-            WHEN next_at > now() + make_interval(secs => :implausible) THEN now()
-            ELSE greatest(next_at, now() - make_interval(secs => :slot * :burst)) END
-    WHERE name = 'hints' AND (next_at < now() + make_interval(secs => :ahead)
-        OR next_at > now() + make_interval(secs => :implausible))
-    RETURNING greatest(extract(epoch FROM next_at - now()) - :slot, 0) AS seconds
+TAKE_HINT_SLOTS = text("""
+    WITH free AS MATERIALIZED
+        (SELECT CASE WHEN next_at > now() + make_interval(secs => :implausible) THEN now()
+                     ELSE greatest(next_at, now() - make_interval(secs => :slot * :burst)) END AS first
+         FROM pace WHERE name = 'hints' FOR UPDATE),
+    taken AS MATERIALIZED
+        (SELECT first,
+                least(:number, ceil(extract(epoch FROM now() - first) / :slot + :ahead / :slot)) AS number
+         FROM free WHERE first < now() + make_interval(secs => :ahead))
+    UPDATE pace SET next_at = taken.first + make_interval(secs => taken.number * :slot)
+    FROM taken WHERE name = 'hints'
+    RETURNING CAST(taken.number AS integer) AS number, extract(epoch FROM taken.first - now()) AS seconds
 """)
 BACK_OFF = text("""
     UPDATE pace SET next_at = clock_timestamp() + make_interval(secs => :seconds)
@@ -145,13 +150,17 @@ def backlog_bounds() -> dict[str, float]:
     return {"soon": BACKLOG_SECONDS + 2 * _slot_seconds(), "implausible": _implausible_seconds()}
 
 
-def take_hint_slot(session: Session) -> float | None:
-    """Take a slot for a query that a webhook caused; returns the seconds until it, None if too many wait."""
+def take_hint_slots(session: Session, number: int) -> list[float]:
+    """Take slots for queries that webhooks caused; returns the seconds until each, fewer if too many wait."""
+    if not number:
+        return []
     slot = _slot_seconds() * HINT_SHARE
     ahead = MAX_HINTS_AHEAD_SECONDS + slot
     values = {"slot": slot, "burst": HINT_BURST, "ahead": ahead, "implausible": 2 * ahead}
-    seconds = session.scalar(TAKE_HINT_SLOT, values)
-    return None if seconds is None else float(seconds)
+    taken = session.execute(TAKE_HINT_SLOTS, {**values, "number": number}).one_or_none()
+    if taken is None:
+        return []
+    return [max(0.0, float(taken.seconds) + place * slot) for place in range(taken.number)]
 
 
 class _Counter:

@@ -4,7 +4,7 @@ Requests and webhooks do not send their own: `soon.py` sends one message for all
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -56,6 +56,8 @@ VISIBILITY_TIMEOUT_SECONDS = 3600
 # After a failure nothing is sent for this long, or every request would wait for a broker that is away.
 BROKER_BACKOFF_SECONDS = 2.0
 
+MAX_BATCH = 20  # withdrawals in a message
+BATCH_SECONDS = 2.0
 ONCE_MILLISECONDS = 1000  # how long a lost message of `nudge_once` keeps others from being sent
 
 log = structlog.get_logger()
@@ -105,6 +107,14 @@ def sender() -> Celery:
     return celery
 
 
+def batch_size() -> int:
+    """Return how many withdrawals a message is for: what the rate limit sends in two seconds, at most 20.
+
+    More would hold leases, and withdrawals that users could still cancel, for calls that cannot begin yet.
+    """
+    return max(1, min(MAX_BATCH, int(BATCH_SECONDS * settings().payouts_per_second)))
+
+
 def nudge(task: str, *keys: UUID | str, queue: str | None = None) -> bool:
     """Tell a worker that these keys are due. False, and logged, if the broker is away: a sweep follows."""
     return _send(task, [str(key) for key in keys], queue=queue)
@@ -127,9 +137,14 @@ def nudge_new(
             for key in new:
                 pipe.set(_mark(key), 1, px=max(1, int(settings().lease_seconds / 3 * 1000)))
             pipe.execute()
+    return nudge_batches(task, new, size=size, queue=queue)
+
+
+def nudge_batches(task: str, keys: Sequence[str], *, size: int, queue: str | None = None) -> list[str]:
+    """Nudge these keys, `size` in a message; returns those whose message the broker has."""
     sent: list[str] = []
-    for first in range(0, len(new), size):
-        batch = new[first : first + size]
+    for first in range(0, len(keys), size):
+        batch = keys[first : first + size]
         if nudge(task, *batch, queue=queue):
             sent += batch
     return sent

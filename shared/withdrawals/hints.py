@@ -9,7 +9,9 @@ The one exception: a webhook may complete a payout at once if our own call repor
 its way. That sends and refunds nothing, and our own call confirms it soon (`rechecks.py`).
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
@@ -41,21 +43,26 @@ from shared.withdrawals.apply_report import (
 )
 from shared.withdrawals.cases import IDS
 
+HINTED = "hinted"
 QUERIES_PER_HINT = 3  # more than one, because the provider's lists may lag behind its webhooks
 # The wait between two such queries for one attempt doubles until one of them changes something, so a hint
 # that arrives a thousand times costs a few calls.
 FIRST_WAIT_SECONDS = 5
 MAX_WAIT_SECONDS = 3600
+WAITS = {"first_wait": FIRST_WAIT_SECONDS, "max_wait": MAX_WAIT_SECONDS}
 MAX_UNANSWERED_QUERIES = 20  # then give up: polls, rechecks and reconciliation continue anyway
 
-UPSERT_HINT = text("""
-    INSERT INTO hints (attempt_id, withdrawal_id, said, by_reference, due_at)
-    VALUES (:attempt_id, :withdrawal_id, :said, :by_reference, now() + make_interval(secs => :seconds))
+UPSERT_HINTS = text("""
+    INSERT INTO hints (attempt_id, withdrawal_id, said, by_reference, came, due_at)
+    SELECT attempt_id, withdrawal_id, said, by_reference, came, now() + make_interval(secs => seconds)
+    FROM json_to_recordset(CAST(:rows AS json)) AS new (attempt_id uuid, withdrawal_id uuid, said text,
+                                                        by_reference boolean, came integer, seconds float8)
     ON CONFLICT (attempt_id) DO UPDATE SET
-        said = excluded.said, last_at = now(), came = hints.came + 1, by_reference = excluded.by_reference,
+        said = excluded.said, last_at = now(), came = hints.came + excluded.came,
+        by_reference = excluded.by_reference,
         due_at = coalesce(hints.due_at, greatest(excluded.due_at, hints.asked_at + make_interval(
             secs => least(:first_wait * 2 ^ least(greatest(hints.asked - 1, 0), 20), :max_wait))))
-    RETURNING due_at <= now()
+    RETURNING withdrawal_id, due_at <= now() AS is_due
 """)
 PENDING = Query(
     select(Hint.attempt_id)
@@ -96,6 +103,7 @@ def handle_hints(
         session, reports, PENDING(**ids_in(reports)), skip_locked=skip_locked
     )
     is_pending = {attempt_id for (attempt_id,) in pending}
+    questions: dict[UUID, _Question] = {}
     outcomes: list[tuple[str | None, UUID | None]] = []
     for report, (withdrawal, attempt) in zip(reports, attempts, strict=True):
         if attempt is None:
@@ -103,24 +111,33 @@ def handle_hints(
         elif withdrawal is None:
             outcomes.append((None, attempt.withdrawal_id))
         else:
-            outcome = _handle(session, withdrawal, attempt, report, is_pending)
+            outcome = _handle(session, withdrawal, attempt, report)
+            if outcome == HINTED:
+                question = questions.setdefault(attempt.id, _Question(withdrawal, attempt))
+                question.reports.append(report)
             outcomes.append((outcome, withdrawal.id))
-    return outcomes
+    crowded = _schedule_queries(session, questions, is_pending)
+    return [
+        ("crowded" if outcome == HINTED and key in crowded else outcome, key) for outcome, key in outcomes
+    ]
 
 
-def _handle(
-    session: Session,
-    withdrawal: Withdrawal,
-    attempt: PayoutAttempt,
-    report: PayoutReport,
-    is_pending: set[UUID],
-) -> str:
+@dataclass(slots=True)
+class _Question:
+    """What webhooks say about an attempt, which a query of our own is to confirm."""
+
+    withdrawal: Withdrawal
+    attempt: PayoutAttempt
+    reports: list[PayoutReport] = field(default_factory=list)
+
+
+def _handle(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, report: PayoutReport) -> str:
     assessment = assess(session, withdrawal, attempt, report)
     if not _would_change_anything(attempt, report, assessment):
         return {"follow": "late", "confirm": "repeat"}.get(assessment.effect, assessment.effect)
     if assessment.effect == "pay" and _may_complete(session, withdrawal, attempt, report):
         return apply_to_attempt(session, withdrawal, attempt, report, effects.WEBHOOK)
-    return _schedule_query(session, withdrawal, attempt, report, is_pending)
+    return HINTED
 
 
 def claim(session: Session, ids: Sequence[UUID]) -> list[Step]:
@@ -202,38 +219,45 @@ def _may_complete(
     )
 
 
-def _schedule_query(
-    session: Session,
-    withdrawal: Withdrawal,
-    attempt: PayoutAttempt,
-    report: PayoutReport,
-    is_pending: set[UUID],
-) -> str:
-    seconds = 0.0 if attempt.id in is_pending else rate_limit.take_hint_slot(session)
-    if seconds is None:
-        return "crowded"
-    is_due = session.scalar(
-        UPSERT_HINT,
-        {
-            "attempt_id": attempt.id,
-            "withdrawal_id": withdrawal.id,
-            "said": report.status,
-            "by_reference": attempt.payout_id != report.payout_id,
-            "seconds": seconds,
-            "first_wait": FIRST_WAIT_SECONDS,
-            "max_wait": MAX_WAIT_SECONDS,
-        },
-    )
-    if attempt.id not in is_pending:
-        is_pending.add(attempt.id)
-        hint = {"payout_id": report.payout_id, "provider_status": report.status}
+def _schedule_queries(
+    session: Session, questions: Mapping[UUID, _Question], is_pending: set[UUID]
+) -> set[UUID]:
+    """Schedule these queries in one statement; returns the withdrawals for which too many are pending."""
+    new = [question for key, question in questions.items() if key not in is_pending]
+    with session.no_autoflush:  # `save` writes what changed, all rows at once
+        slots = rate_limit.take_hint_slots(session, len(new))
+    seconds = {question.attempt.id: slot for question, slot in zip(new, slots, strict=False)}
+    rows = [
+        _hint_row(question, seconds.get(key, 0.0))
+        for key, question in questions.items()
+        if key in seconds or key in is_pending
+    ]
+    if rows:
+        with session.no_autoflush:
+            stored = session.execute(UPSERT_HINTS, {"rows": json.dumps(rows), **WAITS})
+        if due := [str(row.withdrawal_id) for row in stored if row.is_due]:
+            on_commit(session, partial(_nudge, due))
+    for question in new[: len(slots)]:
+        first = question.reports[0]
+        hint = {"payout_id": first.payout_id, "provider_status": first.status}
+        attempt_id = str(question.attempt.id)
         transitions.record(
-            session, withdrawal, "hinted", actor=effects.WEBHOOK, attempt_id=str(attempt.id), **hint
+            session, question.withdrawal, "hinted", actor=effects.WEBHOOK, attempt_id=attempt_id, **hint
         )
-    if is_due:
-        on_commit(session, partial(_nudge, withdrawal.id))
-    return "hinted"
+    return {question.withdrawal.id for question in new[len(slots) :]}
 
 
-def _nudge(withdrawal_id: UUID) -> None:
-    messages.nudge(messages.POLL, withdrawal_id)
+def _hint_row(question: _Question, seconds: float) -> dict[str, object]:
+    last = question.reports[-1]
+    return {
+        "attempt_id": str(question.attempt.id),
+        "withdrawal_id": str(question.withdrawal.id),
+        "said": last.status,
+        "by_reference": question.attempt.payout_id != last.payout_id,
+        "came": len(question.reports),
+        "seconds": seconds,
+    }
+
+
+def _nudge(withdrawal_ids: Sequence[str]) -> None:
+    messages.nudge_batches(messages.POLL, withdrawal_ids, size=messages.batch_size())

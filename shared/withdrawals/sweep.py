@@ -24,9 +24,6 @@ from shared.settings import settings
 from shared.telemetry import metrics
 from shared.withdrawals import circuit_breakers, pauses
 
-MAX_BATCH = 20
-BATCH_SECONDS = 2.0
-
 # Begun withdrawals go first: their rupees may be on the way, so they must not wait behind a long queue.
 DUE_SENDS = text("""
     WITH begun AS MATERIALIZED
@@ -126,19 +123,11 @@ def sweep_sends() -> int:
 
 def refill(batch: Sequence[str]) -> None:
     """After a full batch, look for more if the queue runs empty, instead of waiting for the next sweep."""
-    if len(batch) < batch_size():
+    if len(batch) < messages.batch_size():
         return
     with suppress(redis.RedisError):
-        if redis_broker.depth(PAYOUTS) * batch_size() < settings().sweep_batch / 2:
+        if redis_broker.depth(PAYOUTS) * messages.batch_size() < settings().sweep_batch / 2:
             messages.nudge_once(messages.SWEEP_SENDS)
-
-
-def batch_size() -> int:
-    """Return how many withdrawals a message is for: what the rate limit sends in two seconds, at most 20.
-
-    More would hold leases, and withdrawals that users could still cancel, for calls that cannot begin yet.
-    """
-    return max(1, min(MAX_BATCH, int(BATCH_SECONDS * settings().payouts_per_second)))
 
 
 def _is_backing_off() -> bool:
@@ -204,7 +193,7 @@ def _room(task: str, queue: str | None = None) -> int:
     """Return how many more withdrawals fit in the queue; 0 until half of `sweep_batch` is consumed."""
     batch = settings().sweep_batch
     try:
-        waiting = redis_broker.depth(queue or messages.QUEUE_OF[task]) * batch_size()
+        waiting = redis_broker.depth(queue or messages.QUEUE_OF[task]) * messages.batch_size()
     except redis.RedisError:
         return 0
     return batch - waiting if waiting <= batch / 2 else 0
@@ -215,7 +204,7 @@ def _nudge(task: str, lags: Lags, room: int, queue: str | None = None) -> int:
     if not room:
         return 0
     try:
-        sent = messages.nudge_new(task, lags, limit=room, size=batch_size(), queue=queue)
+        sent = messages.nudge_new(task, lags, limit=room, size=messages.batch_size(), queue=queue)
     except redis.RedisError:
         return 0
     histogram = metrics.SWEEP_LAG_SECONDS.labels(task)

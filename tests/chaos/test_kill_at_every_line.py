@@ -18,8 +18,8 @@ from shared.access.idempotency import MAX_RUNNING_SECONDS
 from shared.db.transactions import transaction
 from shared.models import Withdrawal
 from shared.providers.clients import client
+from shared.queues import messages
 from shared.withdrawals import review
-from shared.withdrawals.sweep import MAX_BATCH
 from tests.chaos.killing import Killer, in_child, moments
 from tests.support.api import GOOD, WITHDRAW
 from tests.support.world import KEY, World
@@ -71,7 +71,7 @@ def finish_all(world: World, withdrawal_ids: Iterable[UUID]) -> None:
     left = list(withdrawal_ids)
     for _ in range(12):
         world.advance()
-        for batch in batched(left, MAX_BATCH):
+        for batch in batched(left, messages.MAX_BATCH):
             bring_on(*batch)
         left = [key for key in left if world.read(key).status == "processing" or world.read(key).due_at]
         if not left:

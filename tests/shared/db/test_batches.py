@@ -13,7 +13,7 @@ from shared.db.batches import NotInBatch, Query, any_of, columns
 from shared.db.engines import engine
 from shared.db.transactions import now, transaction
 from shared.errors import Unavailable
-from shared.models import PayoutAttempt, WebhookEvent, Withdrawal
+from shared.models import WebhookEvent, Withdrawal
 from shared.withdrawals.cases import IDS
 from tests.support.counting_proxy import Counts, counting_postgres
 from tests.support.world import World
@@ -187,5 +187,20 @@ def test_a_statement_that_was_added_runs_after_what_changed(world: World, ids: l
         batches.add_query(session, count(ids=ids[:1]))
         batches.attach(session, Withdrawal, rows)[0].admin_notes = "note"
     assert world.read(ids[0]).admin_notes == "after note"
-    assert EVENTS(ids=["x"])[1]["ids"] == ["x"]
-    assert PayoutAttempt.__tablename__ == "payout_attempts"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "NULL", "null", "{}", "a,b", 'say "so"', "back\\slash", "'", " ", "₹ 日本", "a\nb"]
+)
+def test_any_text_is_written_and_found_as_it_is(world: World, text: str) -> None:
+    with batches.batch(1) as session:
+        batches.read(session)
+        session.add(WebhookEvent(event_id=text, body=text.encode(), reference_id=text))
+        session.add(WebhookEvent(event_id="another", body=bytes(range(256))))
+    with batches.batch(1) as session:
+        (rows,) = batches.read(session, EVENTS(ids=[text, "no such id"]))
+        [event] = batches.attach(session, WebhookEvent, rows)
+        assert (event.event_id, event.body, event.reference_id) == (text, text.encode(), text)
+        (rows,) = batches.read(session, EVENTS(ids=["another"]))
+        assert batches.attach(session, WebhookEvent, rows)[0].body == bytes(range(256))
+        assert batches.read(session, EVENTS(ids=[])) == [[]]
