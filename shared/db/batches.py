@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Session, make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm import DeclarativeBase, InstanceState, Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from shared.db.engines import note_error
 from shared.db.transactions import NOW, transaction
@@ -148,19 +148,28 @@ def attach(session: Session, model: type[Row], rows: Iterable[Sequence[Any]]) ->
 
 
 def _attach(session: Session, model: type[Row], values: Sequence[Any]) -> Row:
-    row = model()
-    row.__dict__.update(zip(_names(model), values, strict=True))
-    make_transient_to_detached(row)
-    key = inspect(row).key
-    assert key is not None, "a detached row has a key"
-    known: Row | None = session.identity_map.get(key)  # type: ignore[assignment]
+    known: Row | None = session.identity_map.get(_identity(model, values))
     if known is None:
+        row: Row = cast(Any, inspect(model)).class_manager.new_instance()
+        row.__dict__.update(zip(_names(model), values, strict=True))
+        make_transient_to_detached(row)
         session.add(row)
         return row
-    if not inspect(known).modified:
+    if not instance_state(known).modified:
         for name, value in zip(_names(model), values, strict=True):
             set_committed_value(known, name, value)
     return known
+
+
+def _identity(model: type[DeclarativeBase], values: Sequence[Any]) -> Any:
+    """Return the key under which a session knows the row."""
+    places = _primary_key_places(model)
+    return inspect(model).identity_key_from_primary_key(tuple(values[place] for place in places))
+
+
+@cache
+def _primary_key_places(model: type[DeclarativeBase]) -> tuple[int, ...]:
+    return tuple(_names(model).index(column.name) for column in model.__table__.primary_key)
 
 
 def add_query(session: Session, query: tuple[str, Mapping[str, Any]]) -> None:
@@ -201,9 +210,9 @@ def _statements(
     for row in changed:
         if type(row) is not model:
             continue
-        state = inspect(row)
+        state = instance_state(row)
         if state.persistent:
-            names = tuple(name for name in _names(model) if _has_changed(row, name))
+            names = _changed_names(model, state)
             if names:
                 updates.setdefault(names, []).append(row)
         else:
@@ -225,9 +234,10 @@ def _is_computed(row: DeclarativeBase) -> bool:
     return any(isinstance(value, ClauseElement) for value in row.__dict__.values())
 
 
-def _has_changed(row: DeclarativeBase, name: str) -> bool:
-    before = inspect(row).committed_state
-    return name in before and before[name] != row.__dict__.get(name)
+def _changed_names(model: type[DeclarativeBase], state: InstanceState[Any]) -> tuple[str, ...]:
+    before = state.committed_state  # only of attributes that were set
+    changed = {name for name, value in before.items() if value != state.dict.get(name)}
+    return tuple(name for name in _names(model) if name in changed) if changed else ()
 
 
 @cache

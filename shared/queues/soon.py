@@ -12,7 +12,7 @@ import time
 from shared.queues import messages
 
 # Between two messages for the same task. One sweep finds everything that is due.
-GAP_SECONDS = 0.05
+GAP_SECONDS = 0.1
 
 
 class _Thread(threading.Thread):

@@ -33,7 +33,7 @@ SPARE_SECONDS = 60
 MARGIN = 1.25
 NEW_PAYEE_CALLS = 3  # contact, fund account, payout
 RENEW_SECONDS = 60  # the time may be extended this long before it passes
-REST = 20  # times as long as it took
+REST = 50  # times as long as it took
 USED_SHARE = 0.5  # the queue moves while at least this share of the allowed call rate is used
 
 _rest_until = 0.0
@@ -103,7 +103,7 @@ def mark_as_paced() -> int:
 
     Only these two columns change, of rows that are not locked, so the version stays. It reads every due row
     if one of them needs a time. So that a million of them slow down nothing else, it then does nothing for a
-    while: at most a twentieth of the time is for this. Raises Unavailable.
+    while: at most a fiftieth of the time is for this. Raises Unavailable.
     """
     global _rest_until  # noqa: PLW0603  each process counts its own time
     started = time.monotonic()

@@ -5,6 +5,7 @@ The sweep also decides the order. The queues are first in, first out, so one use
 withdrawals would delay everyone: a user's first few go to the shared queue, the rest to the backlog queue.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ DUE_POLLS = text("""
 """)
 Lags = dict[str, float]  # seconds since each withdrawal became due, by its id
 
+REFILL_SECONDS = 1.0  # the shortest time between two
+_refilled_at = -REFILL_SECONDS
 _others_after = ""  # the last user whom the previous sweep looked at in OTHER_USERS
 
 log = structlog.get_logger()
@@ -122,11 +125,14 @@ def sweep_sends() -> int:
 
 
 def refill(batch: Sequence[str]) -> None:
-    """After a full batch, look for more if the queue runs empty, instead of waiting for the next sweep."""
-    if len(batch) < messages.batch_size():
+    """After a full batch, look for more if the queues run empty, instead of waiting for the next sweep."""
+    global _refilled_at  # noqa: PLW0603  each process asks for itself
+    if len(batch) < messages.batch_size() or time.monotonic() < _refilled_at + REFILL_SECONDS:
         return
+    _refilled_at = time.monotonic()
     with suppress(redis.RedisError):
-        if redis_broker.depth(PAYOUTS) * messages.batch_size() < settings().sweep_batch / 2:
+        waiting = redis_broker.depth(PAYOUTS) + redis_broker.depth(BACKLOG)
+        if waiting * messages.batch_size() < settings().sweep_batch / 2:
             messages.nudge_once(messages.SWEEP_SENDS)
 
 
