@@ -7,6 +7,7 @@ variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, â
 
 import importlib.util
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from shared.errors import SettingsError
@@ -14,6 +15,7 @@ from shared.settings import Settings
 
 PACKAGE = "opentelemetry.exporter.otlp"
 UNTRACED_PATHS = "healthz,readyz,metrics"
+NOT_TRACED = nullcontext()
 URL_ATTRIBUTES = ("http.target", "http.url", "url.full", "url.query")
 
 _is_on = False
@@ -67,6 +69,18 @@ def instrument_engine(engine: Any) -> None:
 
         # It declares support for SQLAlchemy before 2.1 only; the events it uses are the same in 2.1.
         SQLAlchemyInstrumentor().instrument(engine=engine, skip_dep_check=True)
+
+
+def statement(sql: str) -> AbstractContextManager[Any]:
+    """Return the span of a statement that does not go through SQLAlchemy."""
+    if not _is_on:
+        return NOT_TRACED
+    from opentelemetry import trace
+
+    attributes = {"db.system": "postgresql", "db.statement": sql}
+    return trace.get_tracer(__name__).start_as_current_span(
+        sql.split(maxsplit=1)[0], kind=trace.SpanKind.CLIENT, attributes=attributes
+    )
 
 
 def _hide_query() -> None:

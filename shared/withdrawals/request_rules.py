@@ -42,8 +42,8 @@ USAGE = text(f"""
 """)
 
 
-def request_terms(coins: int, upi_id: str) -> dict[str, Any]:
-    """Return the parameters of the request statement for this amount and UPI id. Times are in seconds.
+def request_terms(coins: int) -> dict[str, Any]:
+    """Return the parameters of the request statement for this amount. Times are in seconds.
 
     The `new_` parameters apply to a UPI id at which the user was never paid.
     """
@@ -58,10 +58,7 @@ def request_terms(coins: int, upi_id: str) -> dict[str, Any]:
     if awaits_approval:
         reason = new_reason = Reason.AWAITING_REVIEW
         due = new_due = review.CHECK_SECONDS
-    upi_subject, handle_subject = blocks.block_subjects(upi_id)
     return {
-        "upi_subject": upi_subject,
-        "handle_subject": handle_subject,
         "awaits": awaits_approval,
         "admin_notes": review.AWAITING if awaits_approval else None,
         "reason": reason,
@@ -74,6 +71,12 @@ def request_terms(coins: int, upi_id: str) -> dict[str, Any]:
         "new_wait": new_wait,
         **limits(),
     }
+
+
+def subjects(upi_id: str) -> dict[str, str]:
+    """Return the statement's parameters for what a block on this UPI id may name."""
+    upi_subject, handle_subject = blocks.block_subjects(upi_id)
+    return {"upi_subject": upi_subject, "handle_subject": handle_subject}
 
 
 def initial_reason(withdrawal: Withdrawal, awaited_approval: str | None) -> Reason:

@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event
 
 from sandbox.services import Databases
 from shared import withdrawals
@@ -173,11 +172,12 @@ def test_the_same_id_twice_takes_coins_once(world: World) -> None:
     withdrawal = withdrawals.request(user_id="user123", coins=500, upi_id="user@okhdfcbank", actor="app:test")
     values = {
         "id": withdrawal.id, "user_id": "user123", "coins": 500, "amount_paise": 5000, "upi_id": "user@okhdfcbank",
-        "actor": "app:test", "idempotency_key": None, "fingerprint": None, **request_rules.request_terms(500, "user@okhdfcbank"),
+        "actor": "app:test", "idempotency_key": None, "fingerprint": None, **request_rules.subjects("user@okhdfcbank"),
     }  # fmt: skip
     with pytest.raises(Exception, match="pk_withdrawals"):
         _debit(values)
-    assert _find_debited(withdrawal.id).remaining_coins == 1500
+    debited = _find_debited(withdrawal.id)
+    assert debited is not None and debited.remaining_coins == 1500
     assert world.balance() == 1500
 
 
@@ -190,18 +190,22 @@ class CutAfter:
         self.then = then
 
     def __enter__(self) -> None:
-        event.listen(engine(), "after_cursor_execute", self._cut)
+        self.execute = psycopg.Cursor.execute
+        psycopg.Cursor.execute = lambda cursor, *args, **options: self._cut(cursor, *args, **options)  # type: ignore[method-assign]
 
     def __exit__(self, *_: object) -> None:
-        event.remove(engine(), "after_cursor_execute", self._cut)
+        psycopg.Cursor.execute = self.execute  # type: ignore[method-assign]
+        assert self.left == 0, "no connection was broken"
 
-    def _cut(self, connection: Any, cursor: Any, statement: str, *_: object) -> None:
-        if self.left and statement.strip().startswith(self.begins):
+    def _cut(self, cursor: Any, statement: Any, *args: Any, **options: Any) -> Any:
+        result = self.execute(cursor, statement, *args, **options)
+        if self.left and str(statement).strip().startswith(self.begins):
             self.left -= 1
             cursor.connection.close()
             engine().dispose()
             self.then()
             raise psycopg.OperationalError("the reply was lost")
+        return result
 
 
 @pytest.mark.failure(24)

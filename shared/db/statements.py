@@ -1,0 +1,99 @@
+"""One statement on a hot route, through psycopg itself: prepared once on each connection, one round trip.
+
+SQLAlchemy around a statement costs more than psycopg and the wire together. Connections, their checks and the
+errors stay SQLAlchemy's: a connection comes from the engine's pool, and an error is the one that SQLAlchemy would
+raise.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from shared.db.engines import engine, note_error
+from shared.telemetry import tracing
+
+PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
+CURSOR = "cursor"  # in a connection's `info`: making a cursor costs as much as sending a statement
+
+
+class Statement:
+    """A statement that is a transaction of its own: no BEGIN and no COMMIT are sent."""
+
+    def __init__(self, text: str, constants: Mapping[str, Any] | None = None) -> None:
+        """Take SQL with `:name` parameters. `constants` are those that do not change: they become literals."""
+        self._sql = _in_drivers_form(text, constants or {})
+
+    def first(self, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Run the statement and return its first row, or None.
+
+        Raises PoolTimeout, and DBAPIError: with `connection_invalidated` if the connection was lost meanwhile.
+        Then the statement may have been committed or not.
+        """
+        connection = _connect()
+        try:
+            with tracing.statement(self._sql):
+                return self._run(connection, values)
+        finally:
+            connection.close()  # gives it back to the pool
+
+    def _run(self, connection: PoolProxiedConnection, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        driver: psycopg.Connection[Any] = connection.driver_connection  # type: ignore[assignment]
+        cursor: psycopg.Cursor[Any] = connection.info.get(CURSOR) or connection.info.setdefault(
+            CURSOR, driver.cursor()
+        )
+        try:
+            driver.autocommit = True
+            cursor.execute(self._sql, values, prepare=True)
+            row: tuple[Any, ...] | None = cursor.fetchone()
+            driver.autocommit = False
+            return row
+        except psycopg.Error as error:
+            raise _sqlalchemys(error, is_lost=_restore(connection, driver, error)) from error
+        except BaseException:
+            connection.invalidate()  # the reply may still come
+            raise
+
+
+def _in_drivers_form(text: str, constants: Mapping[str, Any]) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        name = match[1]
+        return sql.Literal(_plain(constants[name])).as_string() if name in constants else f"%({name})s"
+
+    return PARAMETER.sub(replaced, text.replace("%", "%%"))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value  # psycopg does not know our enums
+
+
+def _connect() -> PoolProxiedConnection:
+    """Return a connection of the pool. Raises PoolTimeout, DBAPIError."""
+    try:
+        return engine().raw_connection()
+    except psycopg.Error as error:
+        note_error(error)
+        raise _sqlalchemys(error, is_lost=False) from error
+
+
+def _restore(connection: PoolProxiedConnection, driver: psycopg.Connection[Any], error: psycopg.Error) -> bool:
+    """Make a connection usable for the next one who takes it; True if it was lost instead."""
+    if not (note_error(error) or driver.closed or driver.broken):
+        driver.autocommit = False
+        return False
+    # The pool's other connections are likely lost too: it replaces them. SQLAlchemy does the same.
+    engine().pool._invalidate(connection, error)
+    return True
+
+
+def _sqlalchemys(error: psycopg.Error, *, is_lost: bool) -> DBAPIError:
+    """Return SQLAlchemy's error for one of the driver, without the values."""
+    wrapped = DBAPIError.instance(
+        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost
+    )
+    assert isinstance(wrapped, DBAPIError), "every psycopg.Error has one"
+    return wrapped
