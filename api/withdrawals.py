@@ -44,6 +44,7 @@ NEXT_STEPS = {
 )
 @documented(errors=error_examples.withdraw_errors, is_idempotent=True)
 @auth.needs("withdraw", users=True)
+@rate_limits.counts_user
 def request_withdrawal(body: schemas.WithdrawIn) -> ViewResponse | Response:
     """Debit the user's coins now and pay the rupees later."""
     auth.require_own_user(body.user_id)

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response
 
 from api import rate_limits
 from api.admin import devices
+from api.rate_limits import Limit, RequestLimits
 from shared.errors import Unavailable
 from shared.models import Operator
 from shared.people import operators, second_factor
@@ -57,12 +58,10 @@ def prepare(panel: Flask, settings: Settings) -> None:
     panel.before_request(_extend_idle_time)
     rate = settings.rate_limit_sign_in
     limits = [
-        rate_limits.application_limit(
-            rate, "address", rate_limits.client_address, _counts_as_attempt, _has_failed
-        ),
-        rate_limits.application_limit(rate, "name", _attempt_key, _counts_as_attempt, _has_failed),
+        Limit(rate, "address", rate_limits.client_address, _counts_as_attempt, _has_failed),
+        Limit(rate, "name", _attempt_key, _counts_as_attempt, _has_failed),
     ]
-    rate_limits.create_limiter(panel, settings, limits, prefix="panel")
+    RequestLimits(panel, settings, limits, prefix="panel")
 
 
 def start_session(operator: Operator) -> None:

@@ -193,11 +193,6 @@ class RedisAddress:
         return f"{self._server}/{self.database}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
 
     @property
-    def limits_url(self) -> str:
-        """The URL for limits."""
-        return self.url.replace("unix://", "redis+unix://", 1)
-
-    @property
     def celery_settings(self) -> dict[str, Any]:
         """The broker's settings for Celery; Flower reads them too."""
         if self.scheme == "unix":

