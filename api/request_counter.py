@@ -14,8 +14,8 @@ import structlog
 from limits import RateLimitItem
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from redis.exceptions import NoScriptError
 
+from api.redis_script import Script
 from shared.queues import redis_broker
 
 # After an error, Redis is not tried for this long: each request would wait for it.
@@ -65,7 +65,7 @@ COUNT = """
             if reset == math.huge then reset = 0 end
         end
     end
-    return {shown, refused, remaining, math.floor(reset)}
+    return redis.status_reply(string.format('%d %d %d %d', shown, refused, remaining, reset))
 """
 
 log = structlog.get_logger()
@@ -112,8 +112,7 @@ class RequestCounter:
     """Counts for one application."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self._script = client.register_script(COUNT)
+        self._script = Script(client.connection_pool, COUNT)
         self._memory = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._away_until = 0.0
 
@@ -138,17 +137,9 @@ class RequestCounter:
         for counted in every:
             keys += (counted.previous_key, counted.current_key)
             arguments += counted.arguments
-        shown, refused, remaining, reset_milliseconds = self._evaluate(keys, arguments)
+        shown, refused, remaining, reset_milliseconds = map(int, self._script.run(keys, arguments))
         reset_at = time.time() + reset_milliseconds / 1000
         return Verdict(every[shown - 1].rate, bool(refused), remaining, reset_at)
-
-    def _evaluate(self, keys: list[str], arguments: list[Any]) -> list[int]:
-        try:
-            reply = self._client.execute_command("EVALSHA", self._script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:  # a new or a restarted Redis
-            reply = self._client.execute_command("EVAL", COUNT, len(keys), *keys, *arguments)
-        shown, refused, remaining, reset = map(int, reply)
-        return [shown, refused, remaining, reset]
 
     def _count_in_memory(self, first: Sequence[Counted], second: Sequence[Counted]) -> Verdict:
         refused: Counted | None = None
