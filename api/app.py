@@ -20,6 +20,7 @@ from api import (
     wallets,
     withdrawals,
 )
+from api.application import Application
 from api.openapi import page
 from api.openapi.document import VERSION
 from api.process_limits import ProcessRateLimit
@@ -40,7 +41,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     sentry.start("api", settings)
     for warning in safety_warnings(settings.second_admin_required, settings.admin_totp_required_roles):
         structlog.get_logger().warning("[ADMIN] relaxed: for evaluation only", what=warning)
-    app = APIFlask(
+    app = Application(
         "coin-payouts",
         title="Coin Payouts",
         version=VERSION,
@@ -55,7 +56,6 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.config["WEBHOOK_READERS"] = BoundedSemaphore(max(1, settings.api_bodies // 2))
     app.config["HEALTH_RATE"] = ProcessRateLimit(settings.rate_limit_health)
     app.config["BAD_WEBHOOK_RATE"] = ProcessRateLimit(settings.rate_limit_bad_webhooks)
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the contract's order
     # Accept URLs with and without the trailing slash, without a redirect: it would lose a POST's body.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
@@ -108,15 +108,16 @@ def _preflight() -> Response | None:
 
 
 def _start_request() -> None:
-    sent_id = request.headers.get("X-Request-Id", "")
+    sent_id = request.environ.get("HTTP_X_REQUEST_ID", "")
     is_usable = 0 < len(sent_id) <= MAX_REQUEST_ID_CHARACTERS and sent_id.isascii() and sent_id.isprintable()
-    g.request_id = sent_id if is_usable else str(new_id())
+    request_id = g.request_id = sent_id if is_usable else str(new_id())
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+    structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
 def _add_headers(response: Response) -> Response:
-    response.headers["X-Request-Id"] = g.get("request_id", "")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault("Cache-Control", "no-store")
+    headers = response.headers
+    headers["X-Request-Id"] = g.get("request_id", "")
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Cache-Control", "no-store")
     return response

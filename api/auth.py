@@ -54,9 +54,8 @@ class KeyCache:
     def __init__(self) -> None:
         self._callers: dict[bytes, tuple[Caller, float]] = {}
 
-    def caller(self, secret: str, settings: Settings) -> Caller | None:
-        """Return the caller of this key, or None if the key is not valid. Raises Unavailable."""
-        digest = _digest(secret)
+    def caller(self, secret: str, digest: bytes, settings: Settings) -> Caller | None:
+        """Return the caller of the key with this hash, or None if it is not valid. Raises Unavailable."""
         now = time.monotonic()
         cached = self._callers.get(digest)
         if cached and now - cached[1] < KEY_CACHE_SECONDS:
@@ -71,9 +70,9 @@ class KeyCache:
             self._callers[digest] = (caller, now)
         return caller
 
-    def was_valid_recently(self, secret: str) -> bool:
-        """True if this key was valid in the last `RECENTLY_VALID_SECONDS`."""
-        cached = self._callers.get(_digest(secret))
+    def was_valid_recently(self, digest: bytes) -> bool:
+        """True if the key with this hash was valid in the last `RECENTLY_VALID_SECONDS`."""
+        cached = self._callers.get(digest)
         return cached is not None and time.monotonic() - cached[1] < RECENTLY_VALID_SECONDS
 
 
@@ -100,24 +99,27 @@ def needs(scope: str, *, users: bool = False) -> Callable[[View], View]:
 
 def identify_caller() -> None:
     """Identify the caller, as far as possible without the database, before any limit counts the request."""
-    g.caller = g.token_error = None
-    g.credential = ""
-    g.is_known = current_app.config["SETTINGS"].api_auth == "off"
-    secret = _bearer_token()
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # each use of a proxy looks it up
+    here = g._get_current_object()  # type: ignore[attr-defined]
+    here.caller = here.token_error = None
+    here.credential = ""
+    here.is_known = app.config["SETTINGS"].api_auth == "off"
+    secret = here.secret = _bearer_token()
     if not secret:
         return
-    g.credential = _digest(secret).hex()
-    keys: KeyCache = current_app.extensions["key_cache"]
-    tokens: UserTokens = current_app.extensions["user_tokens"]
-    if keys.was_valid_recently(secret):
-        g.is_known = True
+    here.digest = _digest(secret)
+    here.credential = here.digest.hex()
+    keys: KeyCache = app.extensions["key_cache"]
+    tokens: UserTokens = app.extensions["user_tokens"]
+    if keys.was_valid_recently(here.digest):
+        here.is_known = True
     elif tokens.looks_like_token(secret):
         try:
             user_id = tokens.user_id(secret)
-            g.caller = Caller(f"user:{user_id}", USER_SCOPES, user_id)
-            g.is_known = True
+            here.caller = Caller(f"user:{user_id}", USER_SCOPES, user_id)
+            here.is_known = True
         except PayoutsError as error:
-            g.token_error = error
+            here.token_error = error
 
 
 def require_access() -> None:
@@ -125,8 +127,9 @@ def require_access() -> None:
 
     Raises Unauthorized, BadToken, TokenExpired, Forbidden, Unavailable.
     """
-    caller = g.caller = g.caller or _authenticate()
-    g.actor = caller.actor
+    here = g._get_current_object()  # type: ignore[attr-defined]
+    caller = here.caller = here.caller or _authenticate()
+    here.actor = caller.actor
     view = current_app.view_functions.get(request.endpoint or "")
     scope = getattr(view, "needs", None)
     if caller.user_id is not None and not getattr(view, "accepts_users", False):
@@ -142,7 +145,7 @@ def require_own_user(user_id: str) -> None:
 
 
 def _bearer_token() -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, token = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
@@ -156,12 +159,11 @@ def _authenticate() -> Caller:
         g.has_failed = isinstance(g.token_error, BadToken) and not isinstance(g.token_error, TokenExpired)
         metrics.AUTH_FAILURES.labels("bad_token" if g.has_failed else "no_good_token").inc()
         raise g.token_error
-    secret = _bearer_token()
     keys: KeyCache = current_app.extensions["key_cache"]
-    caller = keys.caller(secret, settings) if secret else None
+    caller = keys.caller(g.secret, g.digest, settings) if g.secret else None
     if caller is None:
         g.has_failed = True
-        metrics.AUTH_FAILURES.labels("wrong_key" if secret else "no_key").inc()
+        metrics.AUTH_FAILURES.labels("wrong_key" if g.secret else "no_key").inc()
         log.warning("[API] refused", path=request.path, address=request.remote_addr)
         raise Unauthorized(www_authenticate=None)
     return caller

@@ -12,23 +12,24 @@ from shared.access import idempotency
 from shared.errors import BadRequest, RetryNow, Unavailable
 
 KEY_HEADER = "Idempotency-Key"
+KEY_IN_ENVIRON = "HTTP_IDEMPOTENCY_KEY"
 REPLAYED_HEADER = "Idempotency-Replayed"
 MAX_KEY_CHARACTERS = 255
 
 ViewResponse = tuple[dict[str, Any], int] | tuple[dict[str, Any], int, dict[str, str]]
-View = Callable[[str | None, str], ViewResponse]
+View = Callable[[str | None, str | None], ViewResponse]
 
 
 def idempotent(operation: str, body: Body, view: View) -> ViewResponse | Response:
-    """Run `view(key, fingerprint)` once for each key of this caller; without the header, run it each time.
+    """Run `view(key, fingerprint)` once for each key of this caller; without the header, run `view(None, None)`.
 
     A refusal is stored too. Temporary errors are not (503, RetryNow): a retry runs the view again.
     Raises BadRequest (an invalid key), KeyReused, StillRunning, and what the view raises.
     """
     key = request_key()
-    fingerprint = idempotency.fingerprint(operation, body.model_dump())
     if key is None:
-        return view(None, fingerprint)
+        return view(None, None)
+    fingerprint = idempotency.fingerprint(operation, body.model_dump())
     identity = {"actor": g.actor, "key": key}
     first = idempotency.begin(**identity, operation=operation, fingerprint=fingerprint)
     if first is not None:
@@ -53,7 +54,7 @@ def replay_headers(is_replay: bool) -> dict[str, str]:
 
 def request_key() -> str | None:
     """Return the request's Idempotency-Key, or None. Raises BadRequest if it is not valid."""
-    key = request.headers.get(KEY_HEADER)
+    key = request.environ.get(KEY_IN_ENVIRON)
     if key is None:
         return None
     if not 0 < len(key) <= MAX_KEY_CHARACTERS or not all(33 <= ord(letter) <= 126 for letter in key):

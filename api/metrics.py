@@ -41,8 +41,9 @@ def _start_timer() -> None:
 
 def _observe(response: Response) -> Response:
     seconds = perf_counter() - g.started_at
-    route = request.url_rule.rule if request.url_rule else UNKNOWN_ROUTE
-    method = metrics.known_or_other(request.method, METHODS)
+    http = request._get_current_object()  # type: ignore[attr-defined]  # each use of a proxy looks it up
+    route = http.url_rule.rule if http.url_rule else UNKNOWN_ROUTE
+    method = metrics.known_or_other(http.method, METHODS)
     metrics.HTTP_REQUESTS.labels(route, method, response.status_code).inc()
     metrics.HTTP_SECONDS.labels(route, method).observe(seconds)
     if route == CREATE_ROUTE and response.status_code == 201:

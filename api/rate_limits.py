@@ -6,15 +6,14 @@ Redis counts for all processes together (request_counter.py). While Redis is awa
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Any, TypeVar
 
 import limits
 import redis
 import structlog
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Request, Response, current_app, g, request
 from werkzeug.exceptions import TooManyRequests
 
 from api.request_counter import Counted, Rate, RequestCounter, Verdict
@@ -30,38 +29,24 @@ EXEMPT_BLUEPRINTS = ("provider", "health", "metrics")
 # Some proxies add the caller's port, which changes with each connection.
 ADDRESS_WITH_PORT = re.compile(r"\[(?P<six>[^]]+)\](:[0-9]+)?|(?P<four>[0-9.]+):[0-9]+")
 IPV6_PREFIX_BITS = 64  # one subscriber can use every address of such a prefix
+USER = "user"  # the scope of requests for one user
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A limit per `key`, for requests to which it `applies`.
-
-    With `used_up_if`, only requests for which it is true after the response use it up.
-    """
-
-    rate: str
-    scope: str
-    key: Callable[[], str]
-    applies: Callable[[], bool]
-    used_up_if: Callable[[], bool] | None = None
-
-
 def register(app: Flask, settings: Settings) -> None:
     """Limit this application's requests. `auth.identify_caller` must run before."""
-    limits_of_all = [
-        # Callers who were valid recently continue, however many others try wrong keys from the same address.
-        Limit(settings.rate_limit_failed_auth, "failed", client_address, _is_unknown, _has_failed),
-        Limit(settings.rate_limit_per_key, "key", lambda: str(g.credential), _has_key),
-        Limit(settings.rate_limit_per_user, "user", lambda: str(g.caller.user_id), _is_user),
+    rates = {
+        "failed": settings.rate_limit_failed_auth,
+        "key": settings.rate_limit_per_key,
+        USER: settings.rate_limit_per_user,
         # Separate, so that unknown callers cannot use up the limit of users at the same address.
-        Limit(settings.rate_limit_per_address, "address", client_address, _is_unknown),
-        Limit(settings.rate_limit_per_address, "users", client_address, _is_user),
-    ]
-    RequestLimits(app, settings, limits_of_all, prefix="rates")
+        "address": settings.rate_limit_per_address,
+        "users": settings.rate_limit_per_address,
+    }
+    RequestLimits(app, settings, rates, _keys, on_failure=("failed",), prefix="rates")
 
 
 def counts_user(view: View) -> View:
@@ -77,15 +62,33 @@ def count_for_user(user_id: str) -> None:
 
 
 class RequestLimits:
-    """The limits of one application, and their headers in its responses."""
+    """The limits of one application, and their headers in its responses.
 
-    def __init__(self, app: Flask, settings: Settings, of_all: Iterable[Limit], *, prefix: str) -> None:
-        rates = [(limit, rate) for limit in of_all for rate in _rates(limit.rate, limit.scope, prefix)]
+    `rates` has the setting of each scope. `keys` returns the scopes that apply to a request, and what it counts for in
+    each. The scopes `on_failure` are used up only by requests that set `g.has_failed`.
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        settings: Settings,
+        rates: Mapping[str, str],
+        keys: Callable[[], Mapping[str, str]],
+        *,
+        on_failure: Collection[str],
+        prefix: str,
+    ) -> None:
+        every = [
+            Rate(prefix, scope, limit)
+            for scope, rate in rates.items()
+            if rate != OFF
+            for limit in limits.parse_many(rate)
+        ]
         # The headers show the first of several: that of the shortest window.
-        self._limits = sorted(rates, key=lambda limit_and_rate: limit_and_rate[1].limit)
-        self._per_user = sorted(
-            _rates(settings.rate_limit_per_user, "user", prefix), key=lambda rate: rate.limit
-        )
+        self._rates = sorted(every, key=lambda rate: rate.limit)
+        self._per_user = [rate for rate in self._rates if rate.scope == USER]
+        self._keys = keys
+        self._on_failure = on_failure
         address = RedisAddress.parse(settings.redis_url.get_secret_value())
         self.client = redis.Redis.from_url(
             address.url, **redis_broker.redis_options(address, REDIS_TIMEOUT_SECONDS)
@@ -97,48 +100,54 @@ class RequestLimits:
 
     def count_for_user(self, user_id: str) -> None:
         """Count the request for this user. Raises TooManyRequests."""
-        if self._per_user and not _is_user():  # a user's own requests are counted before the body is read
-            first = g.pop("uncounted", [])
+        here = _here()
+        if self._per_user and not _is_user(here):  # a user's own requests are counted before the body is read
+            first = here.pop("uncounted", None)
             for_user = [Counted(rate, user_id) for rate in self._per_user]
-            self._count(*((first, for_user) if first else (for_user, [])))
+            self._count(here, *((first, for_user) if first else (for_user,)))
 
     def _check(self) -> None:
         """Count the request before its view runs. Raises TooManyRequests."""
-        if request.endpoint is None or request.blueprint in EXEMPT_BLUEPRINTS:
+        http: Request = request._get_current_object()  # type: ignore[attr-defined]
+        if not self._rates or http.endpoint is None or http.blueprint in EXEMPT_BLUEPRINTS:
             return
-        applying = [
-            (limit, Counted(rate, limit.key(), uses_up=limit.used_up_if is None))
-            for limit, rate in self._limits
-            if limit.applies()
+        here = _here()
+        keys = self._keys()
+        counted = [
+            Counted(rate, keys[rate.scope], uses_up=rate.scope not in self._on_failure)
+            for rate in self._rates
+            if rate.scope in keys
         ]
-        g.peeked = [(limit, counted) for limit, counted in applying if limit.used_up_if]
-        counted = [counted for _, counted in applying]
-        if self._is_counted_by_view():
-            g.uncounted = counted
+        here.on_failure = [each for each in counted if not each.uses_up]
+        if self._is_counted_by_view(http.endpoint, here):
+            here.uncounted = counted
         elif counted:
-            self._count(counted, [])
+            self._count(here, counted)
 
-    def _is_counted_by_view(self) -> bool:
-        """True if the view will count the request. The caller's key was valid recently: others are not let that far."""
-        view = current_app.view_functions.get(request.endpoint or "")
-        return bool(getattr(view, "counts_user", False) and self._per_user and g.is_known and not _is_user())
+    def _is_counted_by_view(self, endpoint: str, here: Any) -> bool:
+        """True if the view will count the request. The caller's key was valid recently: others do not get that far."""
+        view = current_app.view_functions.get(endpoint)
+        return bool(
+            getattr(view, "counts_user", False) and self._per_user and here.is_known and not _is_user(here)
+        )
 
-    def _count(self, first: list[Counted], second: list[Counted]) -> None:
-        g.verdict = self._counter.count(first, second)
-        if g.verdict.is_refused:
+    def _count(self, here: Any, first: list[Counted], second: Sequence[Counted] = ()) -> None:
+        here.verdict = self._counter.count(first, second)
+        if here.verdict.is_refused:
             raise TooManyRequests
 
     def _finish(self, response: Response) -> Response:
         """Count what is still to be counted, and report the limit in headers."""
-        if uncounted := g.pop("uncounted", None):  # the request was refused before the view counted it
+        here = _here()
+        if uncounted := here.pop("uncounted", None):  # the request was refused before the view counted it
             try:
-                self._count(uncounted, [])
+                self._count(here, uncounted)
             except TooManyRequests as error:
                 response = current_app.make_response(current_app.handle_user_exception(error))
-        failed = [counted for limit, counted in g.get("peeked", ()) if limit.used_up_if()]
-        if failed:
-            self._counter.count([Counted(counted.rate, counted.key) for counted in failed])
-        verdict: Verdict | None = g.get("verdict")
+        on_failure = here.get("on_failure")
+        if on_failure and here.get("has_failed"):
+            self._counter.count([Counted(rate, key) for rate, key, _ in on_failure])
+        verdict: Verdict | None = here.get("verdict")
         return _add_headers(response, verdict) if verdict else response
 
 
@@ -155,24 +164,26 @@ def client_address() -> str:
     return str(ip)
 
 
-def _rates(rate: str, scope: str, prefix: str) -> list[Rate]:
-    return [] if rate == OFF else [Rate(scope, limit, prefix) for limit in limits.parse_many(rate)]
+def _here() -> Any:
+    """Return what `g` stands for: each use of a proxy looks it up."""
+    return g._get_current_object()  # type: ignore[attr-defined]
 
 
-def _is_user() -> bool:
-    return g.caller is not None and g.caller.user_id is not None
+def _is_user(here: Any) -> bool:
+    return here.caller is not None and here.caller.user_id is not None
 
 
-def _has_key() -> bool:
-    return bool(g.credential) and not _is_user()
-
-
-def _is_unknown() -> bool:
-    return not g.is_known
-
-
-def _has_failed() -> bool:
-    return bool(g.get("has_failed"))
+def _keys() -> dict[str, str]:
+    """Return the scopes that apply to this request of the API, and what it counts for in each."""
+    here = _here()
+    if _is_user(here):
+        return {USER: here.caller.user_id, "users": client_address()}
+    keys = {"key": here.credential} if here.credential else {}
+    if here.is_known:
+        # Callers who were valid recently continue, however many others try wrong keys from the same address.
+        return keys
+    address = client_address()
+    return {**keys, "failed": address, "address": address}
 
 
 def _add_headers(response: Response, verdict: Verdict) -> Response:

@@ -6,8 +6,7 @@ the current one. `limits` counts in the same way under the same keys, in two rou
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import redis
 import structlog
@@ -71,35 +70,36 @@ COUNT = """
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
 class Rate:
     """A limit of one scope, such as requests with one API key, with what is the same for each request."""
 
-    scope: str
-    limit: RateLimitItem
-    prefix: str  # of the keys: each application counts for itself
+    def __init__(self, prefix: str, scope: str, limit: RateLimitItem) -> None:
+        self.prefix = prefix  # of the keys: each application counts for itself
+        self.scope = scope
+        self.limit = limit
+        self.arguments = f"{limit.amount} {limit.get_expiry() * 1000}".split()
+        # As `limits` names the key.
+        self._head, self._tail = f"LIMITS:{{{limit.key_for(*self.identifiers('@'))}}}".split("@")
 
     def identifiers(self, key: str) -> tuple[str, str, str]:
-        """Return under what `limits` counts."""
+        """Return under what `limits` counts this key."""
         return self.prefix, key, self.scope
 
+    def redis_keys(self, key: str) -> tuple[str, str]:
+        """Return where Redis counts this key: in the window before, and in the current one."""
+        current = f"{self._head}{key}{self._tail}"
+        return f"{current}/-1", current
 
-class Counted:
+
+class Counted(NamedTuple):
     """A rate, and what a request counts for: an API key, a user, an address."""
 
-    __slots__ = ("arguments", "current_key", "key", "previous_key", "rate", "uses_up")
-
-    def __init__(self, rate: Rate, key: str, *, uses_up: bool = True) -> None:
-        self.rate = rate
-        self.key = key
-        self.uses_up = uses_up
-        self.current_key = f"LIMITS:{{{rate.limit.key_for(*rate.identifiers(key))}}}"
-        self.previous_key = f"{self.current_key}/-1"
-        self.arguments = (rate.limit.amount, rate.limit.get_expiry() * 1000, int(uses_up))
+    rate: Rate
+    key: str
+    uses_up: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a limit refuses the request, and what the response's headers show of it or of the nearest one."""
 
     rate: Rate
@@ -133,10 +133,10 @@ class RequestCounter:
     def _count_in_redis(self, first: Sequence[Counted], second: Sequence[Counted]) -> Verdict:
         every = [*first, *second]
         keys: list[str] = []
-        arguments: list[Any] = [len(first) + 1]
-        for counted in every:
-            keys += (counted.previous_key, counted.current_key)
-            arguments += counted.arguments
+        arguments: list[object] = [len(first) + 1]
+        for rate, key, uses_up in every:
+            keys += rate.redis_keys(key)
+            arguments += (*rate.arguments, "1" if uses_up else "0")
         shown, refused, remaining, reset_milliseconds = map(int, self._script.run(keys, arguments))
         reset_at = time.time() + reset_milliseconds / 1000
         return Verdict(every[shown - 1].rate, bool(refused), remaining, reset_at)

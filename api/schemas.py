@@ -3,9 +3,9 @@
 import json
 from typing import Annotated, Any, TypeVar
 
-from flask import request
+from flask import Request, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
-from werkzeug.exceptions import LengthRequired, UnsupportedMediaType
+from werkzeug.exceptions import LengthRequired, RequestEntityTooLarge, UnsupportedMediaType
 
 from api import json_schemas
 from api.json_schemas import MAX_CREDIT_COINS, MAX_ITEMS, MAX_PROFILE_CHARACTERS, MAX_REASON_CHARACTERS
@@ -13,6 +13,7 @@ from shared.errors import BadRequest
 from shared.text import fields
 from shared.text.fields import MAX_USER_ID_CHARACTERS, field_error, parse_text, parse_whole_number
 
+JSON_TYPE = "application/json"
 DEFAULT_CANCEL_REASON = "User requested cancellation"
 COINS_RULE = f"coins must be a whole number from 1 to {MAX_CREDIT_COINS}"
 
@@ -145,11 +146,12 @@ Model = TypeVar("Model", bound=Body)
 
 def parse_body(model: type[Model], **context: Any) -> Model:
     """Parse the request's JSON body as `model`. Raises BadRequest, and HTTP 411, 413, 415."""
-    if not request.is_json:
+    http = request._get_current_object()  # type: ignore[attr-defined]  # each use of a proxy looks it up
+    if http.environ.get("CONTENT_TYPE") != JSON_TYPE and not http.is_json:
         raise UnsupportedMediaType
-    _require_whole_body()
+    body = _whole_body(http)
     try:
-        data = json.loads(request.get_data(), object_pairs_hook=_reject_duplicates)
+        data = json.loads(body, object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError):  # RecursionError: JSON that is nested too deeply
         raise not_an_object() from None
     if not isinstance(data, dict):
@@ -173,10 +175,19 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _require_whole_body() -> None:
-    """Refuse a truncated body: the rest of it may still parse as a valid request."""
-    received_bytes = len(request.get_data())
-    if request.content_length is None and received_bytes:
-        raise LengthRequired  # chunked: a truncated body cannot be detected
-    if request.content_length is not None and received_bytes != request.content_length:
+def _whole_body(http: Request) -> bytes:
+    """Return the body. Refuse a truncated one: what arrived of it may still parse as a valid request.
+
+    Raises BadRequest, and HTTP 411, 413.
+    """
+    length = http.content_length
+    if length is None:
+        if http.get_data():
+            raise LengthRequired  # chunked: a truncated body cannot be detected
+        return b""
+    if length > (http.max_content_length or length):
+        raise RequestEntityTooLarge
+    body: bytes = http.environ["wsgi.input"].read(length)
+    if len(body) != length:
         raise BadRequest("Bad request", "The body is incomplete. Send it again", code="bad_request")
+    return body

@@ -108,6 +108,10 @@ class RequestBody(io.RawIOBase):
         """Read the next bytes. Raises Unavailable if too many bodies are in transfer."""
         return self._received().readinto(buffer)
 
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes. Raises Unavailable if too many bodies are in transfer."""
+        return self._received().read(size)
+
     def readall(self) -> bytes:
         """Read the rest. Raises Unavailable if too many bodies are in transfer."""
         return self._received().read()

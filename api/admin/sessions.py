@@ -12,9 +12,8 @@ from flask import Flask, current_app, g, redirect, request, session, url_for
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from werkzeug.wrappers import Response
 
-from api import rate_limits
 from api.admin import devices
-from api.rate_limits import Limit, RequestLimits
+from api.rate_limits import RequestLimits, client_address
 from shared.errors import Unavailable
 from shared.models import Operator
 from shared.people import operators, second_factor
@@ -56,12 +55,8 @@ def prepare(panel: Flask, settings: Settings) -> None:
     panel.before_request(_admit)
     panel.teardown_request(_release_slot)
     panel.before_request(_extend_idle_time)
-    rate = settings.rate_limit_sign_in
-    limits = [
-        Limit(rate, "address", rate_limits.client_address, _counts_as_attempt, _has_failed),
-        Limit(rate, "name", _attempt_key, _counts_as_attempt, _has_failed),
-    ]
-    RequestLimits(panel, settings, limits, prefix="panel")
+    rates = dict.fromkeys(("address", "name"), settings.rate_limit_sign_in)
+    RequestLimits(panel, settings, rates, _attempt_keys, on_failure=rates, prefix="panel")
 
 
 def start_session(operator: Operator) -> None:
@@ -205,19 +200,16 @@ def _is_password_attempt() -> bool:
     return request.endpoint in (f"{SIGN_IN}.index", INVITATION, ACCOUNT) and request.method == "POST"
 
 
-def _counts_as_attempt() -> bool:
-    """True if a password is tried, or a code by an operator who is signed in."""
-    return _is_password_attempt() or (
+def _attempt_keys() -> dict[str, str]:
+    """Return what an attempt counts for: a password is tried, or a code by an operator who is signed in."""
+    is_attempt = _is_password_attempt() or (
         request.method == "POST" and current_operator() is not None and CODE in request.form
     )
+    return {"address": client_address(), "name": _attempted_name()} if is_attempt else {}
 
 
-def _attempt_key() -> str:
+def _attempted_name() -> str:
     """The account whose password or code is tried: a signed-in operator's own, whatever the form says."""
     operator = current_operator() if request.endpoint != f"{SIGN_IN}.index" else None
     name = operator.name if operator else typed_name()
     return f"{name}:{devices.known_device(name) or 'elsewhere'}"
-
-
-def _has_failed() -> bool:
-    return bool(g.get("has_failed"))
