@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Text, func, select, text, update
+from sqlalchemy import Text, func, select, update
 
 from shared.db import batches
 from shared.db.batches import Query, any_of, columns, value
+from shared.db.statements import Statement
 from shared.db.transactions import autocommit, map_db_errors, now, transaction
 from shared.errors import Unavailable
 from shared.models import WebhookEvent
@@ -23,7 +24,7 @@ RETRY_SECONDS = 30
 MAX_TRIES = 20
 
 # An event that is not about a payout has its outcome at once: it is stored for the record, never applied.
-STORE = text("""
+STORE = Statement("""
     INSERT INTO webhook_events (event_id, body, occurred_at, outcome, applied_at)
     VALUES (:event_id, :body, :occurred_at, CAST(:outcome AS text),
             CASE WHEN CAST(:outcome AS text) IS NOT NULL THEN now() END)
@@ -52,7 +53,6 @@ def receive(event_id: str | None, body: bytes) -> bool:
 
     Raises Unavailable; the provider then sends it again.
     """
-    digest = hashlib.sha256(body).hexdigest()
     event = provider().parse_event(body)
     is_ignored = event is not None and not event.is_about_payout
     values = {
@@ -60,13 +60,13 @@ def receive(event_id: str | None, body: bytes) -> bool:
         "occurred_at": event.occurred_at if event and is_ignored else None,
         "outcome": "ignored" if is_ignored else None,
     }
-    key = event_id if event_id and _is_storable(event_id) else digest
-    with map_db_errors(), autocommit() as connection:
-        is_new = _store(connection, key, values)
-        if not is_new and not _is_stored(connection, key, body):
+    key = event_id if event_id and _is_storable(event_id) else _digest(body)
+    with map_db_errors():
+        is_new = _store(key, values)
+        if not is_new and not _is_stored(key, body):
             # The signature covers the body but not the id: another body under a known id is another event.
-            key = f"{key}#{digest[:16]}"
-            is_new = _store(connection, key, values)
+            key = f"{key}#{_digest(body)[:16]}"
+            is_new = _store(key, values)
     metrics.WEBHOOKS_RECEIVED.labels("new" if is_new else "known").inc()
     log.info("[WEBHOOK] received", event_id=key, is_new=is_new)
     if is_new and not is_ignored:
@@ -188,13 +188,18 @@ def _count(event: WebhookEvent) -> None:
         metrics.WEBHOOK_LAG_SECONDS.observe(max(0.0, lag))
 
 
-def _store(connection: Connection, key: str, values: dict[str, Any]) -> bool:
-    return connection.execute(STORE, {"event_id": key, **values}).one_or_none() is not None
+def _store(key: str, values: dict[str, Any]) -> bool:
+    return STORE.first({"event_id": key, **values}) is not None
 
 
-def _is_stored(connection: Connection, key: str, body: bytes) -> bool:
+def _is_stored(key: str, body: bytes) -> bool:
     query = select(WebhookEvent.body == body).where(WebhookEvent.event_id == key)
-    return bool(connection.execute(query).scalar())
+    with autocommit() as connection:
+        return bool(connection.execute(query).scalar())
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _retry_later(event_id: str) -> None:
