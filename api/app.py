@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         "coin-payouts",
         title="Coin Payouts",
         version=VERSION,
-        static_folder=None,  # type: ignore[arg-type]  # serve no files
+        static_folder=None,  # serve no files
         docs_path=None,
         spec_path=None,
         json_errors=False,
@@ -117,7 +117,7 @@ def _start_request() -> None:
 
 def _add_headers(response: Response) -> Response:
     headers = response.headers
-    headers["X-Request-Id"] = g.get("request_id", "")
-    headers["X-Content-Type-Options"] = "nosniff"
+    headers.add("X-Request-Id", g.get("request_id", ""))
+    headers.add("X-Content-Type-Options", "nosniff")
     headers.setdefault("Cache-Control", "no-store")
     return response

@@ -100,7 +100,7 @@ def needs(scope: str, *, users: bool = False) -> Callable[[View], View]:
 def identify_caller() -> None:
     """Identify the caller, as far as possible without the database, before any limit counts the request."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # each use of a proxy looks it up
-    here = g._get_current_object()  # type: ignore[attr-defined]
+    here = g._get_current_object()
     here.caller = here.token_error = None
     here.credential = ""
     here.is_known = app.config["SETTINGS"].api_auth == "off"
@@ -127,7 +127,7 @@ def require_access() -> None:
 
     Raises Unauthorized, BadToken, TokenExpired, Forbidden, Unavailable.
     """
-    here = g._get_current_object()  # type: ignore[attr-defined]
+    here = g._get_current_object()
     caller = here.caller = here.caller or _authenticate()
     here.actor = caller.actor
     view = current_app.view_functions.get(request.endpoint or "")

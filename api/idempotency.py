@@ -54,7 +54,7 @@ def replay_headers(is_replay: bool) -> dict[str, str]:
 
 def request_key() -> str | None:
     """Return the request's Idempotency-Key, or None. Raises BadRequest if it is not valid."""
-    key = request.environ.get(KEY_IN_ENVIRON)
+    key: str | None = request.environ.get(KEY_IN_ENVIRON)
     if key is None:
         return None
     if not 0 < len(key) <= MAX_KEY_CHARACTERS or not all(33 <= ord(letter) <= 126 for letter in key):

@@ -10,6 +10,7 @@ from apiflask import APIBlueprint
 from flask import Response, current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api import bodies
 from api.error_responses import problem
 from api.openapi import error_examples, response_bodies
 from api.openapi.descriptions import Parameter, documented
@@ -52,12 +53,13 @@ blueprint = APIBlueprint("provider", __name__, url_prefix="/api/razorpay")
 def webhook() -> dict[str, Any] | Response:
     """Store a signed event; the provider waits at most five seconds (provider reference §5.4)."""
     settings: Settings = current_app.config["SETTINGS"]
-    request.max_content_length = settings.max_webhook_bytes
+    http = request._get_current_object()  # type: ignore[attr-defined]  # each use of a proxy looks it up
+    http.max_content_length = settings.max_webhook_bytes
     with _reader_slot():
-        body = request.get_data(cache=False)
+        body = bodies.read(http)
     if len(body) >= settings.max_webhook_bytes:
         raise RequestEntityTooLarge  # a chunked body was cut at the limit
-    if not provider().is_signed(settings, body, request.headers):
+    if not provider().is_signed(settings, body, http.headers):
         metrics.WEBHOOKS_RECEIVED.labels("bad_signature").inc()
         rate: ProcessRateLimit = current_app.config["BAD_WEBHOOK_RATE"]
         # Only unsigned requests count: others must not keep out the provider's webhooks.
@@ -67,7 +69,7 @@ def webhook() -> dict[str, Any] | Response:
         return problem(
             400, "Invalid signature", "The body is not signed with our webhook secret", "invalid_signature"
         )
-    is_new = inbox.receive(provider().event_id(request.headers), body)
+    is_new = inbox.receive(provider().event_id(http.headers), body)
     return {"success": True, "message": "Received" if is_new else "Received before"}
 
 

@@ -166,7 +166,7 @@ def client_address() -> str:
 
 def _here() -> Any:
     """Return what `g` stands for: each use of a proxy looks it up."""
-    return g._get_current_object()  # type: ignore[attr-defined]
+    return g._get_current_object()
 
 
 def _is_user(here: Any) -> bool:
@@ -190,9 +190,9 @@ def _add_headers(response: Response, verdict: Verdict) -> Response:
     """Report the remaining requests: of the exceeded limit, or else of the one that resets first."""
     headers = response.headers
     reset_at = int(verdict.reset_at + 1)
-    headers["X-RateLimit-Limit"] = str(verdict.rate.limit.amount)
-    headers["X-RateLimit-Remaining"] = str(verdict.remaining)
-    headers["X-RateLimit-Reset"] = str(reset_at)
+    headers.add("X-RateLimit-Limit", str(verdict.rate.limit.amount))
+    headers.add("X-RateLimit-Remaining", str(verdict.remaining))
+    headers.add("X-RateLimit-Reset", str(reset_at))
     if verdict.is_refused:
         headers["Retry-After"] = str(max(1, math.ceil(reset_at - time.time())))
         metrics.RATE_LIMITED.labels(verdict.rate.scope).inc()

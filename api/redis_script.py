@@ -7,10 +7,12 @@ packing of commands are not used, because they cost more than the round trip.
 import hashlib
 import os
 import select
+import socket
 from collections.abc import Sequence
+from typing import cast
 
 import redis
-from redis.connection import ConnectionInterface
+from redis.connection import Connection
 from redis.exceptions import NoScriptError
 
 from shared.queues.redis_broker import map_redis_errors
@@ -22,8 +24,10 @@ class Script:
     def __init__(self, pool: redis.ConnectionPool, source: str) -> None:
         self._pool = pool
         self._source = source
-        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()  # Redis's name of the script
-        self._idle: list[ConnectionInterface] = []
+        self._sha = hashlib.sha1(
+            source.encode(), usedforsecurity=False
+        ).hexdigest()  # Redis's name of the script
+        self._idle: list[Connection] = []
         self._process_id = os.getpid()
 
     def run(self, keys: Sequence[str], arguments: Sequence[object]) -> list[str]:
@@ -47,22 +51,22 @@ class Script:
                 return self._exchange_on(connection, command)
             except (redis.ConnectionError, redis.TimeoutError):
                 pass
-        return self._exchange_on(self._pool.make_connection(), command)
+        return self._exchange_on(cast(Connection, self._pool.make_connection()), command)
 
-    def _exchange_on(self, connection: ConnectionInterface, command: bytes) -> bytes:
+    def _exchange_on(self, connection: Connection, command: bytes) -> bytes:
         try:
-            connection.send_packed_command([command])
+            connection.send_packed_command([command])  # type: ignore[no-untyped-call]
             reply: bytes = connection.read_response()
         except redis.ResponseError:
             self._idle.append(connection)
             raise
         except BaseException:
-            connection.disconnect()
+            connection.disconnect()  # type: ignore[no-untyped-call]
             raise
         self._idle.append(connection)
         return reply
 
-    def _take_idle(self) -> ConnectionInterface | None:
+    def _take_idle(self) -> Connection | None:
         """Return the connection that was used last, unless there is none that the server left open."""
         if self._process_id != os.getpid():  # a parent's connections are its own
             self._idle = []
@@ -72,15 +76,15 @@ class Script:
         except IndexError:
             return None
         if _has_input(connection):  # the server closed it
-            connection.disconnect()
+            connection.disconnect()  # type: ignore[no-untyped-call]
             return None
         return connection
 
 
-def _has_input(connection: ConnectionInterface) -> bool:
+def _has_input(connection: Connection) -> bool:
     try:
         poll = select.poll()
-        poll.register(connection._sock, select.POLLIN)
+        poll.register(cast(socket.socket, connection._sock), select.POLLIN)
         return bool(poll.poll(0))
     except (TypeError, ValueError, OSError):
         return True  # it is closed on our side

@@ -5,9 +5,9 @@ from typing import Annotated, Any, TypeVar
 
 from flask import Request, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
-from werkzeug.exceptions import LengthRequired, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import ClientDisconnected, LengthRequired, UnsupportedMediaType
 
-from api import json_schemas
+from api import bodies, json_schemas
 from api.json_schemas import MAX_CREDIT_COINS, MAX_ITEMS, MAX_PROFILE_CHARACTERS, MAX_REASON_CHARACTERS
 from shared.errors import BadRequest
 from shared.text import fields
@@ -180,14 +180,10 @@ def _whole_body(http: Request) -> bytes:
 
     Raises BadRequest, and HTTP 411, 413.
     """
-    length = http.content_length
-    if length is None:
-        if http.get_data():
-            raise LengthRequired  # chunked: a truncated body cannot be detected
-        return b""
-    if length > (http.max_content_length or length):
-        raise RequestEntityTooLarge
-    body: bytes = http.environ["wsgi.input"].read(length)
-    if len(body) != length:
-        raise BadRequest("Bad request", "The body is incomplete. Send it again", code="bad_request")
+    try:
+        body = bodies.read(http)
+    except ClientDisconnected:
+        raise BadRequest("Bad request", "The body is incomplete. Send it again", code="bad_request") from None
+    if body and http.content_length is None:
+        raise LengthRequired  # chunked: a truncated body cannot be detected
     return body

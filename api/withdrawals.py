@@ -52,20 +52,20 @@ def request_withdrawal(body: schemas.WithdrawIn) -> ViewResponse | Response:
     return idempotent("withdraw", body, lambda key, fingerprint: _request(body, key, fingerprint))
 
 
-def _request(body: schemas.WithdrawIn, key: str | None, fingerprint: str) -> ViewResponse:
+def _request(body: schemas.WithdrawIn, key: str | None, fingerprint: str | None) -> ViewResponse:
     withdrawal = create(body, key, fingerprint)
     return {"success": True, **describe(withdrawal)}, 201, replay_headers(withdrawal.replayed)
 
 
-def create(body: schemas.WithdrawIn, key: str | None, fingerprint: str) -> Requested:
-    """Create a withdrawal, once per key. Raises BadRequest, Unavailable."""
+def create(body: schemas.WithdrawIn, key: str | None, fingerprint: str | None) -> Requested:
+    """Create a withdrawal, once per key; a key comes with the request's fingerprint. Raises BadRequest, Unavailable."""
     return withdrawals.request(
         user_id=body.user_id,
         coins=body.amount,
         upi_id=body.upi_id,
         actor=g.actor,
         key=key,
-        fingerprint=fingerprint if key else None,
+        fingerprint=fingerprint,
     )
 
 

@@ -80,7 +80,9 @@ def _connect() -> PoolProxiedConnection:
         raise _sqlalchemys(error, is_lost=False) from error
 
 
-def _restore(connection: PoolProxiedConnection, driver: psycopg.Connection[Any], error: psycopg.Error) -> bool:
+def _restore(
+    connection: PoolProxiedConnection, driver: psycopg.Connection[Any], error: psycopg.Error
+) -> bool:
     """Make a connection usable for the next one who takes it; True if it was lost instead."""
     if not (note_error(error) or driver.closed or driver.broken):
         driver.autocommit = False

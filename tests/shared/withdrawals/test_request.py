@@ -191,7 +191,7 @@ class CutAfter:
 
     def __enter__(self) -> None:
         self.execute = psycopg.Cursor.execute
-        psycopg.Cursor.execute = lambda cursor, *args, **options: self._cut(cursor, *args, **options)  # type: ignore[method-assign]
+        psycopg.Cursor.execute = lambda cursor, *args, **options: self._cut(cursor, *args, **options)  # type: ignore[method-assign]  # noqa: PLW0108
 
     def __exit__(self, *_: object) -> None:
         psycopg.Cursor.execute = self.execute  # type: ignore[method-assign]
