@@ -60,7 +60,7 @@ COUNT = """
             remaining = math.max(0, amount - before_overlap - current)
             reset = math.huge
             if before > 0 then reset = before_ttl % (window / before) end
-            if current > 0 then reset = math.min(reset, current_ttl % window) end
+            if current > 0 then reset = math.min(reset, (current_ttl - 1) % window + 1) end
             if reset == math.huge then reset = 0 end
         end
     end

@@ -1,8 +1,7 @@
 """One statement on a hot route, through psycopg itself: prepared once on each connection, one round trip.
 
 SQLAlchemy around a statement costs more than psycopg and the wire together. Connections, their checks and the
-errors stay SQLAlchemy's: a connection comes from the engine's pool, and an error is the one that SQLAlchemy would
-raise.
+errors stay SQLAlchemy's: a connection comes from the engine's pool, and an error is SQLAlchemy's for it.
 """
 
 import re
@@ -22,17 +21,19 @@ CURSOR = "cursor"  # in a connection's `info`: making a cursor costs as much as 
 
 
 class Statement:
-    """A statement that is a transaction of its own: no BEGIN and no COMMIT are sent."""
+    """A statement that returns rows and is a transaction of its own: no BEGIN and no COMMIT are sent.
+
+    Its SQL has `:name` parameters. Those that never change may be given as `constants`: they become literals.
+    """
 
     def __init__(self, text: str, constants: Mapping[str, Any] | None = None) -> None:
-        """Take SQL with `:name` parameters. `constants` are those that do not change: they become literals."""
         self._sql = _in_drivers_form(text, constants or {})
 
     def first(self, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Run the statement and return its first row, or None.
 
-        Raises PoolTimeout, and DBAPIError: with `connection_invalidated` if the connection was lost meanwhile.
-        Then the statement may have been committed or not.
+        Raises PoolTimeout and DBAPIError. If the connection was lost meanwhile, the error has
+        `connection_invalidated`: the statement may have been committed or not.
         """
         connection = _connect()
         try:
@@ -62,13 +63,14 @@ class Statement:
 def _in_drivers_form(text: str, constants: Mapping[str, Any]) -> str:
     def replaced(match: re.Match[str]) -> str:
         name = match[1]
-        return sql.Literal(_plain(constants[name])).as_string() if name in constants else f"%({name})s"
+        return _literal(constants[name]) if name in constants else f"%({name})s"
 
     return PARAMETER.sub(replaced, text.replace("%", "%%"))
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else value  # psycopg does not know our enums
+def _literal(value: Any) -> str:
+    plain = str(value) if isinstance(value, str) else value  # psycopg does not know our enums
+    return sql.Literal(plain).as_string().replace("%", "%%")
 
 
 def _connect() -> PoolProxiedConnection:

@@ -1,5 +1,6 @@
 """Rate limits: which requests get a 429, and how the API counts without Redis."""
 
+import io
 import os
 import socket
 import time
@@ -271,3 +272,71 @@ def test_malformed_redis_replies_refuse_no_request(
         assert [client.post(WITHDRAW, **request).status_code for _ in range(2)] == [201] * 2
         ready = client.get("/readyz").get_json()
         assert (ready["broker"], ready["workers"]) == ("unavailable", "unknown")
+
+
+def test_a_known_apps_request_counts_once_for_its_key_however_it_ends(world: World, limited: Limited) -> None:
+    """Its key and its user are counted together after the body is read; what is refused before counts as well."""
+    client = limited(rate_limit_per_key="50/minute", rate_limit_per_user="50/minute", max_body_bytes="2000")
+    reader = key_for("read")
+    assert statuses(client, KEY, 1) == statuses(client, reader, 1) == [200]  # now the keys are known
+
+    def after(expected: int, secret: str = KEY, **request: Any) -> tuple[str, str]:
+        answer = client.post(WITHDRAW, **{"headers": bearer(secret), **request})
+        assert answer.status_code == expected, answer.get_json()
+        return answer.headers["X-RateLimit-Limit"], answer.headers["X-RateLimit-Remaining"]
+
+    assert after(400, json={}) == ("50", "48")
+    assert after(415, data="text") == ("50", "47")
+    assert after(413, json={"user_id": "x" * 3000}) == ("50", "46")
+    assert after(400, data="[", content_type="application/json") == ("50", "45")
+    assert after(201, json=GOOD) == ("50", "49")  # the user's first
+    assert after(400, json=GOOD | {"amount": 10**6}) == ("50", "48")  # counted, then refused
+    assert after(403, reader, json=GOOD) == ("50", "48")  # the reader's second
+    assert client.get(WALLET, headers=bearer(KEY), **WALLET_QUERY).headers["X-RateLimit-Remaining"] == "42"
+
+
+def test_above_its_keys_limit_an_app_gets_429_whatever_it_sends(world: World, limited: Limited) -> None:
+    client = limited(rate_limit_per_key="2/minute", rate_limit_per_user="50/minute")
+    assert statuses(client, KEY, 2) == [200] * 2
+    for request in ({"json": {}}, {"data": "text"}, {"json": GOOD}, {"json": GOOD | {"amount": 1}}):
+        answer = client.post(WITHDRAW, headers=bearer(KEY), **request)
+        assert_refused(answer, 429, "Too many requests")
+        assert answer.headers["X-RateLimit-Limit"] == "2" and int(answer.headers["Retry-After"]) >= 1
+    assert world.sql("SELECT FROM withdrawals") == []
+    # What the key's limit refuses does not use up the user's.
+    answer = client.get(HISTORY, headers=bearer(token()), **WALLET_QUERY)
+    assert answer.headers["X-RateLimit-Remaining"] == "49"
+
+
+def test_what_the_users_limit_refuses_counts_for_the_key(limited: Limited) -> None:
+    client = limited(rate_limit_per_key="50/minute", rate_limit_per_user="1/minute")
+    assert statuses(client, KEY, 1) == [200]
+    answers = [client.post(WITHDRAW, json=GOOD, headers=bearer(KEY)) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 429, 429]
+    assert {answer.headers["X-RateLimit-Limit"] for answer in answers} == {"1"}
+    assert client.get(WALLET, headers=bearer(KEY), **WALLET_QUERY).headers["X-RateLimit-Remaining"] == "45"
+
+
+def test_of_several_limits_the_headers_show_the_one_that_refuses_or_that_of_the_shortest_window(
+    limited: Limited,
+) -> None:
+    client = limited(rate_limit_per_key="2/hour;50/second", rate_limit_per_user="off")
+    answers = [client.get(WALLET, headers=bearer(KEY), **WALLET_QUERY) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [answer.headers["X-RateLimit-Limit"] for answer in answers] == ["50", "50", "2"]
+    assert int(answers[2].headers["Retry-After"]) > 60
+
+
+def test_a_key_that_was_not_valid_recently_is_counted_before_its_body_is_read(limited: Limited) -> None:
+    """Strangers over their limit do not get that far."""
+    client = limited(rate_limit_per_key="50/minute", rate_limit_per_user="50/minute", rate_limit_per_address="1/minute")
+    assert client.post(WITHDRAW, json=GOOD, headers=bearer("wrong")).status_code == 401
+    unread = {"input_stream": Unread(b"{}"), "content_type": "application/json"}
+    assert client.post(WITHDRAW, headers=bearer("wrong"), **unread).status_code == 429  # type: ignore[arg-type]
+
+
+class Unread(io.BytesIO):
+    """A body that must not be read."""
+
+    def read(self, *_: object) -> bytes:
+        raise AssertionError("the body was read")
