@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
+from shared.db.statements import Statement
 from shared.db.transactions import autocommit, map_db_errors
 from shared.errors import BadRequest, Conflict
 from shared.models import IdempotentRequest
@@ -28,6 +29,22 @@ RETENTION_HOURS = 24
 # No request runs this long (shared/db/connections.py): a row without a response by then is of a dead process.
 MAX_RUNNING_SECONDS = 60
 DELETE_BATCH_ROWS = 10_000
+# A row without a response that is older was abandoned: its key may be taken over by the same request.
+BEGIN = Statement(
+    """
+    INSERT INTO idempotent_requests AS known (actor, key, operation, fingerprint)
+    VALUES (:actor, :key, :operation, :fingerprint)
+    ON CONFLICT (actor, key) DO UPDATE SET started_at = now()
+    WHERE known.http_status IS NULL AND known.started_at < now() - make_interval(secs => :max_running_seconds)
+      AND known.fingerprint = excluded.fingerprint
+    RETURNING key
+    """,
+    {"max_running_seconds": MAX_RUNNING_SECONDS},
+)
+STORE_RESPONSE = Statement("""
+    UPDATE idempotent_requests SET http_status = :http_status, answer = CAST(:answer AS json)
+    WHERE actor = :actor AND key = :key RETURNING key
+""")
 ONE_OPERATION_CONSTRAINT = "one_operation_per_key"  # a trigger: it binds a key to its first operation
 
 
@@ -79,19 +96,12 @@ def begin(*, actor: str, key: str, operation: str, fingerprint: str) -> StoredRe
     Raises KeyReused, StillRunning, Unavailable.
     """
     identity = {"actor": actor, "key": key}
-    statement = insert(IdempotentRequest).values(**identity, operation=operation, fingerprint=fingerprint)
-    abandoned_before = func.now() - timedelta(seconds=MAX_RUNNING_SECONDS)
-    statement = statement.on_conflict_do_update(
-        index_elements=["actor", "key"],
-        set_={"started_at": func.now()},
-        where=(IdempotentRequest.http_status.is_(None))
-        & (IdempotentRequest.started_at < abandoned_before)
-        & (IdempotentRequest.fingerprint == fingerprint),
-    )
-    with map_db_errors(), autocommit() as connection:
-        if connection.execute(statement.returning(IdempotentRequest.key)).one_or_none():
+    with map_db_errors():
+        if BEGIN.first({**identity, "operation": operation, "fingerprint": fingerprint}):
             return None
-        first = connection.execute(select(IdempotentRequest.__table__).filter_by(**identity)).one_or_none()
+        with autocommit() as connection:
+            known = select(IdempotentRequest.__table__).filter_by(**identity)
+            first = connection.execute(known).one_or_none()
     if first is None:
         raise StillRunning  # released just now: the caller's retry finds the key free
     if first.fingerprint != fingerprint:
@@ -128,10 +138,9 @@ def raise_if_key_reused(error: IntegrityError) -> None:
 
 def store_response(*, actor: str, key: str, http_status: int, body: dict[str, Any]) -> None:
     """Store the response. Raises Unavailable: then the next request with this key runs again."""
-    is_ours = (IdempotentRequest.actor == actor) & (IdempotentRequest.key == key)
-    statement = update(IdempotentRequest).where(is_ours).values(http_status=http_status, answer=body)
-    with map_db_errors(), autocommit() as connection:
-        connection.execute(statement)
+    values = {"actor": actor, "key": key, "http_status": http_status, "answer": json.dumps(body)}
+    with map_db_errors():
+        STORE_RESPONSE.first(values)
 
 
 def release(*, actor: str, key: str) -> None:
