@@ -1,4 +1,4 @@
-"""The application class: APIFlask without what no view of ours uses, because each request would pay for it."""
+"""The application class: APIFlask without what no view of ours uses. Each request would pay for it."""
 
 import json
 from collections.abc import Callable

@@ -21,7 +21,7 @@ View = Callable[[str | None, str | None], ViewResponse]
 
 
 def idempotent(operation: str, body: Body, view: View) -> ViewResponse | Response:
-    """Run `view(key, fingerprint)` once for each key of this caller; without the header, run `view(None, None)`.
+    """Run `view(key, fingerprint)` once for each key of this caller; without a key, run `view(None, None)`.
 
     A refusal is stored too. Temporary errors are not (503, RetryNow): a retry runs the view again.
     Raises BadRequest (an invalid key), KeyReused, StillRunning, and what the view raises.

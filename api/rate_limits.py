@@ -1,6 +1,6 @@
 """Rate limits per API key, per user and per address, and of failed authentications per address.
 
-Redis counts for all processes together (request_counter.py). While Redis is away, each process counts for itself.
+Redis counts for all processes together (request_counter.py). Without it, each process counts for itself.
 """
 
 import math
@@ -50,7 +50,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def counts_user(view: View) -> View:
-    """Mark a view that calls `count_for_user`: a known app's request is counted there, for both limits at once."""
+    """Mark a view that calls `count_for_user`: it counts a known app's request, for both limits at once."""
     view.counts_user = True  # type: ignore[attr-defined]
     return view
 
@@ -64,8 +64,8 @@ def count_for_user(user_id: str) -> None:
 class RequestLimits:
     """The limits of one application, and their headers in its responses.
 
-    `rates` has the setting of each scope. `keys` returns the scopes that apply to a request, and what it counts for in
-    each. The scopes `on_failure` are used up only by requests that set `g.has_failed`.
+    `rates` has the setting of each scope. `keys` returns the scopes that apply to a request, and what it
+    counts for in each. The scopes `on_failure` are used up only by requests that set `g.has_failed`.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RequestLimits:
             self._count(here, counted)
 
     def _is_counted_by_view(self, endpoint: str, here: Any) -> bool:
-        """True if the view will count the request. The caller's key was valid recently: others do not get that far."""
+        """True if the view will count the request: only for a key that was valid recently."""
         view = current_app.view_functions.get(endpoint)
         return bool(
             getattr(view, "counts_user", False) and self._per_user and here.is_known and not _is_user(here)

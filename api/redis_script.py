@@ -1,7 +1,7 @@
 """A Lua script that Redis runs in one round trip, at a quarter of the cost of redis-py's commands.
 
-redis-py's connections connect, authenticate, ping after idle times and read replies; its pool, its retries and its
-packing of commands are not used, because they cost more than the round trip.
+redis-py's connections connect, authenticate, ping after idle times and read replies. Its pool, its retries
+and its packing of commands are not used, because they cost more than the round trip.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Counts a request for all of its rate limits at once: one round trip to Redis, or in memory while Redis is away.
+"""Counts a request for all of its rate limits at once: one round trip to Redis, or in memory without it.
 
-The count is that of a sliding window: of the window before, as much as still overlaps the last `window`, and all of
-the current one. `limits` counts in the same way under the same keys, in two round trips for each limit.
+The count is that of a sliding window: of the window before, as much as still overlaps the last `window`, and
+all of the current one. `limits` counts in the same way under the same keys, in two round trips per limit.
 """
 
 import time
@@ -19,11 +19,12 @@ from shared.queues import redis_broker
 
 # After an error, Redis is not tried for this long: each request would wait for it.
 REDIS_RETRY_SECONDS = 1.0
-# KEYS: for each limit, the count of the window before and that of the current one. ARGV: the number of the limit with
-# which the second stage begins; then for each limit its amount, its window in milliseconds, and 1 if the request uses
-# it up. Every limit of a stage is counted, unless it refuses; the second stage only if the first refuses nothing.
-# Returns what the headers need: the number of the limit that they show (the last that refuses, or else the first of
-# the last stage), 1 if it refuses, how much of it is left, and in how many milliseconds there is more.
+# KEYS: for each limit, the count of the window before and that of the current one. ARGV: the number of the
+# limit with which the second stage begins; then for each limit its amount, its window in milliseconds, and 1 if
+# the request uses it up. Every limit of a stage is counted, unless it refuses; the second stage only if the
+# first refuses nothing. Returns what the headers need: the number of the limit that they show (the last that
+# refuses, or else the first of the last stage), 1 if it refuses, how much of it is left, and in how many
+# milliseconds there is more.
 COUNT = """
     local second = tonumber(ARGV[1])
     local shown, refused, remaining, reset = 1, 0, 0, 0
@@ -100,7 +101,7 @@ class Counted(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a limit refuses the request, and what the response's headers show of it or of the nearest one."""
+    """Whether a limit refuses the request, and what the headers show of it, or of the nearest one."""
 
     rate: Rate
     is_refused: bool

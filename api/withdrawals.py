@@ -58,7 +58,7 @@ def _request(body: schemas.WithdrawIn, key: str | None, fingerprint: str | None)
 
 
 def create(body: schemas.WithdrawIn, key: str | None, fingerprint: str | None) -> Requested:
-    """Create a withdrawal, once per key; a key comes with the request's fingerprint. Raises BadRequest, Unavailable."""
+    """Create a withdrawal, once per key, which has a fingerprint. Raises BadRequest, Unavailable."""
     return withdrawals.request(
         user_id=body.user_id,
         coins=body.amount,

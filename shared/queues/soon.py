@@ -1,8 +1,8 @@
 """Messages that leave from a thread of their own: requests do not wait for the broker, and a burst sends few.
 
 One message of a task stands for everything that is due when a worker takes it. So a nudge needs no message of
-its own if one of its task is still to leave. A process that ends loses what it still had to send in the future;
-the sweep finds those rows.
+its own if one of its task is still to leave. A process that ends loses what it had to send in the future; the
+sweep finds those rows.
 """
 
 import atexit
@@ -41,7 +41,7 @@ class _Sender(threading.Thread):
             times = self._due.setdefault(task, [])
             if seconds <= 0:
                 due_at = max(now, self._free_at.get(task, now))
-                # The next one to leave may be due already. It leaves after this moment, so it stands for this too.
+                # One that is to leave by then leaves after this moment, so it stands for this nudge too.
                 is_covered = bool(times) and times[0] <= due_at
             else:
                 due_at = math.ceil((now + seconds) / GAP_SECONDS) * GAP_SECONDS
@@ -100,7 +100,7 @@ _starting = threading.Lock()
 
 
 def nudge_soon(task: str, *, in_seconds: float = 0.0) -> None:
-    """Send this task's message in so many seconds, from another thread. Never waits for the broker or raises."""
+    """Send this task's message in so many seconds, from another thread. Never raises, never waits for it."""
     try:
         sender = _sender
         if sender is None or not sender.is_alive():

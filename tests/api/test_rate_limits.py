@@ -329,7 +329,9 @@ def test_of_several_limits_the_headers_show_the_one_that_refuses_or_that_of_the_
 
 def test_a_key_that_was_not_valid_recently_is_counted_before_its_body_is_read(limited: Limited) -> None:
     """Strangers over their limit do not get that far."""
-    client = limited(rate_limit_per_key="50/minute", rate_limit_per_user="50/minute", rate_limit_per_address="1/minute")
+    client = limited(
+        rate_limit_per_key="50/minute", rate_limit_per_user="50/minute", rate_limit_per_address="1/minute"
+    )
     assert client.post(WITHDRAW, json=GOOD, headers=bearer("wrong")).status_code == 401
     unread = {"input_stream": Unread(b"{}"), "content_type": "application/json"}
     assert client.post(WITHDRAW, headers=bearer("wrong"), **unread).status_code == 429  # type: ignore[arg-type]

@@ -70,12 +70,16 @@ def test_both_count_the_same_and_share_their_counts(
                     results.append((hit, stats.remaining, stats.reset_time))
                 ends = [(client.get(key), client.pttl(key)) for key in counted.rate.redis_keys(counted.key)]
                 results.append([(value, left // 10_000) for value, left in ends])
-            (hit, remaining, reset_at), state, (their_hit, their_remaining, their_reset_at), their_state = results
+            (hit, remaining, reset_at), state, (their_hit, their_remaining, their_reset_at), their_state = (
+                results
+            )
             if abs(float(weighted(before, current)) % 1 - 0.5) > 0.49:
                 break  # a moment decides whether one more request fits
             assert (hit, remaining) == (their_hit, their_remaining), (before, current)
             assert [value for value, _ in state] == [value for value, _ in their_state], (before, current)
-            if their_reset_at > time.time() or reset_at < time.time() + 2:  # theirs is 0 s in a window's first ms
+            if (
+                their_reset_at > time.time() or reset_at < time.time() + 2
+            ):  # theirs is 0 s in a window's first ms
                 assert abs(reset_at - their_reset_at) < 2, (before, current)
             # The next try continues from here.
             break
@@ -122,7 +126,9 @@ def test_a_limit_that_is_only_peeked_at_is_not_used_up(client: redis.Redis) -> N
     ours = RequestCounter(client)
     peeked = Counted(rate("1/hour"), "peeked", uses_up=False)
     assert [ours.count([peeked]).remaining for _ in range(3)] == [1, 1, 1]
-    assert ours.count([peeked._replace(uses_up=True)]) == Verdict(peeked.rate, False, 0, pytest.approx(time.time() + 3600, abs=5))
+    assert ours.count([peeked._replace(uses_up=True)]) == Verdict(
+        peeked.rate, False, 0, pytest.approx(time.time() + 3600, abs=5)
+    )
     assert ours.count([peeked]).is_refused
 
 
