@@ -1,7 +1,5 @@
 """Creates the web application. granian runs `server.py`."""
 
-from threading import BoundedSemaphore
-
 import structlog
 from apiflask import APIFlask
 from flask import Response, g, request
@@ -24,6 +22,7 @@ from api.application import Application
 from api.openapi import page
 from api.openapi.document import VERSION
 from api.process_limits import ProcessRateLimit
+from api.slots import Slots
 from shared.ids import new_id
 from shared.settings import Settings, safety_warnings
 from shared.settings import settings as process_settings
@@ -53,7 +52,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.config["SETTINGS"] = settings
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.config["WEBHOOK_READERS"] = BoundedSemaphore(max(1, settings.api_bodies // 2))
+    app.config["WEBHOOK_READERS"] = Slots(max(1, settings.api_bodies // 2))
     app.config["HEALTH_RATE"] = ProcessRateLimit(settings.rate_limit_health)
     app.config["BAD_WEBHOOK_RATE"] = ProcessRateLimit(settings.rate_limit_bad_webhooks)
     # Accept URLs with and without the trailing slash, without a redirect: it would lose a POST's body.

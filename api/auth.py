@@ -128,7 +128,7 @@ def require_access() -> None:
     Raises Unauthorized, BadToken, TokenExpired, Forbidden, Unavailable.
     """
     here = g._get_current_object()
-    caller = here.caller = here.caller or _authenticate()
+    caller = here.caller = here.caller or _authenticate(here)
     here.actor = caller.actor
     view = current_app.view_functions.get(request.endpoint or "")
     scope = getattr(view, "needs", None)
@@ -149,21 +149,24 @@ def _bearer_token() -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _authenticate() -> Caller:
+def _authenticate(here: Any) -> Caller:
     """Return the caller of the request's key. Raises what `require_access` does."""
-    settings: Settings = current_app.config["SETTINGS"]
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    settings: Settings = app.config["SETTINGS"]
     if settings.api_auth == "off":
         _require_loopback()
         return LOCAL
-    if g.token_error is not None:
-        g.has_failed = isinstance(g.token_error, BadToken) and not isinstance(g.token_error, TokenExpired)
-        metrics.AUTH_FAILURES.labels("bad_token" if g.has_failed else "no_good_token").inc()
-        raise g.token_error
-    keys: KeyCache = current_app.extensions["key_cache"]
-    caller = keys.caller(g.secret, g.digest, settings) if g.secret else None
+    if here.token_error is not None:
+        here.has_failed = isinstance(here.token_error, BadToken) and not isinstance(
+            here.token_error, TokenExpired
+        )
+        metrics.AUTH_FAILURES.labels("bad_token" if here.has_failed else "no_good_token").inc()
+        raise here.token_error
+    keys: KeyCache = app.extensions["key_cache"]
+    caller = keys.caller(here.secret, here.digest, settings) if here.secret else None
     if caller is None:
-        g.has_failed = True
-        metrics.AUTH_FAILURES.labels("wrong_key" if g.secret else "no_key").inc()
+        here.has_failed = True
+        metrics.AUTH_FAILURES.labels("wrong_key" if here.secret else "no_key").inc()
         log.warning("[API] refused", path=request.path, address=request.remote_addr)
         raise Unauthorized(www_authenticate=None)
     return caller

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import BoundedSemaphore
 from typing import Any
 
 import structlog
@@ -15,6 +14,7 @@ from api.error_responses import problem
 from api.openapi import error_examples, response_bodies
 from api.openapi.descriptions import Parameter, documented
 from api.process_limits import ProcessRateLimit
+from api.slots import Slots
 from shared.errors import Unavailable
 from shared.providers.registry import provider
 from shared.settings import Settings
@@ -79,7 +79,7 @@ def _reader_slot() -> Iterator[None]:
 
     The provider sends refused webhooks again, and polls find their news too. Raises Unavailable.
     """
-    readers: BoundedSemaphore = current_app.config["WEBHOOK_READERS"]
+    readers: Slots = current_app.config["WEBHOOK_READERS"]
     if not readers.acquire(blocking=False):
         metrics.WEBHOOKS_RECEIVED.labels("too_many").inc()
         raise Unavailable(

@@ -16,12 +16,12 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from threading import BoundedSemaphore
 from typing import Any
 
 from api.app import create_app
 from api.batches import MAX_BODY_FACTOR
 from api.connections import ConnectionWatch
+from api.slots import Slots
 from shared.errors import Unavailable
 from shared.settings import Settings
 from shared.settings import settings as process_settings
@@ -43,9 +43,9 @@ class RequestSlots:
     """The limits of requests in work and of bodies in transfer."""
 
     def __init__(self, settings: Settings) -> None:
-        self._working = BoundedSemaphore(settings.api_threads)
-        self._transfer = BoundedSemaphore(settings.api_bodies)
-        self._responses = BoundedSemaphore(max(1, settings.api_bodies // 4))
+        self._working = Slots(settings.api_threads)
+        self._transfer = Slots(settings.api_bodies)
+        self._responses = Slots(max(1, settings.api_bodies // 4))
         # One byte more than allowed, so that a body that is too large is recognised.
         self._max_bytes = max(MAX_BODY_FACTOR * settings.max_body_bytes, settings.max_webhook_bytes) + 1
 
@@ -72,10 +72,10 @@ class RequestSlots:
     def _acquire_for_response(self) -> ExitStack | None:
         """Acquire the slots for a large response; None if there is none free."""
         with ExitStack() as slots:
-            for semaphore in (self._responses, self._transfer):
-                if not semaphore.acquire(blocking=False):
+            for kind in (self._responses, self._transfer):
+                if not kind.acquire(blocking=False):
                     return None
-                slots.callback(semaphore.release)
+                slots.callback(kind.release)
             return slots.pop_all()
 
     @contextmanager
@@ -88,7 +88,7 @@ class RequestSlots:
             yield
         finally:
             self._transfer.release()
-            self._working.acquire()
+            self._working.acquire_again()
 
 
 class RequestBody(io.RawIOBase):

@@ -17,6 +17,7 @@ MAX_REFERENCE_CHARACTERS = 200
 MAX_REFERENCE_BYTES = 500  # together with the user it must fit in an index
 WHOLE_NUMBER = re.compile(r"(?P<sign>[+-]?)0*(?P<digits>[0-9]+)")
 LINE_ENDS = re.compile(r"\r\n|[\r\n\t]")
+NOT_ALLOWED = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and halves of a surrogate pair
 MAX_DIGITS = 100  # further digits are ignored: the number is too large anyway
 
 UPI_ID_HINT = f"Use a UPI id such as {upi.EXAMPLE}"
@@ -51,7 +52,7 @@ def parse_text(value: Any, name: str, max_characters: int, *, required: bool = T
     if not isinstance(value, str):
         raise field_error(f"Invalid {name}", f"{name} must be a string", code="wrong_type")
     text: str = value if required else LINE_ENDS.sub(" ", value)
-    if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in text):
+    if NOT_ALLOWED.search(text):
         details = f"{name} contains characters that are not allowed"
         raise field_error(f"Invalid {name}", details, code="bad_characters")
     return text
