@@ -22,8 +22,8 @@ REDIS_RETRY_SECONDS = 1.0
 # KEYS: for each limit, the count of the window before and that of the current one. ARGV: the number of the
 # limit with which the second stage begins; then for each limit its amount, its window in milliseconds, and 1
 # if the request uses it up. Every limit of a stage is counted, unless it refuses; the second stage only if
-# the first refuses nothing. Returns what the headers need: the number of the limit that they show (the last that
-# refuses, or else the first of the last stage), 1 if it refuses, how much of it is left, and in how many
+# the first refuses nothing. Returns what the headers need: the number of the limit that they show (the last
+# that refuses, or else the first of the last stage), 1 if it refuses, how much of it is left, and in how many
 # milliseconds there is more.
 COUNT = """
     local second = tonumber(ARGV[1])

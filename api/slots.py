@@ -1,4 +1,4 @@
-"""Slots of which a process has a fixed number. threading's semaphore costs many times as much, and has no order."""
+"""Slots of which a process has a fixed number. threading's semaphore costs more, and keeps no order."""
 
 from _thread import LockType, allocate_lock
 from collections import deque
