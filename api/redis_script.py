@@ -6,8 +6,6 @@ and its packing of commands are not used, because they cost more than the round 
 
 import hashlib
 import os
-import select
-import socket
 from collections.abc import Sequence
 from typing import cast
 
@@ -30,9 +28,9 @@ class Script:
         self._idle: list[Connection] = []
         self._process_id = os.getpid()
 
-    def run(self, keys: Sequence[str], arguments: Sequence[object]) -> list[str]:
+    def run(self, keys: Sequence[str], arguments: Sequence[str]) -> list[str]:
         """Run the script and return the words of its reply. Raises redis.RedisError."""
-        rest = (len(keys), *keys, *arguments)
+        rest = (str(len(keys)), *keys, *arguments)
         with map_redis_errors():
             try:
                 reply = self._exchange(_packed("EVALSHA", self._sha, *rest))
@@ -67,33 +65,20 @@ class Script:
         return reply
 
     def _take_idle(self) -> Connection | None:
-        """Return the connection that was used last, unless there is none that the server left open."""
+        """Return the connection that was used last, if there is one."""
         if self._process_id != os.getpid():  # a parent's connections are its own
             self._idle = []
             self._process_id = os.getpid()
         try:
-            connection = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
             return None
-        if _has_input(connection):  # the server closed it
-            connection.disconnect()  # type: ignore[no-untyped-call]
-            return None
-        return connection
 
 
-def _has_input(connection: Connection) -> bool:
-    try:
-        poll = select.poll()
-        poll.register(cast(socket.socket, connection._sock), select.POLLIN)
-        return bool(poll.poll(0))
-    except (TypeError, ValueError, OSError):
-        return True  # it is closed on our side
-
-
-def _packed(*words: object) -> bytes:
-    """Return a command as Redis reads it: an array of bulk strings."""
-    encoded = [str(word).encode() for word in words]
-    parts = [b"*%d\r\n" % len(encoded)]
-    for word in encoded:
-        parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
-    return b"".join(parts)
+def _packed(*words: str) -> bytes:
+    """Return a command as Redis reads it: an array of strings, each with its length in bytes."""
+    if all(map(str.isascii, words)):
+        strings = [f"${len(word)}\r\n{word}\r\n" for word in words]
+    else:
+        strings = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+    return f"*{len(words)}\r\n{''.join(strings)}".encode()

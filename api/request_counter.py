@@ -15,7 +15,6 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from api.redis_script import Script
-from shared.queues import redis_broker
 
 # After an error, Redis is not tried for this long: each request would wait for it.
 REDIS_RETRY_SECONDS = 1.0
@@ -124,8 +123,7 @@ class RequestCounter:
         """
         if time.monotonic() >= self._away_until:
             try:
-                with redis_broker.map_redis_errors():
-                    return self._count_in_redis(first, second)
+                return self._count_in_redis(first, second)
             except redis.RedisError as error:
                 self._away_until = time.monotonic() + REDIS_RETRY_SECONDS
                 log.warning("[API] rate limits are counted in memory", error=type(error).__name__)
@@ -134,7 +132,7 @@ class RequestCounter:
     def _count_in_redis(self, first: Sequence[Counted], second: Sequence[Counted]) -> Verdict:
         every = [*first, *second]
         keys: list[str] = []
-        arguments: list[object] = [len(first) + 1]
+        arguments = [str(len(first) + 1)]
         for rate, key, uses_up in every:
             keys += rate.redis_keys(key)
             arguments += (*rate.arguments, "1" if uses_up else "0")

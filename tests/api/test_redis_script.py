@@ -21,9 +21,11 @@ def wire(redis_url: str) -> Iterator[tuple[redis.Redis, Counts]]:
 def test_a_run_is_one_round_trip(wire: tuple[redis.Redis, Counts]) -> None:
     client, counts = wire
     script = Script(client.connection_pool, ECHO)
-    assert script.run(["a"], [1]) == ["a", "1"]
+    assert script.run(["a"], ["1"]) == ["a", "1"]
     counts.reset()
-    assert [script.run(["a"], [number]) for number in range(5)] == [["a", str(number)] for number in range(5)]
+    assert [script.run(["a"], [str(number)]) for number in range(5)] == [
+        ["a", str(number)] for number in range(5)
+    ]
     assert dict(counts.statements) == {"EVALSHA": 5} and counts.round_trips == 5
 
 
@@ -39,7 +41,7 @@ def test_a_connection_that_the_server_closed_is_replaced(wire: tuple[redis.Redis
     client, _ = wire
     script = Script(client.connection_pool, ECHO)
     for number in range(3):
-        assert script.run(["a"], [number]) == ["a", str(number)]
+        assert script.run(["a"], [str(number)]) == ["a", str(number)]
         client.client_kill_filter(_type="normal", skipme=True)
     assert len(script._idle) == 1
 
@@ -58,15 +60,17 @@ def test_an_error_of_the_script_is_raised_and_the_connection_stays(wire: tuple[r
 def test_an_absent_redis_is_an_error_of_redis() -> None:
     client = redis.Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.2, socket_timeout=0.2)
     with pytest.raises(redis.ConnectionError):
-        Script(client.connection_pool, ECHO).run(["a"], [1])
+        Script(client.connection_pool, ECHO).run(["a"], ["1"])
 
 
 def test_a_forked_child_does_not_use_its_parents_connection(wire: tuple[redis.Redis, Counts]) -> None:
     client, _ = wire
     script = Script(client.connection_pool, ECHO)
-    script.run(["a"], [0])
+    script.run(["a"], ["0"])
     child = os.fork()
     if child == 0:
         os._exit(0 if script.run(["a"], ["child"]) == ["a", "child"] and len(script._idle) == 1 else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert [script.run(["a"], [number]) for number in range(3)] == [["a", str(number)] for number in range(3)]
+    assert [script.run(["a"], [str(number)]) for number in range(3)] == [
+        ["a", str(number)] for number in range(3)
+    ]
