@@ -68,14 +68,11 @@ def test_a_burst_sends_few_messages_and_one_after_its_end(broker: Counts) -> Non
     started = time.monotonic()
     for _ in range(5000):
         soon.nudge_soon(ARRIVES)
-    seconds = time.monotonic() - started
-    take()  # a worker takes the message while the burst ends: what came last needs another
+    take()  # a worker takes the message while the burst ends: what comes last needs another
     soon.nudge_soon(ARRIVES)
-    wait_until(lambda: take() == 1, SECONDS)
+    wait_until(lambda: take() >= 1, SECONDS)
     time.sleep(4 * soon.GAP_SECONDS)
-    assert take() == 0
-    assert sets(broker) <= (time.monotonic() - started) / soon.GAP_SECONDS + 2, seconds
-    assert sets(broker) <= 20 + seconds / soon.GAP_SECONDS
+    assert sets(broker) <= (time.monotonic() - started) / soon.GAP_SECONDS + 2
 
 
 def test_each_nudge_is_followed_by_a_message(broker: Counts) -> None:
@@ -94,11 +91,12 @@ def test_a_later_nudge_leaves_when_it_is_due_and_others_of_that_moment_share_its
     started = time.monotonic()
     for _ in range(500):
         soon.nudge_soon(ARRIVES, in_seconds=0.4)
+    seconds = time.monotonic() - started
     soon.nudge_soon(ARRIVES, in_seconds=60.0)  # does not hold up what is due before it
     wait_until(lambda: take() == 1, SECONDS)
     assert time.monotonic() - started >= 0.4
     time.sleep(3 * soon.GAP_SECONDS)
-    assert sets(broker) <= 4 + (time.monotonic() - started) / soon.GAP_SECONDS
+    assert sets(broker) <= 2 + seconds / soon.GAP_SECONDS
 
 
 def test_a_nudge_that_is_due_now_does_not_wait_for_a_later_one(broker: Counts) -> None:
@@ -157,7 +155,7 @@ def test_a_forked_child_has_a_thread_of_its_own_and_sends_nothing_of_its_parent(
     redis_broker.client().delete("sweeps", "nudged:sweep")
     wait_until(lambda: take() == 1, SECONDS)  # the parent's, once
     time.sleep(2 * soon.GAP_SECONDS)
-    assert take() == 0
+    assert take() == 0, "the child sent it too"
 
 
 def test_a_process_that_ends_sends_what_is_due(world: World) -> None:
