@@ -128,9 +128,9 @@ class World:
         for variable, value in environment.items():
             patch.setenv(variable, value)
         forget_settings()
-        if soon._thread is not None:
-            soon._thread._due.clear()  # what falls due for an earlier test
-            soon._thread._known.clear()
+        if soon._sender is not None:
+            soon._sender._due.clear()  # what falls due for an earlier test
+            soon._sender._known.clear()
         broker = redis_broker.client()  # it may be a developer's own Redis: delete only our keys
         broker.delete(*EVERY_QUEUE, *broker.scan_iter("nudged:*", count=1000))
         world = cls(simulator)
