@@ -201,25 +201,28 @@ def save(session: Session) -> None:
 def _statements(
     model: type[DeclarativeBase], changed: Iterable[DeclarativeBase]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield an UPDATE for a model's changed rows and an INSERT for the new ones, for each set of columns.
+    """Yield an UPDATE for a model's changed rows, and an INSERT for the new ones with the same columns.
 
     In this order, because a new row may take the place of one that has ended.
     """
     inserts: dict[tuple[str, ...], list[DeclarativeBase]] = {}
-    updates: dict[tuple[str, ...], list[DeclarativeBase]] = {}
+    updates: list[DeclarativeBase] = []
+    changed_names: set[str] = set()
     for row in changed:
         if type(row) is not model:
             continue
         state = instance_state(row)
-        if state.persistent:
-            names = _changed_names(model, state)
-            if names:
-                updates.setdefault(names, []).append(row)
-        else:
-            inserts.setdefault(tuple(name for name in _names(model) if name in state.dict), []).append(row)
-    for names, rows in updates.items():
-        keys = (*_keys(model), *names)
-        yield _update_sql(model, names), {"rows": _json(keys, rows), "number": len(rows)}
+        if not state.persistent:
+            names = tuple(name for name in _names(model) if name in state.dict)
+            inserts.setdefault(names, []).append(row)
+        elif row_names := _changed_names(state):
+            changed_names |= row_names
+            updates.append(row)
+    if updates:
+        # A row keeps its value in a column that only others change.
+        names = tuple(name for name in _names(model) if name in changed_names)
+        values = {"rows": _json((*_keys(model), *names), updates), "number": len(updates)}
+        yield _update_sql(model, names), values
     for names, rows in inserts.items():
         yield _insert_sql(model, names), {"rows": _json(names, rows)}
 
@@ -234,10 +237,9 @@ def _is_computed(row: DeclarativeBase) -> bool:
     return any(isinstance(value, ClauseElement) for value in row.__dict__.values())
 
 
-def _changed_names(model: type[DeclarativeBase], state: InstanceState[Any]) -> tuple[str, ...]:
+def _changed_names(state: InstanceState[Any]) -> set[str]:
     before = state.committed_state  # only of attributes that were set
-    changed = {name for name, value in before.items() if value != state.dict.get(name)}
-    return tuple(name for name in _names(model) if name in changed) if changed else ()
+    return {name for name, value in before.items() if value != state.dict.get(name)}
 
 
 @cache

@@ -46,12 +46,12 @@ def claim(ids: Sequence[UUID]) -> list[Step]:
     claimed. Raises NotInBatch, Unavailable.
     """
     with batches.batch(len(ids)) as session:
-        cases, _ = read_cases(session, LOCK_DUE(ids=ids, **rate_limit.backlog_bounds()), ids)
+        locked = LOCK_DUE(ids=ids, **rate_limit.backlog_bounds())
+        cases, of_rechecks = read_cases(session, locked, ids, *rechecks.queries(ids))
         steps = [step for case in cases if (step := _next_step(session, case))]
         attempts.requeue_unmatched(session)
-        is_open = {case.withdrawal.id for case in cases}
-        steps += rechecks.claim(session, [key for key in ids if key not in is_open])
-        is_claimed = is_open | {step.withdrawal_id for step in steps}
+        steps += rechecks.claim(session, *of_rechecks)
+        is_claimed = {case.withdrawal.id for case in cases} | {step.withdrawal_id for step in steps}
         return steps + hints.claim(session, [key for key in ids if key not in is_claimed])
 
 

@@ -22,12 +22,14 @@ from shared.withdrawals.hints import handle_hints
 MAX_EVENT_ID_LENGTH = 200
 RETRY_SECONDS = 30
 MAX_TRIES = 20
+# An event that only reports progress waits for the one that reports the end, and is applied with it.
+PROGRESS_SECONDS = 10.0
 
 # An event that is not about a payout has its outcome at once: it is stored for the record, never applied.
 STORE = Statement("""
-    INSERT INTO webhook_events (event_id, body, occurred_at, outcome, applied_at)
-    VALUES (:event_id, :body, :occurred_at, CAST(:outcome AS text),
-            CASE WHEN CAST(:outcome AS text) IS NOT NULL THEN now() END)
+    INSERT INTO webhook_events (event_id, body, due_at, occurred_at, outcome, applied_at)
+    VALUES (:event_id, :body, now() + make_interval(secs => :wait_seconds), :occurred_at,
+            CAST(:outcome AS text), CASE WHEN CAST(:outcome AS text) IS NOT NULL THEN now() END)
     ON CONFLICT DO NOTHING RETURNING event_id
 """)
 _unapplied = select(*columns(WebhookEvent)).where(WebhookEvent.applied_at.is_(None))
@@ -37,7 +39,10 @@ LOCK = Query(
     .with_for_update(skip_locked=True)
 )
 LOCK_DUE = Query(
-    _unapplied.where(WebhookEvent.due_at <= func.now())
+    _unapplied.where(
+        WebhookEvent.due_at <= func.now() + timedelta(seconds=PROGRESS_SECONDS),
+        (WebhookEvent.tries == 0) | (WebhookEvent.due_at <= func.now()),
+    )
     .order_by(WebhookEvent.due_at)
     .limit(value("limit"))
     .with_for_update(skip_locked=True)
@@ -55,10 +60,12 @@ def receive(event_id: str | None, body: bytes) -> bool:
     """
     event = provider().parse_event(body)
     is_ignored = event is not None and not event.is_about_payout
+    is_progress = event is not None and event.report is not None and event.report.outcome == "waiting"
     values = {
         "body": body,
         "occurred_at": event.occurred_at if event and is_ignored else None,
         "outcome": "ignored" if is_ignored else None,
+        "wait_seconds": PROGRESS_SECONDS if is_progress else 0.0,
     }
     key = event_id if event_id and _is_storable(event_id) else _digest(body)
     with map_db_errors():
@@ -69,7 +76,7 @@ def receive(event_id: str | None, body: bytes) -> bool:
             is_new = _store(key, values)
     metrics.WEBHOOKS_RECEIVED.labels("new" if is_new else "known").inc()
     log.info("[WEBHOOK] received", event_id=key, is_new=is_new)
-    if is_new and not is_ignored:
+    if is_new and not is_ignored and not is_progress:
         soon.nudge_soon(messages.APPLY)
     return is_new
 

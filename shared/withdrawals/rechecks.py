@@ -3,8 +3,9 @@
 A bank may return the money days later, and the webhook that reports it may be lost (provider reference §2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -45,16 +46,16 @@ DUE = Query(
 )
 
 
-def claim(session: Session, ids: Sequence[UUID]) -> list[Step]:
-    """Claim the due rechecks of these withdrawals, under a lease: if the worker dies, they are repeated.
+def queries(ids: Sequence[UUID]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the queries that lock and read the due rechecks among these withdrawals, for `claim`."""
+    return [LOCK_COMPLETED(ids=ids), DUE(ids=ids, **rate_limit.backlog_bounds())]
+
+
+def claim(session: Session, completed: Iterable[Sequence[Any]], due: Iterable[Sequence[Any]]) -> list[Step]:
+    """Claim the due rechecks in these rows of `queries`, under a lease: if the worker dies, they repeat.
 
     While all workers back off from the provider, they stay due.
     """
-    if not ids:
-        return []
-    completed, due = batches.read(
-        session, LOCK_COMPLETED(ids=ids), DUE(ids=ids, **rate_limit.backlog_bounds())
-    )
     withdrawals = {row.id: row for row in batches.attach(session, Withdrawal, completed)}
     steps: list[Step] = []
     for attempt in batches.attach(session, PayoutAttempt, due):
