@@ -7,7 +7,7 @@ REACT := examples/react
 # Some images forbid bytecode files. Then each of the processes that the tests start compiles everything again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: install demo check quick test test-all examples browser chaos calm lint openapi env lock clean
+.PHONY: install demo check quick test test-all examples browser chaos calm bench lint openapi env lock clean
 
 install: $(VENV)/installed  ## Everything that the commands and the tests need, into .venv
 
@@ -37,6 +37,9 @@ chaos: $(VENV)/installed  ## Break everything under load, then prove that nothin
 calm: $(VENV)/installed  ## Thousands of healthy withdrawals, and no alarm about any (needs promtool)
 	@$(BIN)/python -m tests.chaos.calm $(ARGS)
 
+bench: $(VENV)/bench-installed  ## Measure against rivals in turns, write docs/performance.md (--help: rows)
+	@$(BIN)/python -m bench $(ARGS)
+
 lint: $(VENV)/installed  ## Style, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -59,6 +62,8 @@ lock: $(VENV)/installed  ## Choose versions anew (needs uv)
 	  --upgrade --custom-compile-command 'make lock' --constraint requirements.lock --output-file requirements-observed.lock
 	uv pip compile pyproject.toml --extra test --no-strip-extras --universal --python-version 3.11 --generate-hashes --quiet \
 	  --upgrade --custom-compile-command 'make lock' --constraint requirements-observed.lock --output-file requirements-dev.lock
+	uv pip compile pyproject.toml --extra bench --no-strip-extras --universal --python-version 3.11 --generate-hashes --quiet \
+	  --upgrade --custom-compile-command 'make lock' --constraint requirements-dev.lock --output-file requirements-bench.lock
 
 clean:  ## Forget the virtual environment
 	rm -rf $(VENV)
@@ -71,6 +76,12 @@ $(VENV)/installed: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The rival of `make bench` is a Django project; nothing else needs these.
+$(VENV)/bench-installed: requirements-bench.lock $(VENV)/installed
+	@echo "Installing the rival's packages into $(VENV) (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(REACT)/dist/main.js: $(REACT)/node_modules/.package-lock.json $(wildcard $(REACT)/src/*) examples/js/coin-payouts.mjs

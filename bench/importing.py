@@ -11,14 +11,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.creates import SETTINGS, USERS, give_coins
+from bench.ours import NOT_DUE
+from bench.service import give_coins
 from sandbox.stack import Stack
+
+USERS = 1000
 
 
 def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    with Stack(SETTINGS, flower=False) as stack, tempfile.TemporaryDirectory() as directory:
-        give_coins(stack.info()["database_url"])
+    with Stack(NOT_DUE, flower=False) as stack, tempfile.TemporaryDirectory() as directory:
+        give_coins(stack.info()["database_url"], USERS)
         prizes = Path(directory) / "prizes.csv"
         with prizes.open("w", newline="") as file:
             writer = csv.writer(file)

@@ -17,6 +17,7 @@ from tests.support.paths import ROOT, files
 PRODUCT = files("api", "cli", "worker", "shared")
 LOCKS = ("requirements.lock", "requirements-simulator.lock", "requirements-dev.lock")
 OBSERVED = "requirements-observed.lock"
+BENCH = "requirements-bench.lock"
 
 
 def test_no_import_breaks_the_layers() -> None:
@@ -135,7 +136,7 @@ def test_docker_gets_every_file_that_the_image_copies() -> None:
 
 
 def test_the_locks_have_hashes_and_name_no_index() -> None:
-    for name in (*LOCKS, OBSERVED):
+    for name in (*LOCKS, OBSERVED, BENCH):
         text = (ROOT / name).read_text()
         assert text.count("==") <= text.count("--hash=")
         assert not re.search(r"index-url|find-links|https?://", text)
@@ -148,6 +149,8 @@ def test_all_locks_choose_the_same_versions() -> None:
     smaller, larger, largest = map(versions, LOCKS)
     assert smaller <= larger <= largest
     assert smaller <= versions(OBSERVED) <= largest
+    names = {version.partition("==")[0]: version for version in largest}
+    assert all(names.get(version.partition("==")[0], version) == version for version in versions(BENCH))
 
 
 def test_the_npm_lock_has_hashes_and_names_no_registry() -> None:

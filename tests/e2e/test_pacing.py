@@ -5,11 +5,14 @@ limit is used.
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
-from bench.pacing import burst, measure
+from bench.rows.pace import measure
+from sandbox.keeper import wait_until
 from tests.e2e.system import System
 
 pytestmark = [
@@ -18,6 +21,8 @@ pytestmark = [
 ]  # a start, and waits of FINAL_SECONDS on a busy machine
 PER_SECOND = 8  # so low that every machine exceeds it without a limiter
 WITHDRAWALS = 40
+WITHDRAWALS_PER_USER = 10
+COINS = 100
 BEAT_SECONDS = 0.005
 OVERSLEPT_SECONDS = 0.02  # a slot of the rate limit is 0.13 s
 AFTER_SECONDS = 0.1  # delayed calls arrive within this time after a pause
@@ -50,6 +55,35 @@ def heartbeat() -> Iterator[list[Pause]]:
     finally:
         stopped.set()
         thread.join()
+
+
+def burst(system: System, withdrawals: int, per_second: float) -> list[dict[str, Any]]:
+    """Request all withdrawals at once, let them drain, and return the provider's calls.
+
+    The workers are frozen during the requests, which would otherwise limit the rate on a slow machine.
+    """
+    users = [
+        system.user(WITHDRAWALS_PER_USER * COINS + COINS) for _ in range(withdrawals // WITHDRAWALS_PER_USER)
+    ]
+    upi_ids = {user_id: f"success-{number}@sim" for number, user_id in enumerate(users)}
+    with ThreadPoolExecutor(8) as threads:
+        known = list(threads.map(lambda user_id: system.withdraw(user_id, upi_ids[user_id], COINS), users))
+    seconds = 60 + 3 * len(users) / per_second
+    for withdrawal_id in known:
+        system.wait_for(withdrawal_id, seconds=seconds)
+    calls_before = len(system.provider.get("calls")["items"])
+    creates_before = len(system.provider.calls())
+    requests = users * WITHDRAWALS_PER_USER
+    with ExitStack() as frozen, ThreadPoolExecutor(8) as threads:
+        for name, part in system.stack.parts.items():
+            if name.startswith("worker"):
+                frozen.enter_context(system.frozen(part))
+        list(threads.map(lambda user_id: system.withdraw(user_id, upi_ids[user_id], COINS), requests))
+    wait_until(
+        lambda: len(system.provider.calls()) >= creates_before + len(requests),
+        60 + 1.5 * len(requests) / per_second,
+    )
+    return list(system.provider.get("calls")["items"][calls_before:])
 
 
 def calls_per_second(times: Sequence[float], pauses: Sequence[Pause]) -> dict[float, int]:
