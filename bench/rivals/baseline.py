@@ -4,6 +4,7 @@ Its own code runs, from a work tree beside this one, with its own command line, 
 packages. Settings that it does not know have no effect on it.
 """
 
+import importlib.util
 import shutil
 import subprocess
 import tempfile
@@ -17,11 +18,14 @@ from bench.service import Service
 
 COMMIT = "1b16977"
 CLI = "shared.cli"
+NEEDED = "flask_limiter"  # which this system no longer needs
 
 
 @cache
 def missing() -> str | None:
     """Why it cannot run here; None if it can."""
+    if importlib.util.find_spec(NEEDED) is None:
+        return f"{NEEDED} not installed: `make bench` installs requirements-bench.lock"
     done = _git("cat-file", "-e", f"{COMMIT}^{{commit}}", check=False)
     return f"commit {COMMIT} is not in this clone: fetch the whole history" if done.returncode else None
 
