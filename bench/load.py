@@ -4,6 +4,7 @@ The client is lean because it shares the cores with what it measures: requests a
 an answer is read up to its Content-Length.
 """
 
+import math
 import selectors
 import socket
 import time
@@ -50,7 +51,7 @@ def send(
     requests: Iterator[bytes],
     *,
     connections: int,
-    seconds: float = TIMEOUT_SECONDS,
+    seconds: float = math.inf,
     status: int = 201,
 ) -> Load:
     """Send requests until there are no more, or `seconds` are over; wait for all answers.

@@ -1,7 +1,5 @@
 """CPU time and memory of groups of processes, as the kernel counts them (/proc)."""
 
-import os
-import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -50,14 +48,6 @@ def client_ports(pids: Pids) -> dict[int, str]:
                     if connection.raddr
                 )
     return ports
-
-
-def end(pid: int, seconds: float) -> None:
-    """Ask a process to end, and kill it if it takes longer than `seconds`."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    with suppress(psutil.Error):
-        psutil.Process(pid).wait(seconds)
 
 
 def _families(pids: Iterable[int]) -> list[psutil.Process]:

@@ -25,10 +25,8 @@ WITHDRAW = "/api/razorpay/withdraw/"
 WEBHOOK = "/api/razorpay/webhook/"
 COINS = 10**9  # of each user
 AMOUNT = 100  # coins of each withdrawal
-FINAL = ("completed", "failed", "cancelled")
 # A machine that a worker shares with everything else; nothing here takes longer unless it is broken.
 PATIENCE_SECONDS = 600.0
-POLL_SECONDS = 0.1
 _event_numbers = count(1)
 
 Payee = tuple[str, str]  # (user id, UPI id)

@@ -66,9 +66,10 @@ class Proxy:
         try:
             yield self
         finally:
-            loop.call_soon_threadsafe(server.close)
+            asyncio.run_coroutine_threadsafe(_stop(server), loop).result(CLOSE_SECONDS)
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+            loop.close()
 
     def counts(self, pids: Pids) -> dict[str, Counts]:
         """What each kind of process has sent so far; `other` if a connection was closed before we saw it."""
@@ -103,8 +104,8 @@ class Monitor:
             thread = threading.Thread(target=self._listen, args=(commands,), daemon=True)
             thread.start()
             yield self
-            client.client_kill_filter(_type="normal", skipme=False)
-        thread.join(CLOSE_SECONDS)
+            commands.connection.disconnect()  # ends the thread's read
+            thread.join(CLOSE_SECONDS)
 
     def counts(self, pids: Pids) -> Counter[str]:
         """How many commands each kind of process has sent so far."""
@@ -115,7 +116,8 @@ class Monitor:
         return totals
 
     def _listen(self, commands: Any) -> None:
-        with suppress(redis.RedisError, OSError, ValueError):
+        # It is disconnected while it reads.
+        with suppress(redis.RedisError, OSError, ValueError, AttributeError):
             for command in commands.listen():
                 if command["client_type"] == "tcp":
                     self._by_port[int(command["client_port"])] += 1
@@ -173,6 +175,15 @@ class _Messages:
         self._has_started = code not in ENCRYPTION_REQUESTS
         self._data = self._data[size:]
         return True
+
+
+async def _stop(server: asyncio.Server) -> None:
+    """Accept no more, cancel the connections, and wait for their end."""
+    server.close()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pass_on(
