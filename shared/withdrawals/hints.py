@@ -32,7 +32,7 @@ from shared.providers.steps import LookUp, Poll, Step
 from shared.queues import messages
 from shared.settings import settings
 from shared.states import AttemptState
-from shared.withdrawals import circuit_breakers, effects, transitions
+from shared.withdrawals import attempts, circuit_breakers, effects, transitions
 from shared.withdrawals.apply_report import (
     MATCHES_REPORT,
     Assessment,
@@ -44,6 +44,9 @@ from shared.withdrawals.apply_report import (
 from shared.withdrawals.cases import IDS
 
 HINTED = "hinted"
+# Our own call is under way. For so long its answer is awaited, which says more than the webhook.
+UNDER_WAY = "under_way"
+ANSWER_SECONDS = 2.0
 QUERIES_PER_HINT = 3  # more than one, because the provider's lists may lag behind its webhooks
 # The wait between two such queries for one attempt doubles until one of them changes something, so a hint
 # that arrives a thousand times costs a few calls.
@@ -89,27 +92,28 @@ ATTEMPTS = Query(
 
 
 def handle_hints(
-    session: Session, reports: Sequence[PayoutReport], *, skip_locked: bool = False
+    session: Session, reports: Sequence[PayoutReport], *, skip_locked: bool = False, patient: bool = False
 ) -> list[tuple[str | None, UUID | None]]:
     """Process the reports in webhooks; returns the outcome of each, and the id of its withdrawal.
 
     `hinted`: a query is scheduled. `crowded`: too many hints are pending, so the next poll must do. `pay`:
     the withdrawal is completed. `late`, `repeat`: nothing new. `unmatched`: no attempt has this reference or
-    id. None, with `skip_locked`: another transaction holds the withdrawal.
+    id. None, with `skip_locked`: another transaction holds the withdrawal. `under_way`, if `patient`: nothing
+    was done, because a worker has just sent the payout and will soon record the answer.
     """
     if not reports:
         return []
-    attempts, (pending,) = find_attempts(
-        session, reports, PENDING(**ids_in(reports)), skip_locked=skip_locked
-    )
+    found, (pending,) = find_attempts(session, reports, PENDING(**ids_in(reports)), skip_locked=skip_locked)
     is_pending = {attempt_id for (attempt_id,) in pending}
     questions: dict[UUID, _Question] = {}
     outcomes: list[tuple[str | None, UUID | None]] = []
-    for report, (withdrawal, attempt) in zip(reports, attempts, strict=True):
+    for report, (withdrawal, attempt) in zip(reports, found, strict=True):
         if attempt is None:
             outcomes.append(("unmatched", None))
         elif withdrawal is None:
             outcomes.append((None, attempt.withdrawal_id))
+        elif patient and _is_under_way(session, attempt):
+            outcomes.append((UNDER_WAY, withdrawal.id))
         else:
             outcome = _handle(session, withdrawal, attempt, report)
             if outcome == HINTED:
@@ -148,9 +152,9 @@ def claim(session: Session, ids: Sequence[UUID]) -> list[Step]:
         session, LOCK_HINTED(ids=ids), DUE(ids=ids, **rate_limit.backlog_bounds()), ATTEMPTS(ids=ids)
     )
     withdrawals = {row.id: row for row in batches.attach(session, Withdrawal, hinted)}
-    attempts = {row.id: row for row in batches.attach(session, PayoutAttempt, of_hints)}
+    attempt_of = {row.id: row for row in batches.attach(session, PayoutAttempt, of_hints)}
     return [
-        _query(session, withdrawals[hint.withdrawal_id], attempts[hint.attempt_id], hint)
+        _query(session, withdrawals[hint.withdrawal_id], attempt_of[hint.attempt_id], hint)
         for hint in batches.attach(session, Hint, due)
         if hint.withdrawal_id in withdrawals
     ]
@@ -191,6 +195,11 @@ def record_query(
     query_again = hint.came != step.hint_count or hint.asked < max_queries
     seconds = min(FIRST_WAIT_SECONDS * 2 ** max(hint.asked - 1, 0), MAX_WAIT_SECONDS)
     hint.due_at = now(session) + timedelta(seconds=seconds) if query_again else None
+
+
+def _is_under_way(session: Session, attempt: PayoutAttempt) -> bool:
+    is_old = attempts.is_older(session, attempt.last_sent_at, ANSWER_SECONDS)
+    return attempt.state == AttemptState.SENDING and not is_old
 
 
 def _would_change_anything(attempt: PayoutAttempt, report: PayoutReport, assessment: Assessment) -> bool:

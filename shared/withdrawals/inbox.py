@@ -17,13 +17,14 @@ from shared.models import WebhookEvent
 from shared.providers.registry import provider
 from shared.queues import messages, soon
 from shared.telemetry import metrics
-from shared.withdrawals.hints import handle_hints
+from shared.withdrawals import hints
 
 MAX_EVENT_ID_LENGTH = 200
 RETRY_SECONDS = 30
 MAX_TRIES = 20
 # An event that only reports progress waits for the one that reports the end, and is applied with it.
 PROGRESS_SECONDS = 10.0
+MOMENT_SECONDS = 0.2  # what a worker needs to record an answer, and more
 
 # An event that is not about a payout has its outcome at once: it is stored for the record, never applied.
 STORE = Statement("""
@@ -90,14 +91,14 @@ def apply_due() -> None:
     is_full = True
     while is_full:
         try:
-            outcomes = _apply_batch(LOCK_DUE(limit=BATCH_ROWS), BATCH_ROWS)
+            outcomes = _apply_batch(LOCK_DUE(limit=BATCH_ROWS), BATCH_ROWS, patient=True)
         except Unavailable:
             raise
         except Exception as error:
             log.warning("[WEBHOOK] batch halved", error=type(error).__name__)
             outcomes = dict.fromkeys(_due_ids())
         applied = _applied(outcomes) | _apply_each(_left(outcomes), errors)
-        is_full = len(outcomes) == BATCH_ROWS and bool(applied)
+        is_full = len(outcomes) == BATCH_ROWS and set(applied.values()) != {hints.UNDER_WAY}
     _raise_first(errors)
 
 
@@ -157,8 +158,12 @@ def _due_ids() -> list[str]:
         return list(connection.execute(due).scalars())
 
 
-def _apply_batch(locked: tuple[str, dict[str, Any]], size: int) -> Outcomes:
-    """Apply the events that this query locks; the outcome of one whose withdrawal is locked is None."""
+def _apply_batch(locked: tuple[str, dict[str, Any]], size: int, *, patient: bool = False) -> Outcomes:
+    """Apply the events that this query locks; the outcome of one whose withdrawal is locked is None.
+
+    If `patient`, those wait a moment whose payout a worker has just sent.
+    """
+    waiting: list[WebhookEvent] = []
     with batches.batch(size) as session:
         (rows,) = batches.read(session, locked)
         events = batches.attach(session, WebhookEvent, rows)
@@ -168,12 +173,16 @@ def _apply_batch(locked: tuple[str, dict[str, Any]], size: int) -> Outcomes:
             for stored, event in zip(events, parsed, strict=True)
             if event and event.report
         }
-        outcomes = handle_hints(session, list(reports.values()), skip_locked=size > 1)
+        outcomes = hints.handle_hints(session, list(reports.values()), skip_locked=size > 1, patient=patient)
         handled = dict(zip(reports, outcomes, strict=True))
         for stored, event in zip(events, parsed, strict=True):
             # Without a report it is a payout event without a payout that we understand.
             outcome, withdrawal_id = handled.get(stored.event_id, ("unreadable", None))
             if outcome is None:
+                continue
+            if outcome == hints.UNDER_WAY:
+                stored.due_at = now(session) + timedelta(seconds=MOMENT_SECONDS)
+                waiting.append(stored)
                 continue
             stored.outcome = outcome
             stored.applied_at = now(session)
@@ -184,7 +193,10 @@ def _apply_batch(locked: tuple[str, dict[str, Any]], size: int) -> Outcomes:
         applied = [stored for stored in events if stored.outcome]
     for stored in applied:
         _count(stored)
-    return {stored.event_id: stored.outcome for stored in events}
+    if waiting:
+        soon.nudge_soon(messages.APPLY, in_seconds=MOMENT_SECONDS)
+    outcome_of = {stored.event_id: stored.outcome for stored in events}
+    return outcome_of | {stored.event_id: hints.UNDER_WAY for stored in waiting}
 
 
 def _count(event: WebhookEvent) -> None:

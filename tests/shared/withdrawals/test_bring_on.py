@@ -15,6 +15,8 @@ from shared.providers.answers import Answer
 from shared.providers.clients import client
 from shared.providers.razorpayx.client import RazorpayXClient
 from shared.providers.steps import Send, Step
+from shared.queues import redis_broker
+from shared.queues.names import WEBHOOKS
 from shared.settings import settings
 from shared.withdrawals import inbox
 from tests.support import steps
@@ -202,3 +204,37 @@ def test_a_webhook_that_raises_holds_up_no_other(funded: World) -> None:
     rows = {row.event_id: row for row in funded.sql("SELECT * FROM webhook_events")}
     assert [rows[str(key)].outcome is None for key in batch] == [False, True, False]
     assert rows[str(batch[1])].tries == 1
+
+
+def test_a_webhook_that_comes_before_the_answer_waits_for_it(funded: World) -> None:
+    send = funded.first_send(coins=100)
+    answer = funded.perform(send)
+    receive_processed(funded, send.withdrawal_id)
+    inbox.apply_due()
+    [event] = funded.sql("SELECT outcome, tries FROM webhook_events")
+    assert (event.outcome, event.tries) == (None, 0)
+    assert "hinted" not in funded.story(send.withdrawal_id)
+    steps.record_answer(send, answer)
+    wait_until(lambda: redis_broker.depth(WEBHOOKS) == 1, 15)  # a moment later there is a message
+    inbox.apply_due()
+    assert funded.read(send.withdrawal_id).status == "completed"
+
+
+def test_a_webhook_about_a_payout_whose_worker_died_is_a_hint(funded: World) -> None:
+    send = funded.first_send(coins=100)
+    funded.perform(send)
+    receive_processed(funded, send.withdrawal_id)
+    funded.sql_without_rules(
+        "UPDATE payout_attempts SET last_sent_at = last_sent_at - interval '3 seconds' WHERE state = 'sending'"
+    )
+    inbox.apply_due()
+    assert "hinted" in funded.story(send.withdrawal_id)
+    assert funded.finish(send.withdrawal_id) == "completed"
+    assert len(funded.simulator.payouts(str(send.attempt_id))) == 1
+
+
+def receive_processed(world: World, withdrawal_id: UUID) -> None:
+    [payout] = world.simulator.payouts(str(world.attempts(withdrawal_id)[0].id))
+    reported = {name: payout[name] for name in ("id", "amount", "reference_id", "utr")}
+    body = event_body("payout.processed", {**reported, "status": "processed", "status_details": {}})
+    inbox.receive(str(withdrawal_id), body)
