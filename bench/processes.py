@@ -1,5 +1,7 @@
 """CPU time and memory of groups of processes, as the kernel counts them (/proc)."""
 
+import os
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -25,15 +27,15 @@ def memory_bytes(pids: Pids) -> dict[str, int]:
 @contextmanager
 def frozen(pids: Iterable[int]) -> Iterator[None]:
     """Suspend these processes and their children in this block."""
-    family = _families(pids)
-    for process in family:
-        process.suspend()
+    family = [process.pid for process in _families(pids)]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for process in reversed(family):
-            with suppress(psutil.Error):
-                process.resume()
+        for pid in reversed(family):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def client_ports(pids: Pids) -> dict[int, str]:

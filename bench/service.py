@@ -26,7 +26,7 @@ WEBHOOK = "/api/razorpay/webhook/"
 COINS = 10**9  # of each user
 AMOUNT = 100  # coins of each withdrawal
 # A machine that a worker shares with everything else; nothing here takes longer unless it is broken.
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 300.0
 _event_numbers = count(1)
 
 Payee = tuple[str, str]  # (user id, UPI id)

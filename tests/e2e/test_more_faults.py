@@ -16,6 +16,7 @@ from celery import Celery
 
 from sandbox.processes import Part, wait_until
 from sandbox.stack import ROOT
+from shared.providers.calls import CALLS_AT_ONCE
 from shared.settings import Settings
 from tests.e2e.conftest import QUICK
 from tests.e2e.system import FINAL_SECONDS, System
@@ -260,11 +261,12 @@ def test_a_provider_that_throttles_fails_no_withdrawal(fresh: System) -> None:
 
 @pytest.mark.failure(24)
 def test_killing_the_database_in_mid_batch_loses_none_and_pays_none_twice(fresh: System) -> None:
-    user_id = fresh.user(12_000)
+    number = 2 * CALLS_AT_ONCE + 16  # more than are called at once
+    user_id = fresh.user(500 * number)
     database, api = fresh.stack.parts["postgres"], fresh.stack.parts["api"]
     fresh.provider.settings(latency_ms=700)
     with fresh.frozen(fresh.worker):  # or it might finish before the last request
-        ids = fresh.withdraw_many(user_id, 24)
+        ids = fresh.withdraw_many(user_id, number)
     wait_until(lambda: len(fresh.provider.payouts()) >= 3, FINAL_SECONDS)
     database.kill()
     paid_before = len(fresh.provider.payouts())
@@ -272,7 +274,7 @@ def test_killing_the_database_in_mid_batch_loses_none_and_pays_none_twice(fresh:
     database.wait_ready()
     api.wait_ready()
     fresh.provider.settings(latency_ms=0)
-    assert paid_before < 24
-    assert fresh.wait_for_all(user_id, 24) == {"completed": 24}
+    assert paid_before < number
+    assert fresh.wait_for_all(user_id, number) == {"completed": number}
     fresh.assert_paid_once(ids)
     assert (fresh.balance(user_id), fresh.refunds(user_id)) == (0, 0)
