@@ -72,7 +72,7 @@ def _parts(database_url: str, redis_url: str, simulator_url: str) -> dict[str, C
     plain = psycopg.connect(database_url, autocommit=True)
     broker = redis.Redis.from_url(redis_url)
     wire = http.client.HTTPConnection(urlsplit(simulator_url).netloc)
-    missing = Poll(uuid4(), uuid4(), "pout_00000000000000", 100, 0)
+    missing = Poll(uuid4(), uuid4(), "pout_00000000000000", 100, 0, None)
 
     def in_transaction() -> None:
         with transaction() as session:

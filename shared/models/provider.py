@@ -66,6 +66,7 @@ class PayoutAttempt(Base):
     tax_paise: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     last_sent_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    payout_created_at: Mapped[datetime | None]  # by the provider's clock
     unconfirmed: Mapped[bool] = mapped_column(server_default=text("false"))  # only a webhook says it is paid
     recheck_at: Mapped[datetime | None]  # when to query a paid payout again: banks return money
     answered_at: Mapped[datetime | None]

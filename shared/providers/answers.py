@@ -28,6 +28,7 @@ class PayoutReport:
     utr: str | None = None
     fees_paise: int | None = None
     tax_paise: int | None = None
+    created_at: datetime | None = None  # by the provider's clock
 
 
 @dataclass(frozen=True, slots=True)

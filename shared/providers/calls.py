@@ -4,16 +4,17 @@ The threads belong to the process and are reused: a new one for each call would 
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
 
 from shared.providers.answers import Answer
 from shared.providers.port import ProviderClient
-from shared.providers.steps import Step
+from shared.providers.steps import Poll, Step
 
 CALLS_AT_ONCE = 32  # in this process: 0.3 s each is a hundred a second, above any rate limit of a provider
 GATHER_SECONDS = 0.005  # answers that arrive within this time are recorded together
+POLLS_TOGETHER = 5  # so many polls may cost fewer calls together
 
 Result = tuple[Step, Answer | Exception]
 
@@ -24,7 +25,7 @@ class Calls:
     def __init__(self, client: ProviderClient) -> None:
         self._client = client
         self._alone: list[Step] = []
-        self._running: dict[Future[Answer], Step] = {}
+        self._running: set[Future[tuple[list[Result], list[Step]]]] = set()
 
     def add(self, steps: Iterable[Step]) -> None:
         """Begin these steps' calls. One step alone is called in this thread, by `results`."""
@@ -32,37 +33,51 @@ class Calls:
         if len(steps) == 1 and not self._running:
             self._alone += steps
             return
-        for step in steps:
-            self._running[_threads().submit(self._client.perform, step)] = step
+        polls = [step for step in steps if isinstance(step, Poll) and _may_be_listed(step)]
+        if len(polls) >= POLLS_TOGETHER:
+            self._running.add(_threads().submit(self._poll_many, polls))
+            steps = [step for step in steps if not _may_be_listed(step)]
+        self._perform(steps)
 
     def results(self) -> Iterator[list[Result]]:
         """Yield the answers as they arrive, those that arrive together at once. `add` may be called between.
 
-        An exception takes the place of the answer if `perform` raised it.
+        An exception takes the place of the answer if the call raised it.
         """
         while self._alone or self._running:
             if self._alone:
-                yield [self._call(self._alone.pop())]
+                yield self._call(self._alone.pop())[0]
                 continue
             done, _ = wait(self._running, return_when=FIRST_COMPLETED)
             if len(done) < len(self._running):
                 done, _ = wait(self._running, timeout=GATHER_SECONDS)
-            yield [_result(self._running.pop(future), future) for future in done]
+            self._running -= done
+            ended = [future.result() for future in done]
+            for _, left in ended:
+                self._perform(left)
+            yield [result for results, _ in ended for result in results]
 
-    def _call(self, step: Step) -> Result:
+    def _perform(self, steps: Iterable[Step]) -> None:
+        self._running |= {_threads().submit(self._call, step) for step in steps}
+
+    def _call(self, step: Step) -> tuple[list[Result], list[Step]]:
         try:
-            return step, self._client.perform(step)
+            return [(step, self._client.perform(step))], []
         except Exception as error:
-            return step, error
+            return [(step, error)], []
+
+    def _poll_many(self, polls: Sequence[Poll]) -> tuple[list[Result], list[Step]]:
+        """Return the answers of the list, and the polls that it does not answer."""
+        try:
+            answers = self._client.poll_many(polls)
+        except Exception as error:
+            return [(poll, error) for poll in polls], []
+        return list(answers.items()), [poll for poll in polls if poll not in answers]
 
 
-def _result(step: Step, future: Future[Answer]) -> Result:
-    error = future.exception()
-    if error is None:
-        return step, future.result()
-    if not isinstance(error, Exception):
-        raise error
-    return step, error
+def _may_be_listed(step: Step) -> bool:
+    """False for a query of a hint: what changed a moment ago, a list may not show yet."""
+    return isinstance(step, Poll) and step.hint_count is None and step.created_at is not None
 
 
 @cache

@@ -5,6 +5,7 @@ calls the provider, and only the worker has one. A new provider needs a folder w
 migration, a simulator and its lines in `registry.py` and `clients.py`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from shared.providers.answers import (
     ProviderEvent,
     StatementLine,
 )
-from shared.providers.steps import Step
+from shared.providers.steps import Poll, Step
 from shared.settings import Settings
 
 
@@ -116,6 +117,10 @@ class ProviderClient(Protocol):
 
     def perform(self, step: Step) -> Answer:
         """Perform the step and return the answer."""
+        ...
+
+    def poll_many(self, polls: Sequence[Poll]) -> dict[Poll, Answer]:
+        """Return the answers that fewer calls than polls give; the other steps are to be performed."""
         ...
 
     def balance(self) -> int | NotAccepted:

@@ -52,6 +52,7 @@ class Poll:
     payout_id: str
     amount_paise: int
     queries: int
+    created_at: datetime | None  # of the payout, by the provider's clock
     hint_count: int | None = None  # as above
 
 

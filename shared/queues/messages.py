@@ -56,7 +56,8 @@ VISIBILITY_TIMEOUT_SECONDS = 3600
 # After a failure nothing is sent for this long, or every request would wait for a broker that is away.
 BROKER_BACKOFF_SECONDS = 2.0
 
-MAX_BATCH = 20  # withdrawals in a message
+MAX_BATCH = 50  # withdrawals in a message
+POLLS_FOR_A_SEND = 5
 BATCH_SECONDS = 2.0
 ONCE_MILLISECONDS = 1000  # how long a lost message of `nudge_once` keeps others from being sent
 
@@ -107,12 +108,14 @@ def sender() -> Celery:
     return celery
 
 
-def batch_size() -> int:
-    """Return how many withdrawals a message is for: what the rate limit sends in two seconds, at most 20.
+def batch_size(task: str) -> int:
+    """Return how many withdrawals a message is for: what the rate limit sends in two seconds, at most 50.
 
-    More would hold leases, and withdrawals that users could still cancel, for calls that cannot begin yet.
+    More would hold leases, and withdrawals that users could still cancel, for calls that cannot begin yet. It
+    is more for polls, of which one call may answer many.
     """
-    return max(1, min(MAX_BATCH, int(BATCH_SECONDS * settings().payouts_per_second)))
+    size = max(1, min(MAX_BATCH, int(BATCH_SECONDS * settings().payouts_per_second)))
+    return size * POLLS_FOR_A_SEND if task == POLL else size
 
 
 def nudge(task: str, *keys: UUID | str, queue: str | None = None) -> bool:

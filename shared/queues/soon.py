@@ -18,7 +18,9 @@ from shared.queues import messages
 from shared.telemetry import metrics
 
 # Between two messages of the same task. One that is due after a quieter time leaves at once.
-GAP_SECONDS = 0.05
+GAP_SECONDS = 0.1
+# Nudges for later are kept by time, so that those of one moment are one.
+STEP_SECONDS = 0.01
 
 log = structlog.get_logger()
 
@@ -44,7 +46,7 @@ class _Sender(threading.Thread):
                 # One that is to leave by then leaves after this moment, so it stands for this nudge too.
                 is_covered = bool(times) and times[0] <= due_at
             else:
-                due_at = math.ceil((now + seconds) / GAP_SECONDS) * GAP_SECONDS
+                due_at = math.ceil((now + seconds) / STEP_SECONDS) * STEP_SECONDS
                 is_covered = (task, due_at) in self._known
             if not is_covered:
                 self._known.add((task, due_at))

@@ -38,7 +38,7 @@ def start(service: str, settings: Settings) -> None:
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
-    from opentelemetry.instrumentation.requests import RequestsInstrumentor
+    from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -49,7 +49,7 @@ def start(service: str, settings: Settings) -> None:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
-    RequestsInstrumentor().instrument(excluded_urls=settings.otel_exporter_otlp_endpoint)
+    URLLib3Instrumentor().instrument(excluded_urls=settings.otel_exporter_otlp_endpoint)
     _is_on = True
 
 

@@ -116,7 +116,6 @@ def _look_up(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -
 
 
 def _poll(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt) -> Poll:
-    assert attempt.payout_id, "an accepted attempt has a payout id"
     attempt.queries += 1
     withdrawal.due_at = now(session) + timedelta(seconds=settings().lease_seconds)
-    return Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.queries)
+    return rechecks.poll_step(withdrawal, attempt)

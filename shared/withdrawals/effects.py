@@ -270,6 +270,7 @@ def _close_exceptions(session: Session, withdrawal: Withdrawal, resolution: str)
 
 def _update_from_report(attempt: PayoutAttempt, report: PayoutReport) -> None:
     attempt.payout_id = report.payout_id
+    attempt.payout_created_at = report.created_at or attempt.payout_created_at
     attempt.provider_status = report.status
     attempt.status_details = report.details or None
     attempt.utr = report.utr or attempt.utr

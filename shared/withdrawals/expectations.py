@@ -56,13 +56,14 @@ MARK_AS_PACED = text("""
          ORDER BY due_at LIMIT :batch FOR UPDATE SKIP LOCKED),
     due AS MATERIALIZED
         (SELECT id, user_id, upi_id, due_at, status, status_reason,
-                status = 'processing' OR status_reason = 'preparing' AS is_begun
+                status = 'processing' OR status_reason = 'preparing' AS is_begun,
+                id IN (SELECT id FROM late) AS is_late  -- as a join, it could become a loop in a loop
          FROM withdrawals w
          WHERE status IN ('pending', 'processing') AND due_at <= now() AND EXISTS (SELECT FROM late)
            AND NOT EXISTS
                (SELECT FROM payout_attempts a WHERE a.withdrawal_id = w.id AND a.state = 'accepted')),
     cost AS MATERIALIZED
-        (SELECT due.id, due_at, is_begun,
+        (SELECT due.id, due_at, is_begun, is_late,
                 row_number() OVER (PARTITION BY due.user_id ORDER BY is_begun DESC, due_at) > :per_user
                     AS is_backlog,
                 CASE WHEN status_reason = 'awaiting_review' THEN 0
@@ -72,7 +73,7 @@ MARK_AS_PACED = text("""
          FROM due LEFT JOIN destinations d ON d.user_id = due.user_id AND d.upi_id = due.upi_id
              AND d.known_to = :identity AND d.ended_at IS NULL),
     queued AS MATERIALIZED
-        (SELECT id, is_backlog, sum(calls) OVER ahead AS calls, row_number() OVER ahead AS place,
+        (SELECT id, is_late, is_backlog, sum(calls) OVER ahead AS calls, row_number() OVER ahead AS place,
                 count(*) FILTER (WHERE NOT is_begun) OVER ahead AS waiting
          FROM cost WINDOW ahead AS (PARTITION BY is_backlog ORDER BY is_begun DESC, due_at, id)),
     other AS MATERIALIZED (SELECT NOT is_backlog AS is_backlog, sum(calls) AS calls FROM cost GROUP BY 1),
@@ -85,7 +86,7 @@ MARK_AS_PACED = text("""
             ON a.withdrawal_id = w.id AND a.state = 'accepted'
          WHERE w.status = 'processing' AND EXISTS (SELECT FROM late)),
     before AS MATERIALIZED
-        (SELECT id, waiting, queued.calls + under_way.calls + least(polls.calls, place)
+        (SELECT id, is_late, waiting, queued.calls + under_way.calls + least(polls.calls, place)
                 + least(coalesce(other.calls, 0), :new_payee * place) AS calls
          FROM queued LEFT JOIN other USING (is_backlog), under_way, polls)
     UPDATE withdrawals w SET status_reason = 'paced', updated_at = now(),
@@ -93,7 +94,7 @@ MARK_AS_PACED = text("""
             :spare + :seconds_per_call * before.calls,
             CASE WHEN EXISTS (SELECT FROM open_breakers WHERE name IN ('payouts', 'network'))
                  THEN :pause ELSE 0 END))
-    FROM before WHERE w.id = before.id AND w.id IN (SELECT id FROM late)
+    FROM before WHERE w.id = before.id AND before.is_late
       AND (w.status_reason <> 'paced' OR before.waiting > 1)
 """)
 

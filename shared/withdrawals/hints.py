@@ -32,7 +32,7 @@ from shared.providers.steps import LookUp, Poll, Step
 from shared.queues import messages
 from shared.settings import settings
 from shared.states import AttemptState
-from shared.withdrawals import attempts, circuit_breakers, effects, transitions
+from shared.withdrawals import attempts, circuit_breakers, effects, rechecks, transitions
 from shared.withdrawals.apply_report import (
     MATCHES_REPORT,
     Assessment,
@@ -171,9 +171,7 @@ def _query(session: Session, withdrawal: Withdrawal, attempt: PayoutAttempt, hin
     if by_reference or attempt.payout_id is None:
         account_number = provider().account_of(attempt.request_body)
         return LookUp(withdrawal.id, attempt.id, account_number, attempt.queries, hint.came)
-    return Poll(
-        withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.queries, hint.came
-    )
+    return rechecks.poll_step(withdrawal, attempt, hint_count=hint.came)
 
 
 def record_query(
@@ -269,4 +267,4 @@ def _hint_row(question: _Question, seconds: float) -> dict[str, object]:
 
 
 def _nudge(withdrawal_ids: Sequence[str]) -> None:
-    messages.nudge_batches(messages.POLL, withdrawal_ids, size=messages.batch_size())
+    messages.nudge_batches(messages.POLL, withdrawal_ids, size=messages.batch_size(messages.POLL))

@@ -62,13 +62,24 @@ def claim(session: Session, completed: Iterable[Sequence[Any]], due: Iterable[Se
         withdrawal = withdrawals.get(attempt.withdrawal_id)
         if withdrawal is None:
             continue  # another worker holds it
-        assert attempt.payout_id, "a paid attempt has a payout id"
         attempt.queries += 1
         attempt.recheck_at = now(session) + timedelta(seconds=settings().lease_seconds)
-        steps.append(
-            Poll(withdrawal.id, attempt.id, attempt.payout_id, withdrawal.amount_paise, attempt.queries)
-        )
+        steps.append(poll_step(withdrawal, attempt))
     return steps
+
+
+def poll_step(withdrawal: Withdrawal, attempt: PayoutAttempt, *, hint_count: int | None = None) -> Poll:
+    """Return the step that queries this attempt's payout."""
+    assert attempt.payout_id, "what is accepted or paid has a payout id"
+    return Poll(
+        withdrawal.id,
+        attempt.id,
+        attempt.payout_id,
+        withdrawal.amount_paise,
+        attempt.queries,
+        attempt.payout_created_at,
+        hint_count,
+    )
 
 
 def schedule_next(

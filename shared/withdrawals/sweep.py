@@ -127,12 +127,12 @@ def sweep_sends() -> int:
 def refill(batch: Sequence[str]) -> None:
     """After a full batch, look for more if the queues run empty, instead of waiting for the next sweep."""
     global _refilled_at  # noqa: PLW0603  each process asks for itself
-    if len(batch) < messages.batch_size() or time.monotonic() < _refilled_at + REFILL_SECONDS:
+    if len(batch) < messages.batch_size(messages.SUBMIT) or time.monotonic() < _refilled_at + REFILL_SECONDS:
         return
     _refilled_at = time.monotonic()
     with suppress(redis.RedisError):
         waiting = redis_broker.depth(PAYOUTS) + redis_broker.depth(BACKLOG)
-        if waiting * messages.batch_size() < settings().sweep_batch / 2:
+        if waiting * messages.batch_size(messages.SUBMIT) < settings().sweep_batch / 2:
             messages.nudge_once(messages.SWEEP_SENDS)
 
 
@@ -199,7 +199,7 @@ def _room(task: str, queue: str | None = None) -> int:
     """Return how many more withdrawals fit in the queue; 0 until half of `sweep_batch` is consumed."""
     batch = settings().sweep_batch
     try:
-        waiting = redis_broker.depth(queue or messages.QUEUE_OF[task]) * messages.batch_size()
+        waiting = redis_broker.depth(queue or messages.QUEUE_OF[task]) * messages.batch_size(task)
     except redis.RedisError:
         return 0
     return batch - waiting if waiting <= batch / 2 else 0
@@ -210,7 +210,7 @@ def _nudge(task: str, lags: Lags, room: int, queue: str | None = None) -> int:
     if not room:
         return 0
     try:
-        sent = messages.nudge_new(task, lags, limit=room, size=messages.batch_size(), queue=queue)
+        sent = messages.nudge_new(task, lags, limit=room, size=messages.batch_size(task), queue=queue)
     except redis.RedisError:
         return 0
     histogram = metrics.SWEEP_LAG_SECONDS.labels(task)

@@ -154,6 +154,7 @@ def parse_report(entity: Any) -> PayoutReport | None:
         utr=clean_text(entity.get("utr")),
         fees_paise=paise(entity.get("fees")),
         tax_paise=paise(entity.get("tax")),
+        created_at=unix_time(entity.get("created_at")),
     )
 
 

@@ -7,6 +7,7 @@ response before the SDK reads it, and call it through its generic request method
 
 import threading
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from shared.providers.answers import Answer, Found, NotAccepted, Prepared, Throt
 from shared.providers.razorpayx import answers, bodies, pages
 from shared.providers.razorpayx.answers import Reply
 from shared.providers.razorpayx.listing import Listing
+from shared.providers.razorpayx.polls import poll_many
 from shared.providers.razorpayx.provider import RazorpayX
 from shared.providers.razorpayx.wire import Answered, NoReply, Wire
 from shared.providers.steps import LookUp, Poll, Prepare, Send, Step
@@ -94,6 +96,10 @@ class RazorpayXClient:
             return reply
         return answers.read_payout(reply, reference_id=str(step.attempt_id), amount_paise=step.amount_paise)
 
+    def poll_many(self, polls: Sequence[Poll]) -> dict[Poll, Answer]:
+        """Return the answers to those of these polls that the list of payouts shows paid."""
+        return poll_many(self, self._settings.razorpayx_account_number, polls)
+
     def balance(self) -> int | NotAccepted:
         """Return what our account can pay, in paise. The provider's number is some minutes old (§1.7)."""
         reply = self._call("balance", "get", "/v1/banking_balances", params={"count": 100})
@@ -144,7 +150,11 @@ class RazorpayXClient:
 
     def _sdk(self) -> razorpay.Client:
         if not hasattr(self._local, "sdk"):
-            wire = Wire(self._settings.razorpayx_connect_seconds, self._settings.razorpayx_read_seconds)
+            wire = Wire(
+                self._settings.razorpayx_connect_seconds,
+                self._settings.razorpayx_read_seconds,
+                certifi.where(),
+            )
             sdk = _Sdk(
                 session=wire,
                 auth=(
@@ -153,7 +163,6 @@ class RazorpayXClient:
                 ),
                 base_url=self._settings.razorpayx_base_url.rstrip("/"),
             )
-            sdk.cert_path = certifi.where()
             self._local.sdk = sdk
         return self._local.sdk
 

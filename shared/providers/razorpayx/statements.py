@@ -37,8 +37,7 @@ def read_page(reply: Reply, parse: Callable[[Any], Listed | None]) -> list[Liste
 def parse_payout(entity: Any) -> ListedPayout | None:
     """Parse a payout of a list; None if it lacks what we need."""
     report = parse_report(entity)
-    created_at = unix_time(entity.get("created_at")) if report else None
-    return ListedPayout(report, created_at) if report and created_at else None
+    return ListedPayout(report, report.created_at) if report and report.created_at else None
 
 
 def parse_line(entity: Any) -> StatementLine | None:

@@ -44,6 +44,20 @@ def is_recorded(world: World, withdrawal_id: UUID) -> bool:
     return any(attempt.payout_id for attempt in world.attempts(withdrawal_id))
 
 
+def queries_of(world: World) -> int:
+    """The number of calls that asked the provider about payouts."""
+    return sum(call["method"] == "GET" for call in world.simulator.get("calls")["items"])
+
+
+def completed(world: World, number: int) -> list[UUID]:
+    batch = due(world, number)
+    for _ in range(3):
+        bring_on(batch)
+        world.advance()
+    assert {world.read(key).status for key in batch} == {"completed"}
+    return batch
+
+
 class Gate:
     """The provider's client, whose call for one withdrawal waits until the gate opens."""
 
@@ -157,6 +171,27 @@ def test_a_batch_commits_each_attempt_before_its_call(funded: World) -> None:
             return client().perform(step)
 
     withdrawals.bring_on([str(key) for key in due(funded, 8)], Watching())  # type: ignore[arg-type]
+
+
+def test_one_call_confirms_a_batch(funded: World) -> None:
+    batch = completed(funded, 20)
+    funded.sql("UPDATE payout_attempts SET recheck_at = now()")
+    before = queries_of(funded)
+    bring_on(batch)
+    assert queries_of(funded) == before + 1
+    assert funded.sql("SELECT count(*) FROM payout_attempts WHERE recheck_at > now()")[0].count == 20
+
+
+def test_a_payout_that_the_list_does_not_show_paid_is_asked_for_itself(funded: World) -> None:
+    batch = completed(funded, 20)
+    funded.sql("UPDATE payout_attempts SET recheck_at = now()")
+    returned = funded.attempts(batch[7])[0]
+    funded.simulator.post(f"payouts/{returned.payout_id}/status", {"status": "reversed"})
+    before = queries_of(funded)
+    bring_on(batch)
+    assert queries_of(funded) == before + 2
+    assert [funded.read(key).status for key in batch].count("completed") == 19
+    assert funded.read(batch[7]).status == "failed"
 
 
 # --- webhooks
