@@ -52,7 +52,9 @@ def _serving() -> Iterator[Any]:
 
         def do_GET(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            state.requests.append((self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, sent))
+            state.requests.append(
+                (self.command, self.path, {name.lower(): value for name, value in self.headers.items()}, sent)
+            )
             self.send_response(state.status)
             for name, value in {**state.headers, "Content-Length": str(len(state.body))}.items():
                 self.send_header(name, value)
