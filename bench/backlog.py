@@ -15,7 +15,7 @@ def drain(service: Service, payees: Sequence[Payee]) -> Figures:
     """Request a withdrawal to each payee while the workers are suspended, then let them work.
 
     The rate ends with the last completion, by the database's clock; the CPU time with the last webhook
-    applied.
+    applied and the last payment confirmed.
     """
     with service.workers_frozen():
         service.withdraw(payees)

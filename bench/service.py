@@ -124,7 +124,7 @@ class Service:
             yield
 
     def wait_until_final(self, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until every withdrawal is final and every webhook is applied."""
+        """Wait until every withdrawal is final, every webhook applied and every payment confirmed."""
         with self.database() as connection:
             wait_until(lambda: _is_quiet(connection), seconds, lambda: TimeoutError(self._state()))
 
@@ -179,6 +179,12 @@ def give_coins(database_url: str, users: int) -> None:
 def _is_quiet(connection: psycopg.Connection[TupleRow]) -> bool:
     row = connection.execute(
         "SELECT NOT EXISTS (SELECT FROM withdrawals WHERE status IN ('pending', 'processing'))"
-        " AND NOT EXISTS (SELECT FROM webhook_events WHERE applied_at IS NULL)"
+        " AND NOT EXISTS (SELECT FROM webhook_events WHERE applied_at IS NULL),"
+        " EXISTS (SELECT FROM information_schema.columns"
+        "         WHERE table_name = 'payout_attempts' AND column_name = 'unconfirmed')"
     ).fetchone()
-    return bool(row and row[0])
+    assert row
+    is_final, confirms = row
+    if not is_final or not confirms:
+        return bool(is_final)
+    return not connection.execute("SELECT FROM payout_attempts WHERE unconfirmed LIMIT 1").fetchone()

@@ -20,8 +20,9 @@ ABOUT = f"""
 A backlog of withdrawals that are all due, requested over HTTP while the workers are suspended. Then they
 work: the provider answers at once and pays in 15 ms, and sends four webhooks for each payout. The provider's
 rate limit is set so high that it is never reached. Everything is on: metrics, events for Flower, the sealing
-of events (every 2 s), webhooks. The rate is from the first moment to the last completion; the CPU time of
-every process counts until the last webhook is applied, without the simulator's.
+of events (every 2 s), webhooks, the confirmation of payments that only a webhook reported (after 5 s; the
+rivals do not confirm any). The rate is from the first moment to the last completion; the CPU time of every
+process counts until the last webhook is applied and the last payment confirmed, without the simulator's.
 
 Rivals: commit {baseline.COMMIT} with its own code; the same in Django with Celery, one ORM transaction before
 and one after the call and one for each webhook, on threads as ours and on Celery's default pool

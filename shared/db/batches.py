@@ -7,6 +7,7 @@ objects. If row code queries on its own, the session flushes as always, and `sav
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -28,11 +29,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, InstanceState, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
-from shared.db.engines import note_error
+from shared.db.engines import note_error, wrapped
+from shared.db.statements import literal
 from shared.db.transactions import NOW, transaction
 
 Row = TypeVar("Row", bound=DeclarativeBase)
@@ -40,19 +41,24 @@ Row = TypeVar("Row", bound=DeclarativeBase)
 BATCH = "batch"
 QUERIES = "queries"
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 class Query:
     """A statement that is compiled once, for `read`."""
 
     def __init__(self, statement: Executable | str) -> None:
-        self._constants: Mapping[str, Any] = {}
         if isinstance(statement, str):
             self._sql = statement
             return
-        expanded = cast(Any, statement).compile(dialect=DIALECT).construct_expanded_state()
-        self._sql = expanded.statement
-        self._constants = expanded.parameters
+        compiled = cast(Any, statement).compile(dialect=DIALECT)
+        expanded = compiled.construct_expanded_state()
+        given = {name for name, parameter in compiled.binds.items() if not parameter.unique}  # `value`
+        constants = {name: value for name, value in expanded.parameters.items() if name not in given}
+        self._sql = PARAMETER.sub(
+            lambda match: literal(constants[match[1]]) if match[1] in constants else match[0],
+            expanded.statement,
+        )
 
     def __call__(self, **values: Any) -> tuple[str, dict[str, Any]]:
         """Return the statement with these values."""
@@ -60,7 +66,7 @@ class Query:
             name: _array(value) if isinstance(value, list | tuple) else value
             for name, value in values.items()
         }
-        return self._sql, {**self._constants, **given}
+        return self._sql, given
 
 
 def value(name: str, type_: Any = None) -> BindParameter[Any]:
@@ -247,8 +253,14 @@ def _insert_sql(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
     listed = ", ".join(names)
     return (
         f"INSERT INTO {model.__tablename__} ({listed}) SELECT {listed}"
-        f" FROM json_populate_recordset(NULL::{model.__tablename__}, %(rows)s)"
+        f" FROM {_rows_sql(model, names)}"
     )
+
+
+def _rows_sql(model: type[DeclarativeBase], names: Sequence[str]) -> str:
+    """Return what reads these columns from the JSON of `_json`, as `new`."""
+    types = {name: model.__table__.columns[name].type.compile(DIALECT) for name in names}
+    return f"json_to_recordset(%(rows)s) new({', '.join(f'{name} {type_}' for name, type_ in types.items())})"
 
 
 @cache
@@ -259,7 +271,7 @@ def _update_sql(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
     return (
         f"WITH changed AS (UPDATE {model.__tablename__} t"
         f" SET {', '.join(f'{name} = new.{name}' for name in names)}{version}"
-        f" FROM json_populate_recordset(NULL::{model.__tablename__}, %(rows)s) new"
+        f" FROM {_rows_sql(model, (*keys, *names))}"
         f" WHERE {' AND '.join(f't.{key} = new.{key}' for key in keys)} RETURNING 1)"
         " SELECT require_rows((SELECT count(*) FROM changed), %(number)s)"
     )
@@ -309,6 +321,4 @@ def _errors(session: Session) -> Iterator[None]:
         )
         if is_lost:
             connection.invalidate(error)
-        raise DBAPIError.instance(
-            None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost
-        ) from error
+        raise wrapped(error, is_lost=is_lost) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, ExceptionContext, create_engine, event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import NullPool
 
 from shared.db import connections
@@ -111,6 +111,15 @@ def note_error(error: BaseException | None) -> bool:
     if code.startswith(FULL_STATES) and code != TOO_MANY_CONNECTIONS_STATE:
         _full_at = time.monotonic()
     return code == READ_ONLY_STATE
+
+
+def wrapped(error: psycopg.Error, *, is_lost: bool) -> DBAPIError:
+    """Return SQLAlchemy's error for one of the driver, without the statement and its values."""
+    wrapper = DBAPIError.instance(
+        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost
+    )
+    assert isinstance(wrapper, DBAPIError), "every psycopg.Error has one"
+    return wrapper
 
 
 def _inspect_error(context: ExceptionContext) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
 
-from shared.db.engines import engine, note_error
+from shared.db.engines import engine, note_error, wrapped
 from shared.telemetry import tracing
 
 PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
@@ -54,7 +53,7 @@ class Statement:
             driver.autocommit = False
             return row
         except psycopg.Error as error:
-            raise _sqlalchemys(error, is_lost=_restore(connection, driver, error)) from error
+            raise wrapped(error, is_lost=_restore(connection, driver, error)) from error
         except BaseException:
             connection.invalidate()  # the reply may still come
             raise
@@ -63,12 +62,15 @@ class Statement:
 def _in_drivers_form(text: str, constants: Mapping[str, Any]) -> str:
     def replaced(match: re.Match[str]) -> str:
         name = match[1]
-        return _literal(constants[name]) if name in constants else f"%({name})s"
+        return literal(constants[name]) if name in constants else f"%({name})s"
 
     return PARAMETER.sub(replaced, text.replace("%", "%%"))
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """Return a value as part of a statement of psycopg's. As a parameter it would keep the planner from using
+    a partial index with a plan that it keeps.
+    """
     plain = str(value) if isinstance(value, str) else value  # psycopg does not know our enums
     return sql.Literal(plain).as_string().replace("%", "%%")
 
@@ -79,7 +81,7 @@ def _connect() -> PoolProxiedConnection:
         return engine().raw_connection()
     except psycopg.Error as error:
         note_error(error)
-        raise _sqlalchemys(error, is_lost=False) from error
+        raise wrapped(error, is_lost=False) from error
 
 
 def _restore(
@@ -92,12 +94,3 @@ def _restore(
     # The pool's other connections are likely lost too: it replaces them. SQLAlchemy does the same.
     engine().pool._invalidate(connection, error)
     return True
-
-
-def _sqlalchemys(error: psycopg.Error, *, is_lost: bool) -> DBAPIError:
-    """Return SQLAlchemy's error for one of the driver, without the values."""
-    wrapped = DBAPIError.instance(
-        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_lost
-    )
-    assert isinstance(wrapped, DBAPIError), "every psycopg.Error has one"
-    return wrapped
