@@ -41,16 +41,15 @@ def contenders(options: Options) -> list[Contender]:
 
 
 def _measure(start: Start, options: Options) -> Figures:
-    number = options.pick(200, 8)
     known = payees_of(options.pick(20, 2))
-    new = payees_of(number)[len(known) :]
+    new = payees_of(options.pick(320, 8))[len(known) :]
     with start() as service:
-        service.give_coins(number)
+        service.give_coins(len(known) + len(new))
         backlog.warm_up(service, known)
         service.simulator.settings(latency_ms=LATENCY_MS)
         figures = {
             f"{key}_{name}": value
-            for name, payees in {"known": in_turns(known, number), "new": new}.items()
+            for name, payees in {"known": in_turns(known, options.pick(600, 8)), "new": new}.items()
             for key, value in _drain(service, payees).items()
         }
         service.check()

@@ -4,19 +4,64 @@ The threads belong to the process and are reused: a new one for each call would 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from typing import Any, TypeVar
 
 from shared.providers.answers import Answer
 from shared.providers.port import ProviderClient
 from shared.providers.steps import Poll, Step
 
-CALLS_AT_ONCE = 32  # in this process: 0.3 s each is a hundred a second, above any rate limit of a provider
+CALLS_AT_ONCE = 24  # in this process: at 0.3 s each, 80 a second, above the rate limit of a provider
 GATHER_SECONDS = 0.005  # answers that arrive within this time are recorded together
 POLLS_TOGETHER = 5  # so many polls may cost fewer calls together
 
+T = TypeVar("T")
 Result = tuple[Step, Answer | Exception]
+
+
+class _Threads(ThreadPoolExecutor):
+    """The process's threads for calls, and how many calls they have been given."""
+
+    def __init__(self) -> None:
+        super().__init__(CALLS_AT_ONCE, thread_name_prefix="call")
+        self._given = 0
+        self._ended = threading.Condition()
+        self._turn = threading.Lock()
+
+    def give(self, call: Callable[[Any], T], about: Any) -> Future[T]:
+        """Begin a call as soon as a thread is free."""
+        with self._ended:
+            self._given += 1
+        future = self.submit(call, about)
+        future.add_done_callback(self._end)
+        return future
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Wait until there is room, and give no other thread its turn in this block."""
+        with self._turn:
+            with self._ended:
+                self._ended.wait_for(lambda: self._given < 2 * CALLS_AT_ONCE)
+            yield
+
+    def _end(self, _: Future[Any]) -> None:
+        with self._ended:
+            self._given -= 1
+            self._ended.notify()
+
+
+def room() -> AbstractContextManager[None]:
+    """Wait until calls can begin soon: fewer than CALLS_AT_ONCE wait for a thread.
+
+    One batch after another begins its calls in this block.
+
+    What is claimed before that would only wait, under a lease, and its user could no longer cancel it.
+    """
+    return _threads().room()
 
 
 class Calls:
@@ -35,7 +80,7 @@ class Calls:
             return
         polls = [step for step in steps if isinstance(step, Poll) and _may_be_listed(step)]
         if len(polls) >= POLLS_TOGETHER:
-            self._running.add(_threads().submit(self._poll_many, polls))
+            self._running.add(_threads().give(self._poll_many, polls))
             steps = [step for step in steps if not _may_be_listed(step)]
         self._perform(steps)
 
@@ -58,7 +103,7 @@ class Calls:
             yield [result for results, _ in ended for result in results]
 
     def _perform(self, steps: Iterable[Step]) -> None:
-        self._running |= {_threads().submit(self._call, step) for step in steps}
+        self._running |= {_threads().give(self._call, step) for step in steps}
 
     def _call(self, step: Step) -> tuple[list[Result], list[Step]]:
         try:
@@ -81,8 +126,8 @@ def _may_be_listed(step: Step) -> bool:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="call")
+def _threads() -> _Threads:
+    return _Threads()
 
 
 # A child has none of its parent's threads.

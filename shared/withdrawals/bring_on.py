@@ -14,7 +14,7 @@ from shared.db.batches import NotInBatch
 from shared.errors import Unavailable
 from shared.ids import parse_id
 from shared.providers.answers import Answer
-from shared.providers.calls import Calls
+from shared.providers.calls import Calls, room
 from shared.providers.port import ProviderClient
 from shared.providers.steps import Step
 from shared.withdrawals.claim import claim
@@ -33,7 +33,8 @@ def bring_on(keys: Sequence[str], provider: ProviderClient) -> None:
     """
     work = Work()
     calls = Calls(provider)
-    calls.add(work.each(_ids(keys), claim, of=lambda key: key))
+    with room():
+        calls.add(work.each(_ids(keys), claim, of=lambda key: key))
     for results in calls.results():
         answers = work.answers(results)
         calls.add(work.each(answers, record_answers, of=lambda pair: pair[0].withdrawal_id))

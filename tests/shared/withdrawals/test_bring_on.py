@@ -12,6 +12,7 @@ from sandbox.processes import wait_until
 from shared import withdrawals
 from shared.db.engines import engine
 from shared.providers.answers import Answer
+from shared.providers.calls import CALLS_AT_ONCE
 from shared.providers.clients import client
 from shared.providers.razorpayx.client import RazorpayXClient
 from shared.providers.steps import Send, Step
@@ -158,6 +159,31 @@ def test_two_workers_with_the_same_rows_in_another_order_pay_each_once(funded: W
     bring_on(batch)
     assert {funded.read(key).status for key in batch} == {"completed"}
     assert [len(funded.attempts(key)) for key in batch] == [1] * 20
+
+
+def test_nothing_is_claimed_whose_call_could_not_begin_soon(funded: World) -> None:
+    """What waits for a slow provider stays pending: another worker can take it, and its user can cancel it."""
+    is_open = threading.Event()
+
+    class Slow:
+        def perform(self, step: Step) -> Answer:
+            assert is_open.wait(30)
+            return client().perform(step)
+
+    batches = [due(funded, CALLS_AT_ONCE) for _ in range(5)]
+    with ThreadPoolExecutor(len(batches)) as threads:
+        for batch in batches:
+            threads.submit(withdrawals.bring_on, [str(key) for key in batch], Slow())  # type: ignore[arg-type]
+        claimed = "SELECT count(*) FROM withdrawals WHERE status = 'processing'"
+        try:
+            wait_until(lambda: funded.sql(claimed)[0].count >= 2 * CALLS_AT_ONCE, 10)
+            waiting = [key for batch in batches for key in batch if funded.read(key).status == "pending"]
+            assert len(waiting) == 3 * CALLS_AT_ONCE
+            withdrawals.cancel(waiting[0], reason="changed my mind", actor="app:test")
+        finally:
+            is_open.set()
+    assert funded.read(waiting[0]).status == "cancelled"
+    assert funded.sql(claimed)[0].count == 5 * CALLS_AT_ONCE - 1
 
 
 def test_a_batch_commits_each_attempt_before_its_call(funded: World) -> None:
