@@ -251,10 +251,7 @@ def _changed_names(state: InstanceState[Any]) -> set[str]:
 @cache
 def _insert_sql(model: type[DeclarativeBase], names: tuple[str, ...]) -> str:
     listed = ", ".join(names)
-    return (
-        f"INSERT INTO {model.__tablename__} ({listed}) SELECT {listed}"
-        f" FROM {_rows_sql(model, names)}"
-    )
+    return f"INSERT INTO {model.__tablename__} ({listed}) SELECT {listed} FROM {_rows_sql(model, names)}"
 
 
 def _rows_sql(model: type[DeclarativeBase], names: Sequence[str]) -> str:
