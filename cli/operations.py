@@ -223,9 +223,21 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
 
 
+@click.command(name="delete-old-webhooks")
+@operator_action(Permission.RECONCILE, "webhooks_delete_old")
+def delete_old_webhooks(name: str) -> None:
+    """Delete all of RazorpayX's webhooks that are older than WEBHOOK_DAYS now.
+
+    The watch deletes 5,000 of them each minute by itself. Use this after you shortened WEBHOOK_DAYS.
+    """
+    from shared.monitoring import old_webhooks
+
+    click.echo(f"{old_webhooks.delete_all_old():,} webhooks deleted.")
+
+
 def _age(seconds: float) -> str:
     hours, minutes = divmod(int(seconds) // 60, 60)
     return f"{hours // 24} d {hours % 24} h" if hours >= 24 else f"{hours} h {minutes} min"
 
 
-COMMANDS = (explain, pause, resume, status, exceptions, resolve)
+COMMANDS = (explain, pause, resume, status, exceptions, resolve, delete_old_webhooks)

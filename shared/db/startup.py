@@ -29,6 +29,7 @@ TABLES_WITH_DELETES = (
     "operator_tokens",
     "spot_checks",
     "told_records",
+    "webhook_events",
 )
 TABLES_EXIST = "SELECT to_regclass('withdrawals') IS NOT NULL AND to_regclass('alembic_version') IS NOT NULL"
 VERSION = "SELECT max(version_num) FROM alembic_version"

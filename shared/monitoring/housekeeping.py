@@ -5,7 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from shared.access import idempotency
-from shared.monitoring import watchdog
+from shared.monitoring import old_webhooks, watchdog
 from shared.notifications.mail import mails
 from shared.notifications.webhooks import deliveries
 from shared.proof import spot_checks
@@ -33,6 +33,7 @@ def run(client: ProviderClient) -> None:
         deliveries.delete_old,
         mails.give_up_expired,
         mails.delete_old,
+        old_webhooks.delete_old,
     )
     errors = [error for duty in duties if (error := _error_of(duty)) is not None]
     if errors:

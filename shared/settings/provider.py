@@ -19,6 +19,9 @@ class ProviderSettings(BaseSettings):
     razorpayx_webhook_secret_previous: SecretStr | None = Field(
         None, description="The previous webhook secret, while you rotate it"
     )
+    webhook_days: float = Field(
+        400, ge=30, description="Days for which RazorpayX's webhooks are kept after they came"
+    )
     razorpayx_connect_seconds: float = Field(3.05, gt=0, description="Timeout for a connection")
     razorpayx_read_seconds: float = Field(20, gt=0, description="Timeout for a response")
     razorpayx_narration: str = Field(
