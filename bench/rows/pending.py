@@ -24,6 +24,12 @@ SWEEP = "a sweep"
 CLAIM = "a claim of twenty"
 GROWTH = "growth in a minute of work, MiB"
 NOT_DUE_SECONDS = 36_000.0
+# They fall due in the order of the requests, as they do in life.
+DUE = """
+    WITH ordered AS (SELECT id, percent_rank() OVER (ORDER BY created_at, id) AS place FROM withdrawals)
+    UPDATE withdrawals w SET due_at = now() - interval '1 second' * (1 - place)
+    FROM ordered WHERE w.id = ordered.id
+"""
 # Not ours: the memory of the servers is a setting, or what they hold, and the simulator remembers every
 # payout.
 NOT_GROWING = ("postgres", "redis", "simulator")
@@ -58,7 +64,7 @@ def _plant(url: str, rows: int) -> None:
     give_coins(url, USERS)
     pgbench.plant(url, users=USERS, number=rows, due_seconds=NOT_DUE_SECONDS)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("UPDATE withdrawals SET due_at = now() - interval '1 second' * random()")
+        connection.execute(DUE)
         connection.execute("VACUUM ANALYZE")
 
 
