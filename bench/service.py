@@ -29,6 +29,17 @@ AMOUNT = 100  # coins of each withdrawal
 PATIENCE_SECONDS = 300.0
 _event_numbers = count(1)
 
+OPEN = """
+    SELECT 1 WHERE EXISTS (SELECT FROM withdrawals WHERE status IN ('pending', 'processing'))
+                OR EXISTS (SELECT FROM webhook_events WHERE applied_at IS NULL)
+"""
+# Rivals confirm nothing.
+CONFIRMS = """
+    SELECT 1 FROM information_schema.columns
+    WHERE table_name = 'payout_attempts' AND column_name = 'unconfirmed'
+"""
+UNCONFIRMED = "SELECT 1 FROM payout_attempts WHERE unconfirmed LIMIT 1"
+
 Payee = tuple[str, str]  # (user id, UPI id)
 
 
@@ -123,10 +134,13 @@ class Service:
         with processes.frozen(self.pids["worker"]):
             yield
 
-    def wait_until_final(self, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until every withdrawal is final, every webhook applied and every payment confirmed."""
+    def wait_until_final(self, seconds: float = PATIENCE_SECONDS, *, confirmed: bool = True) -> None:
+        """Wait until every withdrawal is final, every webhook applied and, if `confirmed`, every payment
+        confirmed by a call of our own.
+        """
         with self.database() as connection:
-            wait_until(lambda: _is_quiet(connection), seconds, lambda: TimeoutError(self._state()))
+            confirms = confirmed and bool(connection.execute(CONFIRMS).fetchone())
+            wait_until(lambda: _is_quiet(connection, confirms), seconds, lambda: TimeoutError(self._state()))
 
     def _state(self) -> str:
         return (
@@ -176,15 +190,6 @@ def give_coins(database_url: str, users: int) -> None:
         )
 
 
-def _is_quiet(connection: psycopg.Connection[TupleRow]) -> bool:
-    row = connection.execute(
-        "SELECT NOT EXISTS (SELECT FROM withdrawals WHERE status IN ('pending', 'processing'))"
-        " AND NOT EXISTS (SELECT FROM webhook_events WHERE applied_at IS NULL),"
-        " EXISTS (SELECT FROM information_schema.columns"
-        "         WHERE table_name = 'payout_attempts' AND column_name = 'unconfirmed')"
-    ).fetchone()
-    assert row
-    is_final, confirms = row
-    if not is_final or not confirms:
-        return bool(is_final)
-    return not connection.execute("SELECT FROM payout_attempts WHERE unconfirmed LIMIT 1").fetchone()
+def _is_quiet(connection: psycopg.Connection[TupleRow], confirms: bool) -> bool:
+    is_open = connection.execute(OPEN).fetchone()
+    return not is_open and not (confirms and connection.execute(UNCONFIRMED).fetchone())

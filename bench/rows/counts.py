@@ -19,7 +19,8 @@ ABOUT = """
 What one piece of work costs in messages to the servers. A proxy in front of PostgreSQL counts the statements
 of the API and the workers, with BEGIN and COMMIT, and their round trips (a pipeline is one); Redis counts
 their commands (a script is one). What an idle system does in the same time, measured before, is subtracted.
-Known payees, one worker process; in the backlog and alone with all four webhooks of each payout.
+Known payees, one worker process; in the backlog and alone with all four webhooks of each payout. The backlog
+also has the confirmations of what only webhooks reported; alone, a payment ends with its last webhook.
 """
 WORKING = ("api", "worker")  # whose messages count; beat and the notifier only read what is due
 COUNTED = {
@@ -107,6 +108,7 @@ def _measure_all(meter: _Meter, payees: list[Payee], options: Options) -> Figure
 
         kinds["backlog"] = meter.measure(pay, number, idle)
     kinds["alone"] = meter.measure(partial(_pay_alone, service, payees[0], alone), alone, idle)
+    service.wait_until_final()
     with service.workers_frozen():
         kinds["webhook"] = meter.measure(partial(_send_webhooks, service, number), number)
     service.wait_until_final()
@@ -116,7 +118,7 @@ def _measure_all(meter: _Meter, payees: list[Payee], options: Options) -> Figure
 def _pay_alone(service: Service, payee: Payee, number: int) -> None:
     for _ in range(number):
         service.withdraw([payee], connections=1)
-        service.wait_until_final()
+        service.wait_until_final(confirmed=False)
 
 
 def _send_webhooks(service: Service, number: int) -> None:

@@ -6,16 +6,15 @@ withdrawals would delay everyone: a user's first few go to the shared queue, the
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import redis
 import structlog
-from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, func, select, text
 
-from shared.db.transactions import transaction
+from shared.db.transactions import autocommit, map_db_errors, transaction
 from shared.models import WebhookEvent
 from shared.providers import rate_limit
 from shared.providers.registry import provider
@@ -136,11 +135,17 @@ def refill(batch: Sequence[str]) -> None:
             messages.nudge_once(messages.SWEEP_SENDS)
 
 
+@contextmanager
+def _reading() -> Iterator[Connection]:
+    """Read without BEGIN and ROLLBACK, which would be two more round trips. Raises Unavailable."""
+    with map_db_errors(), autocommit() as connection:
+        yield connection
+
+
 def _is_backing_off() -> bool:
-    with transaction() as session:
-        return bool(
-            session.scalar(select(rate_limit.is_backed_up(provider().code)), rate_limit.backlog_bounds())
-        )
+    with _reading() as connection:
+        query = select(rate_limit.is_backed_up(provider().code))
+        return bool(connection.scalar(query, rate_limit.backlog_bounds()))
 
 
 def _due_sends(window: int) -> tuple[Lags, Lags]:
@@ -150,18 +155,18 @@ def _due_sends(window: int) -> tuple[Lags, Lags]:
     have all of those, some of the other users follow, and in the next sweep the ones after them.
     """
     values = {"per_user": settings().payouts_per_user, "window": window}
-    with transaction() as session:
-        rows = session.execute(DUE_SENDS, values).all()
+    with _reading() as connection:
+        rows = connection.execute(DUE_SENDS, values).all()
         shared = {str(row.id): float(row.lag) for row in rows if row.is_shared}
         backlog = {str(row.id): float(row.lag) for row in rows if not row.is_shared}
         if len(rows) >= window and len(shared) < window / 2:
-            shared |= _due_of_others(session, list({row.user_id for row in rows}), values)
+            shared |= _due_of_others(connection, list({row.user_id for row in rows}), values)
     return shared, backlog
 
 
-def _due_of_others(session: Session, users: list[str], values: dict[str, int]) -> Lags:
+def _due_of_others(connection: Connection, users: list[str], values: dict[str, int]) -> Lags:
     global _others_after  # noqa: PLW0603  each process goes through the users in its own turn
-    rows = session.execute(OTHER_USERS, {**values, "users": users, "after": _others_after}).all()
+    rows = connection.execute(OTHER_USERS, {**values, "users": users, "after": _others_after}).all()
     _others_after = rows[-1].user_id if rows else ""
     rows = sorted(rows, key=lambda row: row.lag, reverse=True)
     return {str(row.id): float(row.lag) for row in rows}
@@ -172,8 +177,8 @@ def _due_polls() -> Lags:
 
     One kind after another would delay the second kind for as long as there are many of the first.
     """
-    with transaction() as session:
-        rows = session.execute(DUE_POLLS, {"window": 2 * settings().sweep_batch})
+    with _reading() as connection:
+        rows = connection.execute(DUE_POLLS, {"window": 2 * settings().sweep_batch})
         return {str(row.id): float(row.lag) for row in rows}
 
 
@@ -185,8 +190,8 @@ def _nudge_webhooks() -> int:
         .order_by(WebhookEvent.due_at)
         .limit(settings().sweep_batch)
     )
-    with transaction() as session:
-        lags = session.scalars(due).all()
+    with _reading() as connection:
+        lags = connection.scalars(due).all()
     if not lags or not messages.nudge_once(messages.APPLY):
         return 0
     histogram = metrics.SWEEP_LAG_SECONDS.labels(messages.APPLY)
