@@ -19,12 +19,12 @@ CHECK_SECONDS = 900  # a million withdrawals take minutes
 STOP_SECONDS = 60
 NEVER_REACHED = "100000000/minute"
 # Everything is on, at its default or, where that would hide its cost from a run of some seconds, sooner:
-# events are sealed every 2 s instead of every 15 s, and payments confirmed after 5 s instead of 120 s.
+# events are sealed every 2 s instead of every 15 s, and payments confirmed after 2 s instead of 120 s.
 ALWAYS = {
     "API_THREADS": "8",
     "WORKER_THREADS": "8",
     "SEAL_SECONDS": "2",
-    "CONFIRM_SECONDS": "5",
+    "CONFIRM_SECONDS": "2",
     "SIM_BALANCE_PAISE": str(10**14),
     "RATE_LIMIT_PER_KEY": NEVER_REACHED,
     "RATE_LIMIT_PER_USER": NEVER_REACHED,

@@ -20,7 +20,7 @@ ABOUT = f"""
 A backlog of withdrawals that are all due, requested over HTTP while the workers are suspended. Then they
 work: the provider answers at once and pays in 15 ms, and sends four webhooks for each payout. The provider's
 rate limit is set so high that it is never reached. Everything is on: metrics, events for Flower, the sealing
-of events (every 2 s), webhooks, the confirmation of payments that only a webhook reported (after 5 s; the
+of events (every 2 s), webhooks, the confirmation of payments that only a webhook reported (after 2 s; the
 rivals do not confirm any). The rate is from the first moment to the last completion; the CPU time of every
 process counts until the last webhook is applied and the last payment confirmed, without the simulator's.
 
@@ -66,7 +66,7 @@ def contenders(options: Options) -> list[Contender]:
 
 
 def _number(options: Options) -> int:
-    return options.pick(1000, 20)
+    return options.pick(2000, 20)
 
 
 def _measure(start: Start, options: Options) -> Figures:

@@ -16,7 +16,7 @@ from shared.providers.port import ProviderClient
 from shared.providers.steps import Poll, Step
 
 CALLS_AT_ONCE = 24  # in this process: at 0.3 s each, 80 a second, above the rate limit of a provider
-GATHER_SECONDS = 0.005  # answers that arrive within this time are recorded together
+GATHER_SECONDS = 0.015  # answers that arrive within this time are recorded together
 POLLS_TOGETHER = 5  # so many polls may cost fewer calls together
 
 T = TypeVar("T")
