@@ -180,6 +180,7 @@ COMMANDS: dict[str, list[str] | None] = {
     "explain": ["{withdrawal}"],
     "status": [""],
     "check": [""],
+    "delete-old-webhooks": [""],
     "pause": ["--reason x"],
     "resume": ["--reason x"],
     "exceptions list": [""],
