@@ -1,6 +1,20 @@
 """The rows of the report, in its order."""
 
-from bench.rows import counts, create, drain, flood, hot, idle, pace, parts, pending, reads, slow, webhooks
+from bench.rows import (
+    counts,
+    create,
+    drain,
+    flood,
+    hot,
+    idle,
+    pace,
+    parts,
+    pending,
+    reads,
+    slow,
+    storage,
+    webhooks,
+)
 
 ROWS = (
     create.ROW,
@@ -14,6 +28,7 @@ ROWS = (
     reads.ROW,
     hot.ROW,
     flood.ROW,
+    storage.ROW,
     parts.ROW,
 )
 YEAR = ("pending", "reads", "hot", "flood")  # and a slow provider: its own row
