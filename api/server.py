@@ -53,6 +53,7 @@ class RequestSlots:
         """Wrap the application so that it runs within the limits."""
 
         def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            """Answer one request; a large response keeps its slots until it is sent."""
             environ["wsgi.input"] = RequestBody(environ["wsgi.input"], self._max_bytes, self)
             status_and_headers: list[Any] = []
             with self._working:

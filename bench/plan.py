@@ -114,7 +114,7 @@ def take_turns(
 ) -> dict[str, list[Figures]]:
     """Run all contenders `rounds` times in turns; each round begins with another one.
 
-    What cannot run here is reported and left out. Raises what a run raises.
+    A contender that cannot run here is reported and left out. Raises any error of a run.
     """
     able = []
     for contender in contenders:

@@ -15,8 +15,8 @@ BASELINE = f"commit {baseline.COMMIT}"
 API_PROCESSES = 2
 CONNECTIONS = 16
 ABOUT = f"""
-The provider's own webhooks about payouts, sent again under new event ids over {CONNECTIONS} connections: each
-is verified and stored, and a worker is told. First with suspended workers, then while one worker process
+The provider's own webhooks about payouts, sent again under new event ids over {CONNECTIONS} connections. The
+API verifies and stores each, and nudges a worker. The workers are suspended first; then one worker process
 works off a backlog and applies the webhooks too. {API_PROCESSES} API processes with 8 threads each.
 """
 

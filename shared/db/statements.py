@@ -68,8 +68,9 @@ def _in_drivers_form(text: str, constants: Mapping[str, Any]) -> str:
 
 
 def literal(value: Any) -> str:
-    """Return a value as part of a statement of psycopg's. As a parameter it would keep the planner from using
-    a partial index with a plan that it keeps.
+    """Return a value as a part of psycopg's statement.
+
+    A plan that the server keeps can use a partial index for a literal, but not for a parameter.
     """
     plain = str(value) if isinstance(value, str) else value  # psycopg does not know our enums
     return sql.Literal(plain).as_string().replace("%", "%%")

@@ -6,7 +6,7 @@ applied again, and reports nothing new.
 
 from sqlalchemy import text
 
-from shared.db.transactions import map_db_errors, transaction
+from shared.db.transactions import transaction
 from shared.settings import settings
 
 ROWS_AT_ONCE = 5000  # each minute: as many as a thousand withdrawals leave
@@ -27,7 +27,7 @@ def delete_old() -> int:
     Raises Unavailable.
     """
     values = {"seconds": settings().webhook_days * 86_400, "rows": ROWS_AT_ONCE}
-    with map_db_errors(), transaction() as session:
+    with transaction() as session:
         deleted = session.execute(DELETE_OLD, values)
         return int(deleted.rowcount)  # type: ignore[attr-defined]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from shared.providers.answers import Answer
 from shared.providers.port import ProviderClient
@@ -57,9 +57,8 @@ class _Threads(ThreadPoolExecutor):
 def room() -> AbstractContextManager[None]:
     """Wait until calls can begin soon: fewer than CALLS_AT_ONCE wait for a thread.
 
-    One batch after another begins its calls in this block.
-
-    What is claimed before that would only wait, under a lease, and its user could no longer cancel it.
+    Claim and begin calls in this block, which one batch enters at a time. A withdrawal that is claimed sooner
+    waits under a lease, and its user can no longer cancel it.
     """
     return _threads().room()
 
@@ -78,7 +77,7 @@ class Calls:
         if len(steps) == 1 and not self._running:
             self._alone += steps
             return
-        polls = [step for step in steps if isinstance(step, Poll) and _may_be_listed(step)]
+        polls = [step for step in steps if _may_be_listed(step)]
         if len(polls) >= POLLS_TOGETHER:
             self._running.add(_threads().give(self._poll_many, polls))
             steps = [step for step in steps if not _may_be_listed(step)]
@@ -120,7 +119,7 @@ class Calls:
         return list(answers.items()), [poll for poll in polls if poll not in answers]
 
 
-def _may_be_listed(step: Step) -> bool:
+def _may_be_listed(step: Step) -> TypeGuard[Poll]:
     """False for a query of a hint: what changed a moment ago, a list may not show yet."""
     return isinstance(step, Poll) and step.hint_count is None and step.created_at is not None
 

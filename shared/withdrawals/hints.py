@@ -267,4 +267,5 @@ def _hint_row(question: _Question, seconds: float) -> dict[str, object]:
 
 
 def _nudge(withdrawal_ids: Sequence[str]) -> None:
-    messages.nudge_batches(messages.POLL, withdrawal_ids, size=messages.batch_size(messages.POLL))
+    # As few as payouts: a list answers no hints, so each is a call.
+    messages.nudge_batches(messages.POLL, withdrawal_ids, size=messages.batch_size(messages.SUBMIT))

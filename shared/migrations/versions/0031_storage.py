@@ -1,6 +1,6 @@
-"""Space for updates in place, and vacuum in time: measured in docs/performance.md.
+"""Room for updates in place (measured in docs/performance.md), and vacuums in time.
 
-All of it is free of waits: it takes only a lock that lets reads and writes pass, and rewrites nothing.
+It takes only a lock that lets reads and writes pass, and rewrites nothing.
 """
 
 from alembic import op

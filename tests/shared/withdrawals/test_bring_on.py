@@ -162,7 +162,7 @@ def test_two_workers_with_the_same_rows_in_another_order_pay_each_once(funded: W
 
 
 def test_nothing_is_claimed_whose_call_could_not_begin_soon(funded: World) -> None:
-    """What waits for a slow provider stays pending: another worker can take it, and its user can cancel it."""
+    """Withdrawals that wait for a slow provider stay pending: users can cancel them."""
     is_open = threading.Event()
 
     class Slow:
