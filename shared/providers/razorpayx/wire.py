@@ -40,14 +40,16 @@ class NoReply(Portable):
         self.sent = sent
 
 
+def _nothing() -> None:
+    """Stands for no callback."""
+
+
 class _Connection(threading.local):
-    """This thread's socket, so that a watchdog in another thread can close it, and the callback that runs
-    when a request is written to it.
-    """
+    """This thread's socket, so that a watchdog in another thread can close it, and the callback of its call."""
 
     def __init__(self) -> None:
         self.holder: dict[str, socket.socket | None] = {"socket": None}
-        self.on_sent: Callable[[], None] = lambda: None
+        self.on_sent: Callable[[], None] = _nothing
 
 
 _connection = _Connection()
@@ -93,7 +95,7 @@ class Wire:
         self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 
     def on_sent(self, callback: Callable[[], None]) -> None:
-        """Run `callback` in this thread when the next request is written."""
+        """Run `callback` in this thread when the request of the next call is written."""
         _connection.on_sent = callback
 
     def get(self, url: str, params: Mapping[str, str | int] | None = None, **options: Any) -> NoReturn:
@@ -131,6 +133,8 @@ class Wire:
                 answer = _read(response, deadline)
             except Exception as error:  # any error of any library: the outcome is unknown
                 raise NoReply(error, sent=not _is_unconnected(error)) from error
+            finally:
+                _connection.on_sent = _nothing
         raise Answered(Reply(response.status, answer, response.headers.get("Retry-After")))
 
 
