@@ -45,7 +45,7 @@ def _nothing() -> None:
 
 
 class _Connection(threading.local):
-    """This thread's socket, so that a watchdog in another thread can close it, and the callback of its call."""
+    """This thread's socket, which a watchdog in another thread can close, and the callback of its call."""
 
     def __init__(self) -> None:
         self.holder: dict[str, socket.socket | None] = {"socket": None}
