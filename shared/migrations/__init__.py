@@ -13,5 +13,11 @@ def config(database_url: str) -> Config:
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
-    """Bring the database at `database_url` to `revision`. Safe to run by several processes at once."""
-    command.upgrade(config(database_url), revision)
+    """Bring the database at `database_url` to `revision`. Safe to run by several processes at once.
+
+    Each migration is a transaction of its own, so that an index can be built concurrently; after a kill, the
+    next run continues. A downgrade is one transaction: if it is refused, nothing has changed.
+    """
+    upgrade = config(database_url)
+    upgrade.attributes["transaction_per_migration"] = True
+    command.upgrade(upgrade, revision)

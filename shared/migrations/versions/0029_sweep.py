@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from shared.migrations import indexes
+
 revision = "0029"
 down_revision = "0028"
 
@@ -13,7 +15,7 @@ INDEXES = {
 
 def upgrade() -> None:
     for name, definition in INDEXES.items():
-        op.execute(f"CREATE INDEX {name} ON withdrawals {definition}")
+        indexes.create(name, f"withdrawals {definition}")
 
 
 def downgrade() -> None:
