@@ -61,4 +61,5 @@ ROW = Row(
             ratio_of="per_second_often",
         )
     ],
+    max_rounds=3,  # nothing is required here
 )

@@ -91,4 +91,5 @@ ROW = Row(
     about=ABOUT,
     contenders=contenders,
     tables=[_table("hot", "one user"), _table("many", f"{USERS['many']} users")],
+    max_rounds=3,  # nothing is required here
 )
