@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 from psycopg.types.numeric import Int8
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -256,6 +256,7 @@ def _find_by_key(user_id: str, key: str, fingerprint: str | None) -> Requested |
         .join(WithdrawalEvent, WithdrawalEvent.withdrawal_id == Withdrawal.id)
         .where(CoinTransaction.kind == "withdrawal", WithdrawalEvent.from_status.is_(None))
         .where(Withdrawal.user_id == user_id, Withdrawal.idempotency_key == key)
+        .where(func.given_key(Withdrawal.idempotency_key) == func.given_key(key))  # for the index
     )
     with transaction() as session:
         row = session.execute(query).one_or_none()
