@@ -31,8 +31,9 @@ def test_the_storage_settings_wait_for_no_transaction_and_stop_none(world: World
     with engine().begin() as busy:  # has changed both tables, and has not committed
         busy.exec_driver_sql("UPDATE wallets SET name = 'Asha'")
         busy.exec_driver_sql(f"UPDATE withdrawals SET updated_at = now() WHERE id = '{withdrawal_id}'")
-        migrate(url())
+        command.upgrade(config(url()), "0031")
         busy.exec_driver_sql("UPDATE wallets SET name = 'Asha Rao'")
+    migrate(url())
     options = {row.relname: row.reloptions for row in world.sql(STORAGE)}
     assert options["wallets"] == ["fillfactor=70"]
     assert "autovacuum_vacuum_scale_factor=0.02" in options["withdrawals"]
