@@ -24,7 +24,8 @@ from shared.settings import settings
 # A call leaves a little after its slot begins, and the delay varies. Each slot is this much longer than its
 # share of a second, so that no second has one call too many. This costs a thirtieth of the rate.
 SLOT_MARGIN = 1.035
-# A call that leaves later than this after its slot begins delays the next slots, by one slot at most.
+# A call that leaves later than this after its slot begins delays the next slots by as much, at most by one
+# slot.
 LATE_TOLERANCE_SECONDS = 0.015
 # Slots are assigned only this far ahead, because an assigned slot can no longer be delayed.
 MAX_AHEAD_SECONDS = 0.4
@@ -37,7 +38,8 @@ DEFAULT_BACK_OFF_SECONDS = 1.0
 # users can still cancel a withdrawal that is not claimed.
 BACKLOG_SECONDS = 5
 
-# The row is locked before the clock is read, and both before the slots are counted.
+# The row is locked before the clock is read, and both before the slots are counted. The delay is applied even
+# if no slot can be taken: otherwise another process would take the next one before its time.
 TAKE_SLOTS = text("""
     WITH pace_row AS MATERIALIZED (SELECT next_at FROM pace WHERE name = :name FOR UPDATE),
     moment AS MATERIALIZED (SELECT clock_timestamp() AS at, next_at FROM pace_row),
@@ -47,14 +49,14 @@ TAKE_SLOTS = text("""
          FROM moment),
     taken AS MATERIALIZED
         (SELECT at, first,
-                least(:number, ceil(extract(epoch FROM at - first) / :slot + :ahead / :slot)) AS number
-         FROM free WHERE first < at + make_interval(secs => :ahead))
-    UPDATE pace SET calls = calls + taken.number::bigint,
-                    next_at = taken.first + make_interval(secs => taken.number * :slot)
-    FROM taken WHERE name = :name
-    RETURNING CAST(taken.number AS integer) AS number, extract(epoch FROM taken.first - taken.at) AS seconds
+                least(:number, greatest(0, ceil((extract(epoch FROM at - first) + :ahead) / :slot))) AS number
+         FROM free),
+    changed AS
+        (UPDATE pace SET calls = calls + taken.number::bigint,
+                         next_at = taken.first + make_interval(secs => taken.number * :slot)
+         FROM taken WHERE name = :name AND (taken.number > 0 OR :late > 0))
+    SELECT CAST(number AS integer) AS number, extract(epoch FROM first - at) AS seconds FROM taken
 """)
-DELAY_SLOTS = text("UPDATE pace SET next_at = next_at + make_interval(secs => :late) WHERE name = :name")
 # Queries that webhooks cause have slots of their own, so that a flood of forged webhooks cannot use up the
 # calls.
 HINT_SHARE = 4  # their slots are this many times as long: a quarter of the rate
@@ -103,10 +105,12 @@ def wait_for_slot(provider_code: str, timeout_seconds: float) -> float | None:
     without the database no worker calls.
     """
     give_up_at = time.monotonic() + timeout_seconds
-    while (slot_at := _counter.take_slot(provider_code)) is None:
+    slot_at = _counter.take_slot(provider_code)
+    while slot_at is None:
         if time.monotonic() > give_up_at:
             return None
         time.sleep(MAX_AHEAD_SECONDS * random.uniform(0.2, 0.5))  # noqa: S311  no secret
+        slot_at = _counter.take_slot(provider_code, is_retry=True)
     time.sleep(max(0.0, slot_at - time.monotonic()))
     return slot_at
 
@@ -116,9 +120,9 @@ def delay_slots_if_late(provider_code: str, slot_at: float) -> None:
 
     The delay is one slot at most: however late a call is, it takes the place of one other.
     """
-    late_seconds = min(time.monotonic() - slot_at - LATE_TOLERANCE_SECONDS, _slot_seconds())
-    if late_seconds > 0:
-        _counter.delay(provider_code, late_seconds)
+    late_seconds = time.monotonic() - slot_at
+    if late_seconds > LATE_TOLERANCE_SECONDS:
+        _counter.delay(provider_code, min(late_seconds, _slot_seconds()))
 
 
 def back_off(provider_code: str, retry_after_seconds: float | None) -> None:
@@ -172,12 +176,16 @@ class _Counter:
     def __init__(self) -> None:
         self._waiting: list[_Ticket] = []
         self._late_seconds = 0.0
+        self._none_until = 0.0  # all near slots are assigned until then, on the monotonic clock
         self._adding = threading.Lock()
         self._serving = threading.Lock()
 
-    def take_slot(self, provider_code: str) -> float | None:
-        """Return the time of a slot on the monotonic clock; None if all near slots are assigned."""
-        ticket = _Ticket()
+    def take_slot(self, provider_code: str, *, is_retry: bool = False) -> float | None:
+        """Return the time of a slot on the monotonic clock; None if all near slots are assigned.
+
+        A retry asks the database only when a slot may be free again: dozens of threads wait at a low rate.
+        """
+        ticket = _Ticket(is_retry)
         with self._adding:
             self._waiting.append(ticket)
         with self._serving:
@@ -206,20 +214,22 @@ class _Counter:
         error: Exception | None = None
         slots: list[float] = []
         try:
-            slots = _take_slots(provider_code, len(tickets), late_seconds)
+            if late_seconds or self._may_be_free(tickets):
+                slots, self._none_until = _take_slots(provider_code, len(tickets), late_seconds)
         except Exception as failure:  # each of them raises it
             error = failure
-        if tickets and not slots:
-            with self._adding:
-                self._late_seconds += late_seconds  # nothing was delayed: no slot was free
         for number, ticket in enumerate(tickets):
             ticket.slot_at = slots[number] if number < len(slots) else None
             ticket.error = error
             ticket.is_served = True
 
+    def _may_be_free(self, tickets: list["_Ticket"]) -> bool:
+        return time.monotonic() >= self._none_until or not all(ticket.is_retry for ticket in tickets)
+
 
 @dataclass(slots=True)
 class _Ticket:
+    is_retry: bool
     is_served: bool = False
     slot_at: float | None = None
     error: Exception | None = None
@@ -236,23 +246,21 @@ def _reset_counter() -> None:
 os.register_at_fork(after_in_child=_reset_counter)
 
 
-def _take_slots(provider_code: str, number: int, late_seconds: float) -> list[float]:
-    """Delay the free slots, then take up to so many; returns their times on the monotonic clock.
+def _take_slots(provider_code: str, number: int, late_seconds: float) -> tuple[list[float], float]:
+    """Delay the free slots, then take up to so many of those that are near.
 
-    None if all near slots are taken.
+    Returns their times and the time until which none is free, both on the monotonic clock.
     """
     slot = _slot_seconds()
     values = {"name": provider_code, "slot": slot, "ahead": MAX_AHEAD_SECONDS, "number": number}
     values |= {"late": late_seconds, "implausible": _implausible_seconds()}
     with map_db_errors(), autocommit() as connection:
-        if not number:
-            connection.execute(DELAY_SLOTS, values)
-            return []
-        row = connection.execute(TAKE_SLOTS, values).one_or_none()
-    if row is None:
-        return []
+        row = connection.execute(TAKE_SLOTS, values).one()
     first = time.monotonic() + float(row.seconds)
-    return [first + place * slot for place in range(row.number)]
+    next_free = first + row.number * slot
+    # Another process only takes more. But a slot that is far ahead may be brought back.
+    none_until = min(next_free - MAX_AHEAD_SECONDS, time.monotonic() + MAX_AHEAD_SECONDS)
+    return [first + place * slot for place in range(row.number)], none_until
 
 
 def _implausible_seconds() -> float:

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Row
+from sqlalchemy import Row, event
 
 from shared import withdrawals
+from shared.db.engines import engine
 from shared.errors import Unavailable
 from shared.providers import rate_limit
 from shared.providers.answers import Throttled
@@ -115,7 +116,42 @@ def test_a_late_call_delays_the_next_slots_by_one_interval_at_most(paced: World)
     assert wait_for_slot(provider().code, 1) is not None
     interval = rate_limit.SLOT_MARGIN / 40
     assert delay_after_late_call(paced, 0.5) == pytest.approx(interval, abs=1e-4)
-    assert 0 < delay_after_late_call(paced, rate_limit.LATE_TOLERANCE_SECONDS + interval / 2) < interval
+    late = rate_limit.LATE_TOLERANCE_SECONDS + 0.001
+    assert delay_after_late_call(paced, late) == pytest.approx(late, abs=1e-4) and late < interval
+
+
+def test_a_late_call_delays_the_next_slots_even_when_all_near_slots_are_assigned(paced: World) -> None:
+    """Otherwise another process would take the next one too early, and this process would wait for ever."""
+    paced.sql(f"UPDATE pace SET next_at = now() + interval '{rate_limit.MAX_AHEAD_SECONDS + 5} s'")
+    assert wait_for_slot(provider().code, 0) is None
+    assert delay_after_late_call(paced, 0.5) == pytest.approx(rate_limit.SLOT_MARGIN / 40, abs=1e-4)
+    with pytest.MonkeyPatch.context() as busy:  # another thread asks for a slot when the late call ends
+        busy.setattr(rate_limit, "_counter", rate_limit._Counter())
+        with rate_limit._counter._serving:
+            assert delay_after_late_call(paced, 0.5) == 0
+        before = next_slot(paced)
+        assert wait_for_slot(provider().code, 0) is None
+        assert (next_slot(paced) - before).total_seconds() == pytest.approx(
+            rate_limit.SLOT_MARGIN / 40, abs=1e-4
+        )
+
+
+def test_threads_that_wait_for_a_slot_do_not_ask_the_database_all_the_time(paced: World) -> None:
+    paced.sql("UPDATE pace SET next_at = now() + interval '30 seconds'")
+    asked: list[str] = []
+
+    def listen(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        asked.append(statement)
+
+    event.listen(engine(), "before_cursor_execute", listen)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            slots = list(threads.map(lambda _: wait_for_slot(provider().code, 1), range(16)))
+    finally:
+        event.remove(engine(), "before_cursor_execute", listen)
+    assert slots == [None] * 16
+    # Each thread once, and then one of them for all, as often as slots may have been brought back.
+    assert len(asked) <= 16 + 2 / rate_limit.MAX_AHEAD_SECONDS
 
 
 def test_a_call_on_time_delays_nothing(paced: World) -> None:
