@@ -24,7 +24,7 @@ def description() -> str:
 
 def _run() -> Iterator[str]:
     yield f"{datetime.now(UTC):%Y-%m-%d}"
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
     yield f"commit {_git('rev-parse', '--short', 'HEAD') or 'unknown'}" + (" with changes" if changed else "")
 
 

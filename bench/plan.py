@@ -74,7 +74,7 @@ class Row:
     contenders: Callable[[Options], Sequence[Contender]]
     tables: Sequence[Table]
     goals: Sequence[Goal] = ()
-    max_rounds: int | None = None  # fewer for counts, which do not vary, and for what takes an hour
+    max_rounds: int | None = None  # fewer for what takes an hour
     shape: Callable[[Results], Results] = lambda results: results  # before tables and goals
 
 

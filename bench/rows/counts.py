@@ -18,7 +18,8 @@ OURS = "ours"
 ABOUT = """
 What one piece of work costs in messages to the servers. A proxy in front of PostgreSQL counts the statements
 of the API and the workers, with BEGIN and COMMIT, and their round trips (a pipeline is one); Redis counts
-their commands (a script is one). What an idle system does in the same time, measured before, is subtracted.
+their commands (a script is one). What an idle system does in the same time is subtracted: measured for a
+minute before, because some of it happens once a minute. Batches form differently each time, so counts vary.
 Known payees, one worker process; in the backlog and alone with all four webhooks of each payout. The backlog
 also has the confirmations of what only webhooks reported; alone, a payment ends with its last webhook.
 """
@@ -66,7 +67,7 @@ class _Meter:
 
 
 def contenders(options: Options) -> list[Contender]:
-    """Counts do not vary, so one round is enough."""
+    """Ours, and what it is compared with."""
     return [
         Contender(OURS, partial(_measure, ours.running, options)),
         Contender(
@@ -96,7 +97,7 @@ def _measure_all(meter: _Meter, payees: list[Payee], options: Options) -> Figure
     service = meter.service
     number = options.pick(200, 20)
     alone = options.pick(20, 2)
-    idle = meter.idle_rates(options.pick(10.0, 2.0))
+    idle = meter.idle_rates(options.pick(60.0, 2.0))
     with ExitStack() as frozen:
         frozen.enter_context(service.workers_frozen())
         request = partial(service.withdraw, in_turns(payees, number))
@@ -146,5 +147,4 @@ ROW = Row(
         Goal("at most 6 round trips in a backlog", typical(OURS, "round_trips_backlog"), most=6),
         Goal("at most 16 round trips alone", typical(OURS, "round_trips_alone"), most=16),
     ],
-    max_rounds=1,
 )

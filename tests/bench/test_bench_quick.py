@@ -42,7 +42,7 @@ def test_each_row_runs_to_its_end(name: str, tmp_path: Path) -> None:
     progress = run(name, tmp_path / "report.md")
     left_out = [line for line in progress.splitlines() if "left out: Django" in line]
     assert not left_out or shop.missing()
-    assert "round 1 of 1: ours" in progress
+    assert f"{name}: round 1 of 1: " in progress
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
