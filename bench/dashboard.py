@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from bench.lists import ENVIRONMENT, FEW_ROWS, MANY_ROWS, Visitor, create_visitor, print_times
+from bench.lists import ENVIRONMENT, FEW_ROWS, MANY_ROWS, Visitor, create_visitors, print_times
 from sandbox.services import broker, database
 from shared.monitoring.totals import daily_totals
 from shared.telemetry import log
@@ -82,7 +82,7 @@ def main() -> None:
     log.configure()
     with database(fast=True) as server, broker() as redis_url:
         os.environ["REDIS_URL"] = redis_url
-        visitors = [create_visitor(server, rows, PLANT) for rows in (FEW_ROWS, many)]
+        visitors = create_visitors(server, (FEW_ROWS, many), PLANT)
         for visitor, rows in zip(visitors, (FEW_ROWS, many), strict=True):
             _count_days(visitor, rows)
         today = time.strftime("%Y-%m-%d")

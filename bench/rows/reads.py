@@ -53,10 +53,8 @@ def _read(server_url: str, sizes: tuple[int, int], rounds: int) -> Figures:
     from sandbox.services import Databases
 
     server = Databases(server_url)
-    readers = {
-        name: _Reader(lists.create_visitor(server, rows, PLANT))
-        for name, rows in zip(("few", "many"), sizes, strict=True)
-    }
+    few, many = lists.create_visitors(server, sizes, PLANT)
+    readers = {"few": _Reader(few), "many": _Reader(many)}
     figures: Figures = {}
     for subject in readers["few"].subjects():
         times: dict[str, list[float]] = {name: [] for name in readers}
