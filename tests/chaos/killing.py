@@ -10,16 +10,19 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from linecache import getline
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.db.engines import engine
 from tests.support import tiers
 from tests.support.paths import ROOT, files
 
+T = TypeVar("T")
 Line = tuple[str, int]
+Moment = tuple[Line, int]
 # Of outbox.py: a process that is killed here has sent a message and not recorded it.
 BEFORE_THE_RECORD = "record(message, result)"
 
@@ -79,9 +82,25 @@ def in_child(work: Callable[[], object], trace: Recorder, seen_file: Path | None
     return os.WIFEXITED(status)
 
 
+def kill_at(moment: Moment, create: Callable[[], T], work: Callable[[T], object]) -> tuple[list[T], bool]:
+    """Kill a child at the moment; return what the children worked on, and whether even the last survived.
+
+    How often a line runs differs between runs: answers arrive together or one by one, a wait is long or short.
+    So if a child ends before the line has run so many times, the next is killed at half as many.
+    """
+    line, time = moment
+    created: list[T] = []
+    survived = True
+    while survived and time:
+        created.append(create())
+        survived = in_child(partial(work, created[-1]), Killer(line, time))
+        time //= 2
+    return created, survived
+
+
 def moments(
     work: Callable[[], object], directory: Path, *parts: str, at_least: int = 100, always: str = ""
-) -> list[tuple[Line, int]]:
+) -> list[Moment]:
     """Every line of these files that the work runs: its first time, and its last if there are several.
 
     A run that includes only a share of them includes the line whose text is `always`.

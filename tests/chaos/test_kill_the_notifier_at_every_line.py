@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.notifications.webhooks import dispatcher, fan_out
-from tests.chaos.killing import BEFORE_THE_RECORD, Killer, in_child, moments
+from tests.chaos.killing import BEFORE_THE_RECORD, kill_at, moments
 from tests.support.receiver import webhook_receiver
 from tests.support.webhook_steps import add_endpoint, rows, run_until_done
 from tests.support.world import World
@@ -36,13 +36,17 @@ def test_a_notifier_killed_before_every_line_delivers_each_change_under_one_id(
             dispatcher.take_turn(f"{endpoint.id}#0")
 
         world.request(coins=100)
+
+        def request_another() -> None:
+            world.sql(ASIDE)
+            world.request(coins=100)
+
         survived = 0
         requested = 1
         for moment in moments(notify, tmp_path, *PATH, always=BEFORE_THE_RECORD):
-            world.sql(ASIDE)
-            world.request(coins=100)
-            requested += 1
-            survived += in_child(notify, Killer(*moment))
+            children, alive = kill_at(moment, request_another, lambda _: notify())
+            survived += alive
+            requested += len(children)
         assert survived < max(3, requested / 20)
         run_until_done(world)
         ids = defaultdict(set)
