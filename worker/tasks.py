@@ -20,7 +20,7 @@ def submit_withdrawal(*ids: str) -> None:
     """Take the next step of due withdrawals: send the payout, send it again, or look it up."""
     messages.clear_nudge_marks(ids)
     withdrawals.bring_on(ids, client())
-    withdrawals.refill(ids)
+    withdrawals.refill(ids, messages.SUBMIT)
 
 
 @celery.task(name=messages.POLL)
@@ -28,6 +28,7 @@ def poll_payout(*ids: str) -> None:
     """Query the status of accepted payouts: the same work, on its own queue so that it delays no payment."""
     messages.clear_nudge_marks(ids)
     withdrawals.bring_on(ids, client())
+    withdrawals.refill(ids, messages.POLL)
 
 
 @celery.task(name=messages.APPLY)

@@ -19,7 +19,7 @@ from shared.models import WebhookEvent
 from shared.providers import rate_limit
 from shared.providers.registry import provider
 from shared.queues import messages, redis_broker
-from shared.queues.names import BACKLOG, PAYOUTS
+from shared.queues.names import BACKLOG, PAYOUTS, POLLS
 from shared.settings import settings
 from shared.telemetry import metrics
 from shared.withdrawals import circuit_breakers, pauses
@@ -81,7 +81,12 @@ DUE_POLLS = text("""
 Lags = dict[str, float]  # seconds since each withdrawal became due, by its id
 
 REFILL_SECONDS = 1.0  # the shortest time between two
-_refilled_at = -REFILL_SECONDS
+# Task -> its queues, and the sweep that refills them.
+REFILLS = {
+    messages.SUBMIT: ((PAYOUTS, BACKLOG), messages.SWEEP_SENDS),
+    messages.POLL: ((POLLS,), messages.SWEEP),
+}
+_refilled_at: dict[str, float] = {}  # by task
 _others_after = ""  # the last user whom the previous sweep looked at in OTHER_USERS
 
 log = structlog.get_logger()
@@ -123,16 +128,17 @@ def sweep_sends() -> int:
     return sent + _nudge(messages.SUBMIT, backlog, rooms[BACKLOG], BACKLOG)
 
 
-def refill(batch: Sequence[str]) -> None:
+def refill(batch: Sequence[str], task: str) -> None:
     """After a full batch, look for more if the queues run empty, instead of waiting for the next sweep."""
-    global _refilled_at  # noqa: PLW0603  each process asks for itself
-    if len(batch) < messages.batch_size(messages.SUBMIT) or time.monotonic() < _refilled_at + REFILL_SECONDS:
+    full = min(messages.batch_size(task), settings().sweep_batch)
+    if len(batch) < full or time.monotonic() < _refilled_at.get(task, -REFILL_SECONDS) + REFILL_SECONDS:
         return
-    _refilled_at = time.monotonic()
+    _refilled_at[task] = time.monotonic()  # each process asks for itself
+    queues, sweep_task = REFILLS[task]
     with suppress(redis.RedisError):
-        waiting = redis_broker.depth(PAYOUTS) + redis_broker.depth(BACKLOG)
-        if waiting * messages.batch_size(messages.SUBMIT) < settings().sweep_batch / 2:
-            messages.nudge_once(messages.SWEEP_SENDS)
+        waiting = sum(redis_broker.depth(queue) for queue in queues)
+        if waiting * messages.batch_size(task) < settings().sweep_batch / 2:
+            messages.nudge_once(sweep_task)
 
 
 @contextmanager

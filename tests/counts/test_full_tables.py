@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from api.app import create_app
 from shared.db.engines import engine
 from shared.monitoring import old_webhooks, watchdog
 from shared.providers.answers import Answer
@@ -19,7 +20,7 @@ from shared.providers.steps import Step
 from shared.withdrawals import inbox
 from tests.api.admin.conftest import Signed, panel, signed_in
 from tests.support import steps
-from tests.support.api import WITHDRAW
+from tests.support.api import BATCH, CANCEL, CREDIT, GOOD, WITHDRAW
 from tests.support.world import KEY, World, event_body
 from worker import tasks
 
@@ -27,7 +28,7 @@ __all__ = ["panel", "signed_in"]
 
 ROWS = 50_000
 TIMES = 7
-BATCH = 20
+NUMBER = 20
 PLANT = f"""
     INSERT INTO wallets (user_id) SELECT 'old' || n FROM generate_series(0, {ROWS} / 20) n;
     INSERT INTO withdrawals (id, user_id, coins_amount, amount_paise, upi_id, status, completed_at, utr,
@@ -87,13 +88,13 @@ class Life:
         self._answers: list[tuple[Step, Answer]] = []
 
     def request(self) -> None:
-        self._ids = [self._world.request(coins=100) for _ in range(BATCH)]
+        self._ids = [self._world.request(coins=100) for _ in range(NUMBER)]
         for key in self._ids:
             self._world.sql("UPDATE withdrawals SET due_at = now() WHERE id = :id", id=key)
 
     def claim(self) -> None:
         self._answers = [(step, self._world.perform(step)) for step in steps.claim_all(self._ids)]
-        assert len(self._answers) == BATCH
+        assert len(self._answers) == NUMBER
 
     def record(self) -> None:
         steps.record_all(self._answers)
@@ -155,6 +156,31 @@ def test_no_periodic_task_reads_a_whole_table(world: World) -> None:
         world.sql("UPDATE withdrawals SET due_at = now() WHERE status = 'pending'")
         for task in PERIODIC:
             assert full.read_by(task) == {}, f"{task.__name__}, number {time + 1}"
+
+
+def test_no_request_reads_a_whole_table_not_even_a_repeated_one(world: World) -> None:
+    world.credit(coins=1_000_000)
+    client = create_app().test_client()
+    full = FullTables(world)
+
+    def send(path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": key}
+        answers = []
+
+        def post() -> None:
+            answers.append(client.post(path, json=body, headers=headers))
+
+        for number in ("first", "repeated"):
+            assert full.read_by(post) == {}, f"{number}: {path} {body}"
+        assert {answer.status_code // 100 for answer in answers} == {2}, answers[0].get_json()
+        first: dict[str, Any] = answers[0].get_json()
+        return first
+
+    for time in range(TIMES):
+        withdrawal_id = send(WITHDRAW, GOOD, f"request-{time}")["data"]["withdrawal_id"]
+        send(CANCEL, {"withdrawal_id": withdrawal_id}, f"cancel-{time}")
+        send(BATCH, {"items": [GOOD, GOOD]}, f"batch-{time}")
+        send(CREDIT, {"user_id": "user123", "coins": 5, "reference": f"credit-{time}"}, f"credit-{time}")
 
 
 def test_no_answer_of_the_api_and_no_page_of_the_panel_reads_a_whole_table(

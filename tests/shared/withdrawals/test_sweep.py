@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import time
+from importlib import import_module
 from itertools import pairwise
 
 import pytest
@@ -14,12 +15,13 @@ from shared.monitoring import watchdog
 from shared.providers import rate_limit
 from shared.providers.answers import Throttled, Unknown
 from shared.providers.steps import Prepare, Send
-from shared.queues import redis_broker
+from shared.queues import messages, redis_broker
 from shared.queues.names import BACKLOG, PAYOUTS, POLLS, SWEEPS
 from shared.withdrawals import expectations
 from tests.support import steps
 from tests.support.backlog import insert_backlog
 from tests.support.world import World
+from worker import tasks
 
 
 @pytest.fixture
@@ -68,6 +70,30 @@ def test_a_queue_is_refilled_when_it_is_half_empty(funded: World, monkeypatch: p
     for _ in range(3):
         redis_broker.client().rpop(PAYOUTS)
     assert (withdrawals.sweep().submits, depth(PAYOUTS)) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("task", "queue", "sweep_task"),
+    [(messages.SUBMIT, PAYOUTS, messages.SWEEP_SENDS), (messages.POLL, POLLS, messages.SWEEP)],
+)
+def test_a_worker_asks_for_more_after_a_full_batch_if_nothing_waits(
+    funded: World, monkeypatch: pytest.MonkeyPatch, task: str, queue: str, sweep_task: str
+) -> None:
+    monkeypatch.setenv("SWEEP_BATCH", "2")
+    monkeypatch.setattr(
+        import_module("shared.withdrawals.sweep"), "REFILL_SECONDS", 0
+    )  # may ask at once again
+    funded.forget_settings()
+    ids = [str(funded.request(coins=100)) for _ in range(2)]
+    run = getattr(tasks, task).run
+    run(ids[0])
+    assert depth(SWEEPS) == 0, "not a full batch"
+    run(*ids)
+    assert json.loads(redis_broker.client().lpop(SWEEPS))["headers"]["task"] == sweep_task
+    messages.clear_nudge_marks([sweep_task])
+    messages.nudge(task, ids[0], queue=queue)
+    run(*ids)
+    assert depth(SWEEPS) == 0, "a message waits"
 
 
 @pytest.mark.parametrize("state", ["sending", "preparing"])
