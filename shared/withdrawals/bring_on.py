@@ -1,7 +1,7 @@
 """The worker's work on a batch: claim, call, record. A crash at any line loses nothing.
 
-The rows of a batch share the two transactions. If a row raises, or needs the lock of another row, the batch
-is halved until that row is alone: it holds up no other.
+The rows of a batch share the two transactions, and no row holds up another. One that needs the lock of
+another row gets a transaction of its own; if one raises, the batch is halved until that one is alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -54,7 +54,7 @@ class Work:
         *,
         of: Callable[[Item], UUID],
     ) -> list[Step]:
-        """Do all items in one transaction or, if that fails, in two, and so on."""
+        """Do all items in one transaction or, if that fails, in several."""
         if not items:
             return []
         apart: frozenset[UUID] = frozenset()
@@ -71,8 +71,8 @@ class Work:
                 self._set_aside(of(items[0]), error)
                 return []
             log.warning("[PAYOUT] batch halved", error=type(error).__name__, number=len(items))
-        first, last = _split(items, [of(item) in apart for item in items])
-        return self.each(first, verb, of=of) + self.each(last, verb, of=of)
+        parts = _parts(items, [of(item) in apart for item in items])
+        return [step for part in parts for step in self.each(part, verb, of=of)]
 
     def answers(self, results: Iterable[tuple[Step, Answer | Exception]]) -> list[tuple[Step, Answer]]:
         """Return the answers; a step whose call raised is set aside."""
@@ -95,13 +95,14 @@ class Work:
             postpone_after_error(withdrawal_id, error)
 
 
-def _split(items: Sequence[Item], is_apart: Sequence[bool]) -> tuple[list[Item], list[Item]]:
-    """Return the items that are not apart and those that are; two halves if one of them is empty."""
-    half = len(items) // 2
-    if all(is_apart) or not any(is_apart):
-        is_apart = [place >= half for place in range(len(items))]
+def _parts(items: Sequence[Item], is_apart: Sequence[bool]) -> list[Sequence[Item]]:
+    """Return the items that are not apart, and each that is apart alone; two halves if none is."""
+    if not any(is_apart):
+        half = len(items) // 2
+        return [items[:half], items[half:]]
     pairs = list(zip(items, is_apart, strict=True))
-    return [item for item, apart in pairs if not apart], [item for item, apart in pairs if apart]
+    together = [item for item, alone in pairs if not alone]
+    return [together, *([item] for item, alone in pairs if alone)]
 
 
 def _ids(keys: Iterable[str]) -> list[UUID]:

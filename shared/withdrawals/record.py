@@ -5,7 +5,7 @@ last a missing answer, which never ends an attempt.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -36,7 +36,16 @@ from shared.providers.steps import LookUp, Poll, Prepare, Send, Step
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.telemetry import metrics
-from shared.withdrawals import attempts, effects, hints, pauses, payees, rechecks, transitions
+from shared.withdrawals import (
+    attempts,
+    circuit_breakers,
+    effects,
+    hints,
+    pauses,
+    payees,
+    rechecks,
+    transitions,
+)
 from shared.withdrawals.apply_report import apply_report, apply_to_attempt, queries, remember
 from shared.withdrawals.cases import IDS, Case, read_cases
 
@@ -70,19 +79,57 @@ def record_answers(answers: Sequence[tuple[Step, Answer]]) -> list[Step]:
     with batches.batch(len(answers)) as session:
         following = []
         locked = _lock(session, answers)
-        for step, answer in answers:
+        for place, (step, answer) in enumerate(answers):
             on_commit(session, partial(_count_answer, step, answer))
-            case, attempt = locked[step]
-            if isinstance(step, Prepare):
-                following.append(_record_preparation(session, case, step, answer))
-                continue
-            assert attempt is not None, "a step that is no preparation has an attempt"
-            _record_on_attempt(session, case.withdrawal, attempt, step, answer)
-            if isinstance(step, Send):
-                # Last, here and everywhere: the wallet is locked before the circuit breaker.
-                pauses.update_breakers_from_answer(session, case.withdrawal, answer)
+            try:
+                following.append(_record(session, *locked[step], step, answer))
+            except NotInBatch as error:
+                raise NotInBatch(_alone(session, answers[place:], locked)) from error
         attempts.requeue_unmatched(session)
         return [step for step in following if step]
+
+
+def _record(
+    session: Session, case: Case, attempt: PayoutAttempt | None, step: Step, answer: Answer
+) -> Step | None:
+    if isinstance(step, Prepare):
+        return _record_preparation(session, case, step, answer)
+    assert attempt is not None, "a step that is no preparation has an attempt"
+    _record_on_attempt(session, case.withdrawal, attempt, step, answer)
+    if isinstance(step, Send):
+        # Last, here and everywhere: the wallet is locked before the circuit breaker.
+        pauses.update_breakers_from_answer(session, case.withdrawal, answer)
+    return None
+
+
+def _alone(
+    session: Session,
+    answers: Sequence[tuple[Step, Answer]],
+    locked: Mapping[Step, tuple[Case, PayoutAttempt | None]],
+) -> frozenset[UUID]:
+    """Return the rows that cannot be recorded in a batch: the first of these, and others that are likely to
+    lock a wallet or a circuit breaker too. So one failure among fifty answers costs one more transaction.
+    """
+    (first, _), *rest = answers
+    likely = {
+        step.withdrawal_id
+        for step, answer in rest
+        if _reports_failure(answer)
+        or circuit_breakers.unhealthy_breakers(session, _breakers(locked[step][0].withdrawal, answer))
+    }
+    return frozenset({first.withdrawal_id, *likely})
+
+
+def _reports_failure(answer: Answer) -> bool:
+    if isinstance(answer, Prepared | Accepted | Found):
+        return any(report.outcome not in ("waiting", "paid") for report in _reports(answer))
+    return True
+
+
+def _breakers(withdrawal: Withdrawal, answer: Answer) -> tuple[str, ...]:
+    """Return the circuit breakers that count this answer, which is no failure, as a success."""
+    is_paid = any(report.outcome == "paid" for report in _reports(answer))
+    return circuit_breakers.breakers_for(withdrawal.upi_id) if is_paid else (circuit_breakers.PAYOUTS,)
 
 
 def _lock(

@@ -20,7 +20,7 @@ from tests.support import steps
 from tests.support.counting_proxy import Counts, counting_postgres, counting_redis
 from tests.support.world import World, event_body
 
-BATCH = 20
+NUMBER = 20
 
 
 class Wire:
@@ -124,7 +124,7 @@ CLAIM_RECHECK = {
 CONFIRM = {**ANSWERED, "UPDATE payout_attempts": 1, "INSERT INTO withdrawal_events": 1}
 
 
-@pytest.mark.parametrize("number", [1, BATCH])
+@pytest.mark.parametrize("number", [1, NUMBER])
 def test_one_withdrawal_and_twenty_need_the_same_statements(world: World, wire: Wire, number: int) -> None:
     batch = due(world, number)
     claimed: list[Step] = []
@@ -140,6 +140,20 @@ def test_one_withdrawal_and_twenty_need_the_same_statements(world: World, wire: 
     answers = answers_to(world, claimed)
     assert wire.sent_by(lambda: steps.record_all(answers)) == CONFIRM
     assert world.sql("SELECT FROM payout_attempts WHERE unconfirmed") == []
+
+
+def test_a_failed_payout_among_twenty_costs_one_more_transaction(world: World, wire: Wire) -> None:
+    """Its refund needs the wallet's lock; the others are recorded together, after one attempt to record all."""
+    failing = [world.request(coins=100, upi_id="fail.bank_account_closed@sim") for _ in range(3)]
+    world.advance()
+    for key in failing:
+        world.bring_on(key)  # accepted, and then failed
+    paid = due(world, NUMBER - len(failing))
+    answers = answers_to(world, steps.claim_all([*paid, *failing]))
+    sent = wire.sent_by(lambda: steps.record_all(answers))
+    assert sent["BEGIN"] == 2 + len(failing)
+    assert {world.read(key).status for key in failing} == {"failed"}
+    assert {world.read(key).status for key in paid} == {"processing"}
 
 
 def answers_to(world: World, claimed: list[Step]) -> list[tuple[Step, Answer]]:
