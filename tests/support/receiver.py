@@ -56,9 +56,12 @@ class Receiver:
         self._server.server_close()
 
     def _take(self, handler: BaseHTTPRequestHandler) -> None:
-        length = int(handler.headers["Content-Length"])
         headers = {name.lower(): value for name, value in handler.headers.items()}
-        message = Message(handler.path, headers, handler.rfile.read(length), time.monotonic())
+        length = int(headers.get("content-length", 0))
+        body = handler.rfile.read(length)
+        if not length or len(body) < length:
+            return  # the sender was killed in the middle of it
+        message = Message(handler.path, headers, body, time.monotonic())
         with self._lock:
             self.messages.append(message)
             self.under_way += 1
