@@ -92,14 +92,16 @@ SELECT_NOW = Query("SELECT now()")
 
 
 class NotInBatch(Exception):
-    """A row needs another row's lock, such as its wallet's, or is locked: do it in a transaction of its own.
+    """Rows need another row's lock, such as their wallet's, or are locked: each needs its own transaction.
 
-    `rows` are the ids of these rows; empty if only the transaction's own code knows which row it is.
+    The row in `first` goes before the others, which may then need no such lock, those in `last` after them.
+    Both are empty if only the transaction's own code knows which row it is.
     """
 
-    def __init__(self, rows: frozenset[UUID] = frozenset()) -> None:
-        super().__init__(rows)
-        self.rows = rows
+    def __init__(self, *, first: frozenset[UUID] = frozenset(), last: frozenset[UUID] = frozenset()) -> None:
+        super().__init__(first, last)
+        self.first = first
+        self.last = last - first
 
 
 @contextmanager

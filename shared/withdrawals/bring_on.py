@@ -57,12 +57,12 @@ class Work:
         """Do all items in one transaction or, if that fails, in several."""
         if not items:
             return []
-        apart: frozenset[UUID] = frozenset()
+        apart = NotInBatch()
         try:
             return verb(items)
         except NotInBatch as error:
             assert len(items) > 1, "one row alone may take every lock"
-            apart = error.rows
+            apart = error
         except Unavailable as error:
             self._errors.append(error)  # the database could not record anything: the leases expire
             return []
@@ -71,7 +71,7 @@ class Work:
                 self._set_aside(of(items[0]), error)
                 return []
             log.warning("[PAYOUT] batch halved", error=type(error).__name__, number=len(items))
-        parts = _parts(items, [of(item) in apart for item in items])
+        parts = _parts(items, apart, of)
         return [step for part in parts for step in self.each(part, verb, of=of)]
 
     def answers(self, results: Iterable[tuple[Step, Answer | Exception]]) -> list[tuple[Step, Answer]]:
@@ -95,14 +95,15 @@ class Work:
             postpone_after_error(withdrawal_id, error)
 
 
-def _parts(items: Sequence[Item], is_apart: Sequence[bool]) -> list[Sequence[Item]]:
-    """Return the items that are not apart, and each that is apart alone; two halves if none is."""
-    if not any(is_apart):
+def _parts(items: Sequence[Item], apart: NotInBatch, of: Callable[[Item], UUID]) -> list[Sequence[Item]]:
+    """Return the items that are apart alone, and the others together; two halves if none is apart."""
+    first = [[item] for item in items if of(item) in apart.first]
+    last = [[item] for item in items if of(item) in apart.last]
+    if not first and not last:
         half = len(items) // 2
         return [items[:half], items[half:]]
-    pairs = list(zip(items, is_apart, strict=True))
-    together = [item for item, alone in pairs if not alone]
-    return [together, *([item] for item, alone in pairs if alone)]
+    together = [item for item in items if of(item) not in apart.first | apart.last]
+    return [*first, together, *last]
 
 
 def _ids(keys: Iterable[str]) -> list[UUID]:

@@ -161,6 +161,19 @@ def unhealthy_breakers(session: Session, names: tuple[str, ...]) -> list[str]:
     ]
 
 
+def changed_by_success(session: Session, names: tuple[str, ...], withdrawal_id: UUID) -> list[str]:
+    """Return those that this withdrawal's success would close or whose count it would reset.
+
+    While a breaker is open, that is its probe's alone, which became it before it was sent.
+    """
+    states = _states(session)
+    return [
+        name
+        for name in unhealthy_breakers(session, names)
+        if states[name].is_on or states[name].probe_id == withdrawal_id
+    ]
+
+
 def record_success(session: Session, name: str, withdrawal_id: UUID) -> bool:
     """Reset the count of failures. True if it was the probe's success, which closed the breaker."""
     breaker = _lock(session, name)

@@ -286,7 +286,7 @@ def _record_failure(
 
 
 def _record_success(session: Session, withdrawal: Withdrawal, names: tuple[str, ...]) -> None:
-    for breaker in circuit_breakers.unhealthy_breakers(session, names):
+    for breaker in circuit_breakers.changed_by_success(session, names, withdrawal.id):
         if circuit_breakers.record_success(session, breaker, withdrawal.id):
             _after_close(session, breaker, actor=circuit_breakers.SYSTEM)
 

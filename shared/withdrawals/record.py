@@ -5,7 +5,7 @@ last a missing answer, which never ends an attempt.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -36,16 +36,7 @@ from shared.providers.steps import LookUp, Poll, Prepare, Send, Step
 from shared.settings import settings
 from shared.states import OPEN, UNSETTLED, AttemptState, Reason
 from shared.telemetry import metrics
-from shared.withdrawals import (
-    attempts,
-    circuit_breakers,
-    effects,
-    hints,
-    pauses,
-    payees,
-    rechecks,
-    transitions,
-)
+from shared.withdrawals import attempts, effects, hints, pauses, payees, rechecks, transitions
 from shared.withdrawals.apply_report import apply_report, apply_to_attempt, queries, remember
 from shared.withdrawals.cases import IDS, Case, read_cases
 
@@ -84,7 +75,7 @@ def record_answers(answers: Sequence[tuple[Step, Answer]]) -> list[Step]:
             try:
                 following.append(_record(session, *locked[step], step, answer))
             except NotInBatch as error:
-                raise NotInBatch(_alone(session, answers[place:], locked)) from error
+                raise _apart(answers[place:]) from error
         attempts.requeue_unmatched(session)
         return [step for step in following if step]
 
@@ -102,34 +93,21 @@ def _record(
     return None
 
 
-def _alone(
-    session: Session,
-    answers: Sequence[tuple[Step, Answer]],
-    locked: Mapping[Step, tuple[Case, PayoutAttempt | None]],
-) -> frozenset[UUID]:
-    """Return the rows that cannot be recorded in a batch: the first of these, and others that are likely to
-    lock a wallet or a circuit breaker too. So one failure among fifty answers costs one more transaction.
+def _apart(answers: Sequence[tuple[Step, Answer]]) -> NotInBatch:
+    """Return which of these go alone: the first, which needs another lock, and all that report a failure.
+
+    The first one may be a success that resets a circuit breaker's count; then no other success has to. A
+    failure nearly always locks its wallet or a breaker.
     """
-    (first, _), *rest = answers
-    likely = {
-        step.withdrawal_id
-        for step, answer in rest
-        if _reports_failure(answer)
-        or circuit_breakers.unhealthy_breakers(session, _breakers(locked[step][0].withdrawal, answer))
-    }
-    return frozenset({first.withdrawal_id, *likely})
+    (first, _), *others = answers
+    failures = {step.withdrawal_id for step, answer in others if _reports_failure(answer)}
+    return NotInBatch(first=frozenset({first.withdrawal_id}), last=frozenset(failures))
 
 
 def _reports_failure(answer: Answer) -> bool:
     if isinstance(answer, Prepared | Accepted | Found):
         return any(report.outcome not in ("waiting", "paid") for report in _reports(answer))
     return True
-
-
-def _breakers(withdrawal: Withdrawal, answer: Answer) -> tuple[str, ...]:
-    """Return the circuit breakers that count this answer, which is no failure, as a success."""
-    is_paid = any(report.outcome == "paid" for report in _reports(answer))
-    return circuit_breakers.breakers_for(withdrawal.upi_id) if is_paid else (circuit_breakers.PAYOUTS,)
 
 
 def _lock(
@@ -153,7 +131,7 @@ def _lock(
     remember(session, reports, *known)
     case_of = {case.withdrawal.id: case for case in cases}
     if locked := frozenset(ids) - case_of.keys():
-        raise NotInBatch(locked)  # another transaction holds these rows: only their own answers wait
+        raise NotInBatch(last=locked)  # another transaction holds these rows: only their own answers wait
     attempt_of = {row.id: row for row in batches.attach(session, PayoutAttempt, of_steps)}
     return {
         step: (
