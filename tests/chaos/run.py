@@ -33,7 +33,7 @@ QUICK = {
     "CANCEL_WINDOW_SECONDS": "0.5",
     "TASK_EVENTS": "off",  # there is no Flower in these runs
     "SWEEP_SECONDS": "3",
-    "SWEEP_BATCH": "80",
+    "SWEEP_BATCH": "250",  # one message of polls
     "RESEND_SECONDS": "1,2,4",
     "LOOKUP_SECONDS": "2",
     "ABSENT_SECONDS": "20",
