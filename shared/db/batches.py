@@ -98,10 +98,10 @@ class NotInBatch(Exception):
     Both are empty if only the transaction's own code knows which row it is.
     """
 
-    def __init__(self, *, first: frozenset[UUID] = frozenset(), last: frozenset[UUID] = frozenset()) -> None:
+    def __init__(self, first: frozenset[UUID] = frozenset(), last: frozenset[UUID] = frozenset()) -> None:
         super().__init__(first, last)
         self.first = first
-        self.last = last - first
+        self.last = last
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class Work:
 def _parts(items: Sequence[Item], apart: NotInBatch, of: Callable[[Item], UUID]) -> list[Sequence[Item]]:
     """Return the items that are apart alone, and the others together; two halves if none is apart."""
     first = [[item] for item in items if of(item) in apart.first]
-    last = [[item] for item in items if of(item) in apart.last]
+    last = [[item] for item in items if of(item) in apart.last - apart.first]
     if not first and not last:
         half = len(items) // 2
         return [items[:half], items[half:]]

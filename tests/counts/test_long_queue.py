@@ -16,6 +16,7 @@ from tests.support.world import World
 FEW, MANY = 1_000, 100_000
 USERS = 50
 BATCH = 20
+PLANTED_AT_ONCE = 20_000  # a statement may take ten seconds, on a busy machine too
 SWEEP_BATCH = 100  # so that a thousand are already more than a sweep looks at
 
 # The rows and blocks that statements read, by the server's own count.
@@ -36,7 +37,9 @@ ADD = """
 
 def plant(world: World, first: int, last: int) -> None:
     """Add due withdrawals. Without the rules, which would take a minute: only what is read is looked at."""
-    world.sql_without_rules(ADD.format(first=first, last=last, users=USERS))
+    for start in range(first, last + 1, PLANTED_AT_ONCE):
+        end = min(start + PLANTED_AT_ONCE - 1, last)
+        world.sql_without_rules(ADD.format(first=start, last=end, users=USERS))
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE withdrawals"))
 
