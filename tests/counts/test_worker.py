@@ -20,7 +20,7 @@ from tests.support import steps
 from tests.support.counting_proxy import Counts, counting_postgres, counting_redis
 from tests.support.world import World, event_body
 
-NUMBER = 20
+BATCH = 20
 
 
 class Wire:
@@ -124,7 +124,7 @@ CLAIM_RECHECK = {
 CONFIRM = {**ANSWERED, "UPDATE payout_attempts": 1, "INSERT INTO withdrawal_events": 1}
 
 
-@pytest.mark.parametrize("number", [1, NUMBER])
+@pytest.mark.parametrize("number", [1, BATCH])
 def test_one_withdrawal_and_twenty_need_the_same_statements(world: World, wire: Wire, number: int) -> None:
     batch = due(world, number)
     claimed: list[Step] = []
@@ -148,12 +148,31 @@ def test_a_failed_payout_among_twenty_costs_one_more_transaction(world: World, w
     world.advance()
     for key in failing:
         world.bring_on(key)  # accepted, and then failed
-    paid = due(world, NUMBER - len(failing))
+    paid = due(world, BATCH - len(failing))
     answers = answers_to(world, steps.claim_all([*paid, *failing]))
     sent = wire.sent_by(lambda: steps.record_all(answers))
     assert sent["BEGIN"] == 2 + len(failing)
     assert {world.read(key).status for key in failing} == {"failed"}
     assert {world.read(key).status for key in paid} == {"processing"}
+
+
+@pytest.mark.parametrize(("is_on", "transactions"), [(True, 3), (False, 1)])
+def test_twenty_successes_reset_a_breaker_once_and_leave_an_open_one_alone(
+    world: World, wire: Wire, is_on: bool, transactions: int
+) -> None:
+    """The first success fails the batch and goes alone; only its probe may close an open breaker."""
+    batch = due(world, BATCH)
+    steps.record_all(answers_to(world, steps.claim_all(batch)))
+    world.simulator.post("advance", {"seconds": 60})
+    world.advance()
+    answers = answers_to(world, steps.claim_all(batch))
+    counted = "INSERT INTO switches (name, is_on, strikes, reason, actor) VALUES ('handle:okhdfcbank', :on, 2, '', 'x')"
+    world.sql(counted, on=is_on)
+    sent = wire.sent_by(lambda: steps.record_all(answers))
+    assert sent["BEGIN"] == transactions
+    assert {world.read(key).status for key in batch} == {"completed"}
+    [breaker] = world.sql("SELECT is_on, strikes FROM switches WHERE name = 'handle:okhdfcbank'")
+    assert (breaker.is_on, breaker.strikes) == ((True, 0) if is_on else (False, 2))
 
 
 def answers_to(world: World, claimed: list[Step]) -> list[tuple[Step, Answer]]:
