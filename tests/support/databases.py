@@ -25,6 +25,8 @@ DELETE = sql.SQL("DELETE FROM {table}")
 INSERT_ROWS = sql.SQL("INSERT INTO {table} SELECT * FROM jsonb_populate_recordset(NULL::{table}, {rows})")
 # ALTER SEQUENCE would create a new file for each sequence.
 RESTART_SEQUENCES = sql.SQL("SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence")
+# Otherwise the server would count what the DELETEs read seconds later, during the next test.
+COUNT_NOW = sql.SQL("SELECT pg_stat_force_next_flush()")
 _numbers = count(1)
 
 
@@ -39,7 +41,7 @@ def reset_statement(tables: dict[str, list[dict[str, Any]]]) -> sql.Composed:
         for table, rows in tables.items()
         if rows
     ]
-    return sql.SQL("; ").join([WITHOUT_RULES, *delete, *restore, RESTART_SEQUENCES])
+    return sql.SQL("; ").join([WITHOUT_RULES, *delete, *restore, RESTART_SEQUENCES, COUNT_NOW])
 
 
 # What a test may have changed besides rows: tables, columns, triggers, constraints, functions, rights, settings.
